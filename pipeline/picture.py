@@ -1,0 +1,88 @@
+"""What a picture is once decoded, and the one error everything that reads pictures raises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+#: Every reason a picture (or one branch of it) can fail for, as written in the `failures` table.
+REASONS = {
+    "truncated": "the file ends before its pixels do",
+    "too_large": "the header announces more pixels than the limit allows",
+    "unsupported": "a picture, but of a kind that is not read here",
+    "corrupt": "the header or the compressed data contradict themselves",
+    "not_an_image": "the bytes are no picture of any known format",
+    "read_error": "the object could not be fetched",
+    "write_error": "an output could not be stored",
+    "deadline": "the picture took longer than its deadline",
+    "step_failed": "a step of the branch refused this picture",
+}
+
+#: Reasons that another attempt may cure; a later run takes these pictures up again.
+TRANSIENT_REASONS = frozenset({"read_error", "write_error", "deadline"})
+
+
+class PictureError(Exception):
+    """A picture that cannot be used. `reason` is a key of `REASONS`, the message is for people."""
+
+    def __init__(self, reason: str, message: str):
+        assert reason in REASONS, reason
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What the file said of the picture besides its pixels.
+
+    `format` is lower case ("jpeg", "png", "webp", "tiff", "bmp", "gif", "jpeg2000", "avif", …);
+    `mode` is the file's own colour model ("grey", "grey+alpha", "rgb", "rgb+alpha", "palette", "cmyk", …);
+    `bit_depth` is the bits per sample stored in the file (1..32);
+    `orientation` is the EXIF orientation (1..8) found in the file; the pixels are already upright.
+    `exif` is a raw EXIF block (beginning with the TIFF header, orientation reset to 1) or None.
+    """
+
+    format: str
+    mode: str
+    bit_depth: int
+    orientation: int = 1
+    icc: bytes | None = None
+    exif: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded picture.
+
+    `pixels` is H x W x C, C-contiguous, uint8 or uint16 (full range 0..255 or 0..65535),
+    C = 1 grey, 2 grey + alpha, 3 RGB, 4 RGB + alpha; alpha is straight (not premultiplied), always last.
+    """
+
+    key: str
+    pixels: np.ndarray
+    metadata: Metadata = field(default_factory=lambda: Metadata("none", "rgb", 8))
+
+    @property
+    def colour(self) -> np.ndarray:
+        """The pixels without alpha: H x W x 1 or H x W x 3."""
+        channels = self.pixels.shape[2]
+        return self.pixels[:, :, : channels - 1] if channels in (2, 4) else self.pixels
+
+    @property
+    def alpha(self) -> np.ndarray | None:
+        """The alpha channel, H x W x 1, or None."""
+        return self.pixels[:, :, -1:] if self.pixels.shape[2] in (2, 4) else None
+
+
+def join_alpha(colour: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """Put colour (H x W x 1|3) and alpha (H x W x 1 or None) together again."""
+    return colour if alpha is None else np.concatenate([colour, alpha], axis=2)
+
+
+def to_8bit(pixels: np.ndarray) -> np.ndarray:
+    """Round uint16 pixels (0..65535) to uint8 (0..255); uint8 passes through."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    return ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)

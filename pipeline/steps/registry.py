@@ -1,0 +1,125 @@
+"""The one registry of steps: what can be done to a picture, by name, with validated parameters.
+
+A step is one of three kinds:
+
+- **pixel step**: `function(pixels, parameters) -> pixels`, pixels H x W x 1|3 in and out;
+- **codec step**: `encode(pixels, parameters) -> bytes` and `decode(data) -> pixels`; the branch goes on with what
+  was decoded and the run measures the bytes;
+- **network step**: `load(parameters, device) -> Network`; the network works on batches of equal size.
+
+Pixels never carry alpha here: the branch takes it off before a step and puts it back after.
+All steps take uint8 or uint16 and give the same dtype back unless their docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+
+class Parameters(BaseModel):
+    """Base of every step's parameters: unknown names are refused, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One registered step. `version` goes into the recipe's fingerprint: raise it when the output changes."""
+
+    name: str
+    kind: Literal["pixels", "codec", "network"]
+    parameters: type[Parameters]
+    summary: str
+    version: int = 1
+    #: pixel steps: (pixels, parameters) -> pixels; seeded ones take a third argument, a NumPy Generator
+    function: Callable[..., np.ndarray] | None = None
+    seeded: bool = False
+    #: the step changes height and width, so alpha must go through it too
+    resizes: bool = False
+    #: codec steps
+    encode: Callable[[np.ndarray, Any], bytes] | None = None
+    decode: Callable[[bytes], np.ndarray] | None = None
+    extension: str = ""
+    #: network steps: (parameters, device) -> an object of `pipeline.steps.networks`
+    load: Callable[[Any, str], Any] | None = None
+
+
+_STEPS: dict[str, Step] = {}
+
+
+def pixel_step(
+    parameters: type[Parameters], *, version: int = 1, seeded: bool = False, resizes: bool = False
+) -> Callable[[Callable[..., np.ndarray]], Callable[..., np.ndarray]]:
+    """Register a function as the pixel step of its own name; the docstring's first line becomes its summary."""
+
+    def register(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+        _add(
+            Step(
+                function.__name__,
+                "pixels",
+                parameters,
+                _summary(function),
+                version,
+                function=function,
+                seeded=seeded,
+                resizes=resizes,
+            )
+        )
+        return function
+
+    return register
+
+
+def codec_step(
+    name: str,
+    parameters: type[Parameters],
+    encode: Callable[[np.ndarray, Any], bytes],
+    decode: Callable[[bytes], np.ndarray],
+    extension: str,
+    *,
+    version: int = 1,
+) -> None:
+    """Register a pair of functions that mirror each other as a codec step; `encode`'s docstring is the summary."""
+    _add(
+        Step(
+            name, "codec", parameters, _summary(encode), version, encode=encode, decode=decode, extension=extension
+        )
+    )
+
+
+def network_step(
+    name: str, parameters: type[Parameters], load: Callable[[Any, str], Any], *, extension: str = "", version: int = 1
+) -> None:
+    """Register a network; `load` is called once a process, device and set of parameters."""
+    _add(Step(name, "network", parameters, _summary(load), version, load=load, extension=extension))
+
+
+def find(name: str) -> Step:
+    """The step of that name. Raises KeyError with the nearest names when there is none."""
+    if name in _STEPS:
+        return _STEPS[name]
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, _STEPS, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`darkroom steps` lists what there is."
+    raise KeyError(f"there is no step called {name!r}; {hint}")
+
+
+def all_steps() -> list[Step]:
+    """Every registered step, sorted by name."""
+    return [_STEPS[name] for name in sorted(_STEPS)]
+
+
+def _add(step: Step) -> None:
+    if step.name in _STEPS:
+        raise ValueError(f"step {step.name!r} is registered twice")
+    _STEPS[step.name] = step
+
+
+def _summary(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").strip().split("\n")[0]
