@@ -10,7 +10,7 @@ import numpy as np
 REASONS = {
     "truncated": "the file ends before its pixels do",
     "too_large": "the header announces more pixels than the limit allows",
-    "unsupported": "a picture, but of a kind that is not read here",
+    "unsupported": "a picture, but of a kind that is not read here, or that the output format cannot hold",
     "corrupt": "the header or the compressed data contradict themselves",
     "not_an_image": "the bytes are no picture of any known format",
     "read_error": "the object could not be fetched",
@@ -86,3 +86,11 @@ def to_8bit(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return pixels
     return ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def unpremultiply(pixels: np.ndarray) -> np.ndarray:
+    """Straight colour from colour multiplied by alpha: H x W x 2|4, uint8 or uint16; alpha is left as it is."""
+    top = np.iinfo(pixels.dtype).max
+    alpha = pixels[:, :, -1:].astype(np.uint64)
+    colour = (pixels[:, :, :-1].astype(np.uint64) * top + alpha // 2) // np.maximum(alpha, 1)
+    return np.concatenate([np.minimum(colour, top).astype(pixels.dtype), pixels[:, :, -1:]], axis=2)

@@ -5,7 +5,8 @@ A step is one of three kinds:
 - **pixel step**: `function(pixels, parameters) -> pixels`, pixels H x W x 1|3 in and out;
 - **codec step**: `encode(pixels, parameters) -> bytes` and `decode(data) -> pixels`; the branch goes on with what
   was decoded and the run measures the bytes;
-- **network step**: `load(parameters, device) -> Network`; the network works on batches of equal size.
+- **network step**: `load(parameters)` gives a network that works on pixels (`PixelNetwork`) or leaves a stream
+  (`CodecNetwork`); its tensors travel to the device in batches of equal size.
 
 Pixels never carry alpha here: the branch takes it off before a step and puts it back after.
 All steps take uint8 or uint16 and give the same dtype back unless their docstring says otherwise.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import numpy as np
@@ -45,8 +47,10 @@ class Step:
     encode: Callable[[np.ndarray, Any], bytes] | None = None
     decode: Callable[[bytes], np.ndarray] | None = None
     extension: str = ""
-    #: network steps: (parameters, device) -> an object of `pipeline.steps.networks`
-    load: Callable[[Any, str], Any] | None = None
+    #: network steps: parameters -> a PixelNetwork or a CodecNetwork of `pipeline.steps.networks`
+    load: Callable[[Any], Any] | None = None
+    #: network steps that leave a stream
+    has_stream: bool = False
 
 
 _STEPS: dict[str, Step] = {}
@@ -87,24 +91,41 @@ def codec_step(
     """Register a pair of functions that mirror each other as a codec step; `encode`'s docstring is the summary."""
     _add(
         Step(
-            name, "codec", parameters, _summary(encode), version, encode=encode, decode=decode, extension=extension
+            name,
+            "codec",
+            parameters,
+            _summary(encode),
+            version,
+            encode=encode,
+            decode=decode,
+            extension=extension,
+            has_stream=True,
         )
     )
 
 
 def network_step(
-    name: str, parameters: type[Parameters], load: Callable[[Any, str], Any], *, extension: str = "", version: int = 1
+    name: str, parameters: type[Parameters], load: Callable[[Any], Any], *, extension: str = "", version: int = 1
 ) -> None:
-    """Register a network; `load` is called once a process, device and set of parameters."""
-    _add(Step(name, "network", parameters, _summary(load), version, load=load, extension=extension))
+    """Register a network; with an extension it leaves streams. `load`'s docstring is the summary."""
+    _add(
+        Step(
+            name,
+            "network",
+            parameters,
+            _summary(load),
+            version,
+            load=load,
+            extension=extension,
+            has_stream=bool(extension),
+        )
+    )
 
 
 def find(name: str) -> Step:
     """The step of that name. Raises KeyError with the nearest names when there is none."""
     if name in _STEPS:
         return _STEPS[name]
-    from difflib import get_close_matches
-
     near = get_close_matches(name, _STEPS, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "`darkroom steps` lists what there is."
     raise KeyError(f"there is no step called {name!r}; {hint}")

@@ -1,0 +1,47 @@
+"""S3 access kept in Prefect, so that a scheduled run needs no secrets in its parameters or environment."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from prefect.blocks.core import Block
+from pydantic import BaseModel, Field, SecretStr
+
+from pipeline.storage import StorageOptions
+
+Request = TypeVar("Request", bound=BaseModel)
+
+
+class S3Access(Block):
+    """Access to an S3 service. Fields left empty fall back to the worker's environment."""
+
+    _block_type_name = "Darkroom S3"
+    _block_type_slug = "darkroom-s3"
+    _description = "Endpoint and credentials that Darkroom reads a source or writes a destination with."
+
+    endpoint_url: str | None = Field(None, description="https://host:port; empty for AWS")
+    key: SecretStr | None = Field(None, description="access key id")
+    secret: SecretStr | None = Field(None, description="secret access key")
+    token: SecretStr | None = Field(None, description="session token")
+    region: str | None = Field(None, description="such as eu-central-1")
+    path_style: bool | None = Field(None, description="buckets in the path instead of the host name")
+
+    def options(self) -> StorageOptions:
+        """The same, in the pipeline's words; what is empty comes from the environment."""
+        environment = StorageOptions.from_environment()
+        own = {name: getattr(self, name) for name in StorageOptions.model_fields}
+        return environment.model_copy(update={name: value for name, value in own.items() if value is not None})
+
+
+def with_blocks(request: Request) -> Request:
+    """The request with the storage options of the Prefect blocks it names filled in.
+
+    Raises ValueError when there is no such block.
+    """
+    found = {}
+    for side in ("source", "destination"):
+        name = getattr(request, f"{side}_block", None)
+        if name:
+            found[f"{side}_storage"] = S3Access.load(name).options()  # type: ignore[union-attr]
+            found[f"{side}_block"] = None
+    return request.model_copy(update=found)

@@ -1,0 +1,24 @@
+"""How a run tells whoever started it, in the same process, where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_listeners: list[Callable[[str, object], None]] = []
+
+
+@contextmanager
+def listen(listener: Callable[[str, object], None]) -> Iterator[None]:
+    """Call `listener(name, value)` for every event told while inside; may come from several threads."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def tell(name: str, value: object) -> None:
+    """Events: planned (Plan), picture (bool: good), finished (Summary), report (training Report), trained (Card)."""
+    for listener in list(_listeners):
+        listener(name, value)

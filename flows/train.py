@@ -1,0 +1,46 @@
+"""Training under Prefect: one request, one task, progress, a card at the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.blocks import with_blocks
+from flows.progress import tell
+from models.training import Report
+from pipeline.request import TrainRequest
+from pipeline.training import run_training
+
+
+@flow(name="train", persist_result=False)
+def train(request: TrainRequest) -> dict[str, Any]:
+    """Train a network on every picture below the sources and keep its weights and card at a URL."""
+    card = train_model(with_blocks(request))
+    create_table_artifact([card["figures"]], key="train-summary", description=f"{card['name']}: {card['steps']} steps")
+    return card
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def train_model(request: TrainRequest) -> dict[str, Any]:
+    """Read the pictures, train or resume, save weights and card; returns the card."""
+    artifact = create_progress_artifact(0.0, key="train-progress", description=request.model)
+    last = time.monotonic()
+
+    def report(line: Report) -> None:
+        nonlocal last
+        tell("report", line)
+        # the server writes every update to its database
+        if line.validated or time.monotonic() - last > 10:
+            last = time.monotonic()
+            text = ", ".join(f"{name} {value:.4g}" for name, value in line.figures.items())
+            update_progress_artifact(artifact, 100 * line.fraction, description=f"step {line.step}: {text}")
+
+    card = run_training(request, report, lambda read, of: tell("reading", (read, of)))
+    tell("trained", card)
+    update_progress_artifact(artifact, 100.0, description=f"{card.name}: {card.steps} steps")
+    return asdict(card)

@@ -1,0 +1,1 @@
+"""The networks, their losses, training loop, bitstream and weights. Needs PyTorch, NumPy, OpenCV, pyarrow, safetensors."""

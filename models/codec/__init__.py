@@ -1,0 +1,1 @@
+"""The learned codec: transforms, prior, entropy coding, bitstream."""

@@ -1,0 +1,127 @@
+"""Training pictures: read once from any fsspec URL, kept decoded in memory, served as augmented crops."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import fsspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.files import StorageArguments, locate
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class DataError(Exception):
+    """The training source cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Decoded pictures, H x W x 3 uint8 RGB each, split by their keys so that a restart splits them alike."""
+
+    train: list[np.ndarray]
+    held_out: list[np.ndarray]
+    unreadable: list[str]
+
+
+def read_training_set(
+    urls: tuple[str, ...],
+    *,
+    held_out: float = 0.05,
+    smallest: int = 64,
+    memory_limit: int = 8 << 30,
+    storage: StorageArguments | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> TrainingSet:
+    """Read every picture below the URLs (comma-free fsspec URLs, searched recursively).
+
+    A share `held_out` of the pictures, chosen by the hash of their names, is kept for validation. Pictures smaller
+    than `smallest` on a side are left out; unreadable ones are listed, not raised. Stops with DataError when nothing
+    is found or when the decoded pictures would exceed `memory_limit` bytes.
+    """
+    found = [(fs, path) for url in urls for fs, path in _list(url, storage)]
+    if not found:
+        raise DataError(f"no pictures below {', '.join(urls)}: looked for {', '.join(SUFFIXES)}")
+    train, validation, unreadable, total = [], [], [], 0
+    with ThreadPoolExecutor(8) as pool:
+        for count, ((_, path), pixels) in enumerate(zip(found, pool.map(_read, found), strict=True)):
+            if progress:
+                progress(count + 1, len(found))
+            if pixels is None:
+                unreadable.append(path)
+                continue
+            if min(pixels.shape[:2]) < smallest:
+                continue
+            total += pixels.nbytes
+            if total > memory_limit:
+                raise DataError(f"the decoded pictures exceed {memory_limit >> 20} MiB; train on fewer or raise the limit")
+            (validation if _share(path) < held_out else train).append(pixels)
+    if not train:
+        raise DataError(f"none of {len(found)} pictures could be used ({len(unreadable)} unreadable, the rest too small)")
+    return TrainingSet(train, validation or train[:1], unreadable)
+
+
+def random_crops(pictures: list[np.ndarray], count: int, size: int, generator: np.random.Generator) -> Tensor:
+    """Crops with flips, quarter turns and, half of the time, area reduction: count x 3 x size x size uint8.
+
+    Pictures are drawn in proportion to their pixels; one smaller than the crop is mirrored at its edges.
+    """
+    areas = np.array([p.shape[0] * p.shape[1] for p in pictures], float)
+    chosen = generator.choice(len(pictures), count, p=areas / areas.sum())
+    crops = [_crop(pictures[i], size, generator) for i in chosen]
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+
+
+def centre_crops(pictures: list[np.ndarray], size: int) -> Tensor:
+    """The middle of every picture, N x 3 x size x size uint8, for validation."""
+    crops = []
+    for picture in pictures:
+        picture = _at_least(picture, size)
+        top, left = (picture.shape[0] - size) // 2, (picture.shape[1] - size) // 2
+        crops.append(picture[top : top + size, left : left + size])
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+
+
+def _crop(picture: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
+    factor = generator.uniform(1, 2) if generator.random() < 0.5 else 1.0
+    window = min(int(size * factor), *picture.shape[:2]) if factor > 1 else size
+    window = max(window, size)
+    picture = _at_least(picture, window)
+    top = generator.integers(picture.shape[0] - window + 1)
+    left = generator.integers(picture.shape[1] - window + 1)
+    crop = picture[top : top + window, left : left + window]
+    if window != size:
+        crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
+    crop = np.rot90(crop, generator.integers(4))
+    return np.ascontiguousarray(crop[:, ::-1] if generator.random() < 0.5 else crop)
+
+
+def _at_least(picture: np.ndarray, size: int) -> np.ndarray:
+    bottom, right = max(0, size - picture.shape[0]), max(0, size - picture.shape[1])
+    return cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_REFLECT) if bottom or right else picture
+
+
+def _list(url: str, storage: StorageArguments | None) -> list[tuple[fsspec.AbstractFileSystem, str]]:
+    fs, root = locate(url, storage)
+    return [(fs, path) for path in sorted(fs.find(root)) if path.lower().endswith(SUFFIXES)]
+
+
+def _read(found: tuple[fsspec.AbstractFileSystem, str]) -> np.ndarray | None:
+    fs, path = found
+    try:
+        decoded = cv2.imdecode(np.frombuffer(fs.cat_file(path), np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):
+        return None
+    return None if decoded is None else cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+
+
+def _share(path: str) -> float:
+    """A number in 0..1 from the file's name alone."""
+    return int.from_bytes(hashlib.sha256(path.rsplit("/", 1)[-1].encode()).digest()[:4], "big") / 2**32

@@ -1,0 +1,145 @@
+"""What models there are, and how one is loaded: a table of names, safetensors weights, a JSON card beside each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from models.codec.network import Autoencoder
+from models.denoiser import Denoiser
+from models.files import StorageArguments, locate, write_bytes
+
+WEIGHTS = Path(__file__).parent / "weights"
+#: a weights file larger than this is refused before it is read
+SIZE_LIMIT = 1 << 30
+
+
+class ModelError(Exception):
+    """A model that cannot be loaded; the message names it, says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a set of weights. `figures` are measured, by `command`; `sha256` is of the safetensors file."""
+
+    name: str
+    task: str
+    summary: str
+    sizes: dict
+    parameters: int
+    data: str
+    licence: str
+    steps: int
+    seconds: float
+    hardware: str
+    figures: dict = field(default_factory=dict)
+    command: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights in a network, in eval mode, on the CPU unless moved, with the card that describes them."""
+
+    network: nn.Module
+    card: Card
+
+    @property
+    def tag(self) -> str:
+        """`name@` and the first 12 digits of the weights' hash, as written in tables."""
+        return f"{self.card.name}@{self.card.sha256[:12]}"
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "autoencode": Autoencoder,
+    "denoise": Denoiser,
+}
+
+
+def list_cards() -> list[Card]:
+    """Cards of the weights that come with Darkroom, sorted by name."""
+    return [_read_card(path.read_text(), str(path)) for path in sorted(WEIGHTS.glob("*.json"))]
+
+
+def load_model(name_or_url: str, task: str) -> Model:
+    """A shipped model by name, or any by the URL of its safetensors file (its card is the .json beside it).
+
+    Raises ModelError when there is none, it is for another task, or its bytes do not match its card.
+    """
+    url = name_or_url
+    if "/" not in url and "\\" not in url and not url.endswith(".safetensors"):
+        url = str(WEIGHTS / f"{name_or_url}.safetensors")
+        if not Path(url).exists():
+            names = ", ".join(card.name for card in list_cards() if card.task == task) or "none"
+            raise ModelError(f"there is no model called {name_or_url!r}; for {task!r} there is: {names}")
+    return _load(url, task)
+
+
+def save_model(url: str, network: nn.Module, card: Card, storage: StorageArguments | None = None) -> Card:
+    """Write weights, in half precision, and card (hash and parameter count filled in) to URL.safetensors, URL.json."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+    data = save(tensors, metadata={"task": card.task})
+    count = sum(p.numel() for p in network.parameters())
+    card = Card(**(asdict(card) | {"sha256": hashlib.sha256(data).hexdigest(), "parameters": count}))
+    stem = url.removesuffix(".safetensors")
+    write_bytes(f"{stem}.safetensors", data, storage)
+    write_bytes(f"{stem}.json", (json.dumps(asdict(card), indent=2) + "\n").encode(), storage)
+    return card
+
+
+@lru_cache(maxsize=8)
+def _load(url: str, task: str) -> Model:
+    try:
+        data = _fetch(url)
+        card = _read_card(_fetch(url.removesuffix(".safetensors") + ".json").decode(), url)
+    except FileNotFoundError as error:
+        raise ModelError(f"no model at {url}: {error.args[-1]} does not exist") from error
+    except OSError as error:
+        raise ModelError(f"the model at {url} could not be read: {error}") from error
+    if card.task != task:
+        raise ModelError(f"the model at {url} is for {card.task!r}, not for {task!r}")
+    if hashlib.sha256(data).hexdigest() != card.sha256:
+        raise ModelError(f"the weights at {url} do not match the SHA-256 on their card; copy both files again")
+    try:
+        tensors = load(data)
+        network = NETWORKS[task](**card.sizes)
+        for name in ("tables", "table_sizes", "table_lows"):
+            if name in tensors:
+                setattr(network, name, tensors[name])
+        network.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+    except (SafetensorError, RuntimeError, TypeError, KeyError) as error:
+        raise ModelError(f"the weights at {url} do not fit the sizes on their card: {error}") from error
+    return Model(network.eval().requires_grad_(False), card)
+
+
+def _fetch(url: str) -> bytes:
+    fs, path = locate(url)
+    size = fs.size(path)
+    if size is not None and size > SIZE_LIMIT:
+        raise ModelError(f"{url} is {size:,} bytes; models over {SIZE_LIMIT:,} are refused")
+    return fs.cat_file(path)
+
+
+def _read_card(text: str, where: str) -> Card:
+    try:
+        return Card(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"the card beside {where} is not readable: {error}") from error
+
+
+def half_precision(network: nn.Module) -> nn.Module:
+    """Round every floating-point weight, in place, to what half precision can hold: what `save_model` will store."""
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.to(torch.float16))
+    return network

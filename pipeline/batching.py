@@ -1,0 +1,79 @@
+"""One thread that owns the device: pictures in work at once meet here, and those of one size travel in one batch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from models.inference import apply_in_batches
+
+
+@dataclass
+class _Request:
+    network: nn.Module
+    tensor: Tensor
+    answer: Future = field(default_factory=Future)
+
+    @property
+    def kind(self) -> tuple:
+        return (id(self.network), tuple(self.tensor.shape))
+
+
+class Batcher:
+    """Runs networks on one device for many threads. Use as a context manager; `apply` blocks until done.
+
+    On a CPU the batch is 1: a batch is no faster there, and a result then never depends on its neighbours.
+    """
+
+    def __init__(self, device: str, batch: int = 8):
+        self.device = device
+        self.batch = batch if device.startswith("cuda") else 1
+        self._requests: list[_Request] = []
+        self._change = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="device", daemon=True)
+
+    def __enter__(self) -> Batcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._change:
+            self._closed = True
+            self._change.notify()
+        self._thread.join(timeout=60)
+
+    def apply(self, network: nn.Module, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Give equal-sized C x h x w tensors through a network; raises what the network raised."""
+        requests = [_Request(network, tensor) for tensor in tensors]
+        with self._change:
+            if self._closed:
+                raise RuntimeError("the device has been given back")
+            self._requests += requests
+            self._change.notify()
+        return [request.answer.result() for request in requests]
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                while not self._requests and not self._closed:
+                    self._change.wait()
+                if not self._requests:
+                    return
+                kind = self._requests[0].kind
+                batch = [request for request in self._requests if request.kind == kind][: self.batch]
+                chosen = set(map(id, batch))
+                self._requests = [request for request in self._requests if id(request) not in chosen]
+            try:
+                tensors = [request.tensor for request in batch]
+                results = apply_in_batches(batch[0].network, tensors, self.device, len(batch))
+            except Exception as error:
+                for request in batch:
+                    request.answer.set_exception(error)
+            else:
+                for request, result in zip(batch, results, strict=True):
+                    request.answer.set_result(result)

@@ -1,0 +1,204 @@
+"""Planning a run: what the source holds, what is still to do, and how it is cut into shards.
+
+A run's name is derived from what it will do, so that planning again after a crash gives the same run. A plan is valid
+once `runs/<run>/plan.json` exists; a run is finished once `runs/<run>/run.json` exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.picture import TRANSIENT_REASONS
+from pipeline.recipe import Recipe, RecipeError, fingerprint, load_recipe, parse_recipe
+from pipeline.request import DevelopRequest
+from pipeline.storage import Store, StorageError, StoredObject, check_access, list_objects, open_store, read, write
+from pipeline.tables import part_path
+
+_MOST_SHARDS = 256
+_SMALLEST_SHARD = 16
+_OBJECTS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("url", pa.string()),
+        ("size", pa.int64()),
+        ("etag", pa.string()),
+        ("modified", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+
+class PlanError(Exception):
+    """The run cannot start; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is ready to go. `done` counts objects that earlier runs have developed; `shards` may be 0."""
+
+    run: str
+    fingerprint: str
+    source: str
+    sequence: int
+    objects: int
+    shards: int
+    done: int = 0
+    resumed: bool = False
+
+
+def check_request(request: DevelopRequest) -> Recipe:
+    """Read the recipe and knock at both stores, as cheaply as can be. Raises StorageError, RecipeError."""
+    recipe = recipe_of(request)
+    check_access(source_of(request), for_writing=False)
+    check_access(destination_of(request), for_writing=True)
+    return recipe
+
+
+def plan_run(request: DevelopRequest) -> Plan:
+    """List the source, leave out what is done, and write the plan; or find the unfinished run and go on with it.
+
+    Raises StorageError (source or destination not usable), RecipeError, PlanError.
+    """
+    recipe = check_request(request)
+    source, destination = source_of(request), destination_of(request)
+    mark = fingerprint(recipe, {"pixel_limit": request.pixel_limit, "measure": request.measure})
+    earlier = _earlier_plans(destination, request)
+    last = earlier[-1] if earlier else None
+    if last and not request.fresh:
+        _same_work(last[0], mark, source.url, destination.url)
+        if not last[1]:
+            return Plan(**(asdict(last[0]) | {"resumed": True}))
+
+    listing = list(list_objects(source, request.include, request.suffixes, request.exclude))
+    if not listing:
+        wanted = f" that match {', '.join(request.include + request.suffixes)}" if request.include + request.suffixes else ""
+        raise PlanError(f"{source.url} holds no objects{wanted}; check the prefix and the filters")
+    done: dict[str, str] = {}
+    if not request.fresh:
+        for plan, finished in earlier:
+            if finished and (plan.fingerprint, plan.source) == (mark, source.url):
+                done |= _developed(destination, plan)
+    todo = [found for found in listing if done.get(found.key) != found.etag]
+    sequence = len(earlier)
+    if not todo and last:
+        return Plan(last[0].run, mark, source.url, last[0].sequence, 0, 0, done=len(listing))
+    size = request.shard_size or max(_SMALLEST_SHARD, -(-len(todo) // _MOST_SHARDS))
+    shards = -(-len(todo) // size)
+    plan = Plan(_run_name(mark, source.url, sequence, todo), mark, source.url, sequence, len(todo), shards)
+    for shard in range(shards):
+        write(destination, _part(plan.run, shard), _pack(todo[shard * size : (shard + 1) * size]))
+    write(destination, f"runs/{plan.run}/plan.json", _json(asdict(plan)))
+    return Plan(**(asdict(plan) | {"done": len(listing) - len(todo)}))
+
+
+def shard_objects(destination: Store, run: str, shard: int) -> list[StoredObject]:
+    """The objects of one planned shard, in the order of their keys."""
+    table = pq.read_table(io.BytesIO(read(destination, _part(run, shard))))
+    return [StoredObject(**row) for row in table.to_pylist()]
+
+
+def recipe_of(request: DevelopRequest) -> Recipe:
+    """The request's recipe, checked. Raises RecipeError."""
+    return parse_recipe(request.recipe) if isinstance(request.recipe, dict) else load_recipe(request.recipe)
+
+
+def source_of(request: DevelopRequest) -> Store:
+    """The store the request reads from."""
+    return open_store(request.source, request.source_storage)
+
+
+def destination_of(request: DevelopRequest) -> Store:
+    """The store the request writes to."""
+    return open_store(request.destination, request.destination_storage)
+
+
+def commit_path(run: str, shard: int) -> str:
+    """Where a shard's last object lies below the destination; it exists exactly when the shard is committed."""
+    return f"runs/{run}/shards/{shard:05d}.json"
+
+
+def _earlier_plans(destination: Store, request: DevelopRequest) -> list[tuple[Plan, bool]]:
+    """Plans at the destination, oldest first, with whether their run is finished."""
+    runs = open_store(f"{request.destination.rstrip('/')}/runs", request.destination_storage)
+    try:
+        keys = {found.key for found in list_objects(runs, ["*/plan.json", "*/run.json"])}
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
+        keys = set()
+    plans = []
+    for key in keys:
+        if key.endswith("/plan.json"):
+            try:
+                plan = Plan(**json.loads(read(runs, key)))
+            except (ValueError, TypeError) as error:
+                raise PlanError(f"{runs.url_of(key)} is not readable ({error}); use another destination") from error
+            plans.append((plan, key.replace("plan.json", "run.json") in keys))
+    return sorted(plans, key=lambda pair: pair[0].sequence)
+
+
+def _same_work(plan: Plan, mark: str, source: str, destination: str) -> None:
+    if plan.source != source:
+        raise PlanError(
+            f"{destination} holds results of {plan.source}, not of {source}; "
+            "use another destination, or --fresh to add to this one"
+        )
+    if plan.fingerprint != mark:
+        raise PlanError(
+            f"{destination} was developed by another recipe or other settings (fingerprint {plan.fingerprint[:12]}, "
+            f"now {mark[:12]}); use another destination, or --fresh to develop everything again"
+        )
+
+
+def _developed(destination: Store, plan: Plan) -> dict[str, str]:
+    """Key to ETag of what a finished run has settled: good pictures, and failures that another try cannot cure."""
+    settled: dict[str, str] = {}
+    for shard in range(plan.shards):
+        manifest = _columns(destination, part_path("manifest", plan.run, shard), ["key", "etag"])
+        failures = _columns(destination, part_path("failures", plan.run, shard), ["key", "reason"])
+        again = {key for key, reason in failures if reason in TRANSIENT_REASONS}
+        settled |= {key: etag for key, etag in manifest if key not in again}
+    return settled
+
+
+def _columns(destination: Store, path: str, names: Sequence[str]) -> Iterable[tuple[str, ...]]:
+    table = pq.read_table(io.BytesIO(read(destination, path)), columns=list(names))
+    return zip(*(table[name].to_pylist() for name in names), strict=True)
+
+
+def _run_name(mark: str, source: str, sequence: int, todo: Sequence[StoredObject]) -> str:
+    digest = hashlib.sha256(f"{mark}\n{source}\n{sequence}\n".encode())
+    for found in todo:
+        digest.update(f"{found.key}\n{found.etag}\n{found.size}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def _pack(objects: Sequence[StoredObject]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([asdict(found) for found in objects], schema=_OBJECTS), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _part(run: str, shard: int) -> str:
+    return f"runs/{run}/plan/part-{shard:05d}.parquet"
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, default=_isoformat) + "\n").encode()
+
+
+def _isoformat(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value)} in a JSON document")
+
+
+__all__ = ["Plan", "PlanError", "RecipeError", "commit_path", "destination_of", "plan_run", "shard_objects", "source_of"]

@@ -1,0 +1,238 @@
+"""A whole run from a Python prompt: plan, develop every shard, finish. `flows` calls the same three parts."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.training import choose_device
+from pipeline.decode import decode
+from pipeline.picture import PictureError, to_8bit
+from pipeline.plan import Plan, destination_of, plan_run, recipe_of, source_of
+from pipeline.report import GalleryEntry, choose_gallery, render_report
+from pipeline.request import DevelopRequest
+from pipeline.shard import Commit, read_commit, run_shard
+from pipeline.storage import StorageError, Store, exists, read, write
+from pipeline.tables import SCHEMAS, part_path
+
+#: the report reads at most this many rows of a table; larger runs are reported on from evenly spaced shards
+_REPORT_ROWS = 200_000
+_PACKAGES = ("prefect", "torch", "opencv-python-headless", "pillow", "numpy", "pyarrow", "s3fs", "constriction")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended. `status`: complete, failed (too many pictures failed) or nothing_to_do."""
+
+    run: str
+    status: str
+    message: str | None
+    counts: dict[str, int]
+    reasons: dict[str, int]
+    seconds: float
+    report: str | None
+    branches: list[dict[str, Any]]
+
+
+class RunError(Exception):
+    """The tables do not add up; the message says which numbers differ. Nothing is marked as successful."""
+
+
+def develop(
+    request: DevelopRequest,
+    planned: Callable[[Plan], None] = lambda plan: None,
+    progress: Callable[[bool], None] = lambda good: None,
+) -> Summary:
+    """Run a request in this process, without Prefect.
+
+    `planned` is told the plan, `progress` every picture (True: good). Raises StorageError, RecipeError and PlanError
+    when the run cannot start, StorageError when storage fails for good; running again goes on where it stopped.
+    """
+    started = datetime.now(UTC)
+    plan = plan_run(request)
+    planned(plan)
+    for shard in range(plan.shards):
+        run_shard(request, plan, shard, progress)
+    return finish_run(request, plan, started)
+
+
+def finish_run(request: DevelopRequest, plan: Plan, started: datetime) -> Summary:
+    """Check that the shards add up to the plan, write report.html, run.json and, when all is well, _SUCCESS.
+
+    Raises RunError when a row is missing or there is one too many, StorageError when a shard is not committed.
+    """
+    destination = destination_of(request)
+    if plan.shards == 0:
+        return _nothing_to_do(destination, plan)
+    # without the lists of outputs: a run of a million pictures has millions
+    commits = [replace(read_commit(destination, plan.run, shard), outputs=[]) for shard in range(plan.shards)]
+    recipe = recipe_of(request)
+    counts = {
+        name: sum(getattr(commit, name) for commit in commits)
+        for name in ("objects", "good", "failed", "branch_failures", "bytes_read", "bytes_written")
+    }
+    counts |= {"rows": sum(c.rows["metrics"] for c in commits), "latents": sum(c.rows["latents"] for c in commits)}
+    _check(plan, commits, counts, len(recipe.branches))
+    reasons: Counter[str] = Counter()
+    for commit in commits:
+        reasons.update(commit.reasons)
+    rate = counts["failed"] / counts["objects"]
+    failed = rate > request.max_failure_rate
+    message = (
+        f"{counts['failed']} of {counts['objects']} pictures failed ({rate:.1%}); "
+        f"the limit is {request.max_failure_rate:.1%} (max_failure_rate). All good output is kept."
+    )
+    finished = datetime.now(UTC)
+    metrics = _table(destination, plan, "metrics", counts["rows"])
+    failures = _table(destination, plan, "failures", sum(reasons.values()))
+    run = {
+        "run": plan.run,
+        "status": "failed" if failed else "complete",
+        "message": message if failed else None,
+        "darkroom_version": importlib.metadata.version("darkroom"),
+        "source": plan.source,
+        "destination": destination.url,
+        "recipe": recipe.as_dict(),
+        "fingerprint": plan.fingerprint,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": finished.isoformat(timespec="seconds"),
+        "seconds": round((finished - started).total_seconds(), 3),
+        "engine": request.engine,
+        "device": choose_device(request.device),
+        "shards": plan.shards,
+        "counts": counts,
+        "reasons": dict(reasons),
+        "versions": _versions(),
+    }
+    report = f"runs/{plan.run}/report.html"
+    gallery = _gallery(request, destination, plan, metrics)
+    write(destination, report, render_report(run, metrics, failures, gallery).encode())
+    write(destination, f"runs/{plan.run}/run.json", (json.dumps(run, indent=2) + "\n").encode())
+    if not failed:
+        write(destination, f"runs/{plan.run}/_SUCCESS", b"")
+    return Summary(
+        plan.run,
+        str(run["status"]),
+        message if failed else None,
+        counts,
+        dict(reasons),
+        float(run["seconds"]),  # type: ignore[arg-type]
+        destination.url_of(report),
+        branch_means(metrics),
+    )
+
+
+def branch_means(metrics: pa.Table) -> list[dict[str, Any]]:
+    """One row a branch: how many pictures, and the means of what was measured (None where nothing was)."""
+    columns = ("psnr", "ssim", "ms_ssim", "bpp", "compression_ratio", "encode_s", "decode_s", "develop_s")
+    grouped = metrics.group_by("branch", use_threads=False).aggregate(
+        [("key", "count")] + [(column, "mean") for column in columns]
+    )
+    rows = grouped.to_pylist()
+    return [
+        {"branch": row["branch"], "pictures": row["key_count"]} | {name: row[f"{name}_mean"] for name in columns}
+        for row in rows
+    ]
+
+
+def _check(plan: Plan, commits: list[Commit], counts: dict[str, int], branches: int) -> None:
+    if counts["objects"] != plan.objects or counts["good"] + counts["failed"] != plan.objects:
+        raise RunError(
+            f"run {plan.run}: {counts['good']} good + {counts['failed']} failed rows for {plan.objects} planned objects"
+        )
+    if counts["rows"] + counts["branch_failures"] != counts["good"] * branches:
+        raise RunError(
+            f"run {plan.run}: {counts['rows']} metric rows + {counts['branch_failures']} branch failures "
+            f"for {counts['good']} pictures x {branches} branches"
+        )
+    wrong = [commit.shard for commit in commits if commit.run != plan.run]
+    if wrong:
+        raise RunError(f"run {plan.run}: the commits of shards {wrong} belong to another run")
+
+
+def _nothing_to_do(destination: Store, plan: Plan) -> Summary:
+    try:
+        last = json.loads(read(destination, f"runs/{plan.run}/run.json"))
+    except StorageError:
+        last = {}
+    failed = last.get("status") == "failed"
+    report = f"runs/{plan.run}/report.html"
+    return Summary(
+        plan.run,
+        "failed" if failed else "nothing_to_do",
+        last.get("message") if failed else None,
+        {"objects": 0, "good": 0, "failed": 0, "rows": 0, "done": plan.done},
+        {},
+        0.0,
+        destination.url_of(report) if exists(destination, report) else None,
+        [],
+    )
+
+
+def _table(destination: Store, plan: Plan, table: str, rows: int) -> pa.Table:
+    """The run's rows of one table, or those of evenly spaced shards when there are too many to read."""
+    every = max(1, -(-rows // _REPORT_ROWS))
+    parts = [
+        pq.read_table(io.BytesIO(read(destination, part_path(table, plan.run, shard))), schema=SCHEMAS[table])
+        for shard in range(0, plan.shards, every)
+    ]
+    return pa.concat_tables(parts)
+
+
+def _gallery(request: DevelopRequest, destination: Store, plan: Plan, metrics: pa.Table) -> list[GalleryEntry]:
+    """Source and developed picture of the report's choice; branches that keep no pictures have none to show."""
+    shown = metrics.select(["branch", "key", "shard", "psnr", "bpp"]).to_pylist()
+    rows = {(row["branch"], row["key"]): row for row in shown}
+    source = source_of(request)
+    paths: dict[int, list[str]] = {}
+    entries = []
+    for branch, rank, key in choose_gallery(metrics):
+        row = rows[branch, key]
+        if row["shard"] not in paths:
+            outputs = read_commit(destination, plan.run, row["shard"]).outputs
+            paths[row["shard"]] = [entry["path"] for entry in outputs]
+        path = next((p for p in paths[row["shard"]] if p.rpartition(".")[0] == f"pictures/{branch}/{key}"), None)
+        if path is None:
+            continue
+        before, after = _picture(source, key, request), _picture(destination, path, request)
+        if before is not None and after is not None:
+            entries.append(GalleryEntry(branch, key, rank, row["psnr"], row["bpp"], before, after))
+    return entries
+
+
+def _picture(store: Store, key: str, request: DevelopRequest) -> np.ndarray | None:
+    """A picture for people to look at, H x W x 1|3 uint8; None when it is gone by now."""
+    try:
+        return to_8bit(decode(read(store, key), key, request.pixel_limit).colour)
+    except (StorageError, PictureError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    installed = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[package] = importlib.metadata.version(package)
+    return installed
+
+
+def failure_rows(request: DevelopRequest, plan: Plan, limit: int) -> list[dict[str, Any]]:
+    """The first rows of a run's failures, for people."""
+    destination, rows = destination_of(request), []
+    for shard in range(plan.shards):
+        part = io.BytesIO(read(destination, part_path("failures", plan.run, shard)))
+        rows += pq.read_table(part, columns=["key", "branch", "stage", "reason", "message"]).to_pylist()
+        if len(rows) >= limit:
+            break
+    return rows[:limit]

@@ -1,0 +1,184 @@
+"""What every kind of storage shares: its options, its one error, and how often something is tried again."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
+
+Result = TypeVar("Result")
+log = logging.getLogger("darkroom.storage")
+
+#: Every kind of `StorageError`.
+KINDS = {
+    "denied": "the store knows us not, or does not allow this",
+    "missing": "no such bucket, folder or object",
+    "unreachable": "nothing answers at the endpoint",
+    "transient": "failed for now; another attempt may succeed",
+    "invalid": "the request itself makes no sense: a URL, key or option is wrong",
+    "other": "anything else; the message says what",
+}
+
+#: The kinds that another attempt may cure.
+RETRIED = frozenset({"transient", "unreachable"})
+
+# Requests and files beyond this size are cut into pieces of this size, which travel at the same time.
+PART = 16 * 2**20
+PARTS_AT_ONCE = 8
+
+_BACKOFF_BASE = 0.5
+_BACKOFF_CAP = 20.0
+
+_MISSING = {errno.ENOENT, errno.ENODEV, errno.ENXIO}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_INVALID = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.ELOOP, errno.EILSEQ}
+_TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class StorageError(Exception):
+    """Something storage could not do. `kind` is a key of `KINDS`; `message` is for people and holds no secret."""
+
+    def __init__(self, kind: str, message: str):
+        assert kind in KINDS, kind
+        super().__init__(kind, message)  # both, so that the error survives pickling between processes
+        self.kind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class StorageOptions(BaseModel):
+    """How to reach an S3 service. Everything left None is found by the AWS libraries themselves.
+
+    They read `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`,
+    `AWS_DEFAULT_REGION`, `AWS_PROFILE`, the shared credentials file and the instance's role.
+    `path_style` True puts the bucket into the path (`host/bucket/key`), False into the host name
+    (`bucket.host/key`); None means path style for an `endpoint_url` of one's own, host style for Amazon.
+    `anonymous` reads public buckets without signing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    endpoint_url: str | None = None
+    key: SecretStr | None = None
+    secret: SecretStr | None = None
+    token: SecretStr | None = None
+    region: str | None = None
+    path_style: bool | None = None
+    anonymous: bool = False
+
+    @model_validator(mode="after")
+    def _whole_credentials(self) -> StorageOptions:
+        if (self.key is None) != (self.secret is None):
+            raise ValueError("give both the key and the secret, or neither")
+        if self.endpoint_url is not None and not re.match(r"https?://[^/@\s]+(/|$)", self.endpoint_url):
+            raise ValueError("endpoint_url must be http:// or https:// and a host, without credentials")
+        return self
+
+    @classmethod
+    def from_environment(cls) -> StorageOptions:
+        """Read `DARKROOM_S3_ENDPOINT`, `_KEY`, `_SECRET`, `_TOKEN`, `_REGION`, `_PATH_STYLE` and `_ANONYMOUS`.
+
+        An empty variable counts as unset. Raises `StorageError` ("invalid") for values that make no sense.
+        """
+        names = ("endpoint", "key", "secret", "token", "region", "path_style", "anonymous")
+        found = {name: os.environ.get(f"DARKROOM_S3_{name.upper()}", "").strip() for name in names}
+        found["endpoint_url"] = found.pop("endpoint")
+        try:
+            return cls.model_validate({name: value for name, value in found.items() if value})
+        except ValueError as error:
+            raise StorageError("invalid", f"the DARKROOM_S3_* environment variables: {error}") from None
+
+    @property
+    def endpoint(self) -> str:
+        """Name of the service for messages: its URL without credentials, or "Amazon S3"."""
+        variables = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+        url = self.endpoint_url or next((os.environ[v] for v in variables if os.environ.get(v)), "Amazon S3")
+        return without_credentials(url)
+
+    def scrub(self, text: str) -> str:
+        """Return `text` without any of these secrets and without `user:password@` in URLs."""
+        for hidden in (self.secret, self.token):
+            if hidden is not None and hidden.get_secret_value():
+                text = text.replace(hidden.get_secret_value(), "***")
+        return without_credentials(text)
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object as listed.
+
+    `key` is the path below the store's root, with `/`; `url` the whole address, without credentials;
+    `size` is in bytes; `etag` changes whenever the content does; `modified` carries a time zone, or is None.
+    """
+
+    key: str
+    url: str
+    size: int
+    etag: str
+    modified: datetime | None
+
+
+def without_credentials(text: str) -> str:
+    """Return `text` with `user:password@` taken out of every URL in it."""
+    return re.sub(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@]*(?:@[^/\s@]*)*@", r"\1", text)
+
+
+def with_retries(
+    function: Callable[[], Result],
+    explain: Callable[[Exception], StorageError] | None = None,
+    attempts: int = 5,
+    retried: frozenset[str] = RETRIED,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Result:
+    """Call `function` until it succeeds, at most `attempts` times, and return what it returns.
+
+    Only kinds in `retried` are tried again, after a random pause between 0 and 0.5 s, 1 s, 2 s … (20 s at most).
+    `explain` turns any exception into a `StorageError`; the default knows those of the operating system.
+    Raises the `StorageError` of the last attempt.
+    """
+    for attempt in range(attempts):
+        try:
+            return function()
+        except Exception as raised:
+            error = raised if isinstance(raised, StorageError) else (explain or explain_os_error)(raised)
+        # Outside the except block: the original exception may quote the request, so it must not be chained.
+        if error.kind not in retried or attempt == attempts - 1:
+            raise error
+        pause = random.uniform(0, min(_BACKOFF_CAP, _BACKOFF_BASE * 2**attempt))
+        log.info("attempt %d of %d failed, next in %.1f s: %s", attempt + 1, attempts, pause, error.message)
+        sleep(pause)
+    raise AssertionError("attempts must be at least 1")
+
+
+def explain_os_error(error: Exception, what: str = "storage") -> StorageError:
+    """Turn an exception of the operating system or of fsspec into a `StorageError` about `what`.
+
+    Anything that is no I/O error is a mistake in the program and is raised again as it is.
+    """
+    number = getattr(error, "errno", None)
+    reason = without_credentials(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+    if isinstance(error, FileNotFoundError) or number in _MISSING:
+        return StorageError("missing", f"{what}: does not exist")
+    if isinstance(error, PermissionError) or number in _DENIED:
+        return StorageError("denied", f"{what}: not allowed ({reason}); check the permissions of the folder")
+    if isinstance(error, (FileExistsError, NotADirectoryError, IsADirectoryError)) or number in _INVALID:
+        return StorageError("invalid", f"{what}: cannot be a file here ({reason})")
+    if number in _FULL:
+        return StorageError("other", f"{what}: no space left ({reason}); free some and run again")
+    if isinstance(error, (TimeoutError, ConnectionError, EOFError)) or number in _TRANSIENT:
+        return StorageError("transient", f"{what}: failed for now ({reason})")
+    if isinstance(error, (OSError, NotImplementedError)):
+        return StorageError("other", f"{what}: {reason}")
+    raise error

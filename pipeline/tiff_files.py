@@ -1,0 +1,140 @@
+"""What TIFF needs beyond Pillow: single planes of 16-bit files, its EXIF, and writing 8 and 16 bits with profiles."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+#: Tags that describe a picture rather than lay out its pixels: title, camera, software, date, artist, copyright.
+DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 33432)
+EXIF_IFD, GPS_IFD = 0x8769, 0x8825
+ORIENTATION = 274
+
+_STRIP_BYTES = 1 << 20
+
+_warnings_lock = threading.Lock()
+
+
+@contextmanager
+def no_warnings() -> Iterator[None]:
+    """Silence Pillow while it parses metadata, which it warns about on bad files.
+
+    Warnings filters belong to the whole process, so only one thread at a time gets in: keep what is inside short.
+    """
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def exif_of(im: Any) -> bytes | None:
+    """A raw EXIF block of what describes an opened TIFF (with its orientation); None where there is nothing."""
+    try:
+        found = im.getexif()
+        exif = Image.Exif()
+        for tag in (*DESCRIPTIVE, ORIENTATION):
+            if tag in found:
+                exif[tag] = found[tag]
+        for tag in (EXIF_IFD, GPS_IFD):
+            if found.get_ifd(tag):
+                exif[tag] = dict(found.get_ifd(tag))
+        return exif.tobytes().removeprefix(b"Exif\0\0") if len(exif) else None
+    except Exception:
+        # Metadata that cannot be read do not make the picture bad, but it must still be turned upright.
+        value = im.tag_v2.get(ORIENTATION, 1)
+        return b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, ORIENTATION, 3, 1, value if value in range(1, 9) else 1, 0, 0)
+
+
+def plane_file(data: bytes, tags: Mapping[int, Any], plane: int) -> bytes:
+    """One plane of a planar 16-bit TIFF as a grey TIFF of its own: the same bytes under a new directory at the end."""
+    place, count = (324, 325) if 324 in tags else (273, 279)
+    pieces = len(tags[place]) // tags[277]
+    part = slice(plane * pieces, (plane + 1) * pieces)
+    entries: dict[int, Sequence[int]] = {256: (tags[256],), 257: (tags[257],), 258: (16,), 259: (tags.get(259, 1),)}
+    entries |= {262: (1,), 277: (1,), 284: (1,), place: tags[place][part], count: tags[count][part]}
+    entries |= {tag: (tags[tag],) for tag in (278, 317, 322, 323) if tag in tags}
+    order = "<" if data[:2] == b"II" else ">"
+    start = len(data) + len(data) % 2
+    lists = start + 2 + 12 * len(entries) + 4
+    directory, tail = struct.pack(order + "H", len(entries)), b""
+    for tag, values in sorted(entries.items()):
+        packed = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            packed, tail = struct.pack(order + "I", lists + len(tail)), tail + packed
+        directory += struct.pack(order + "HHI", tag, 4, len(values)) + packed
+    header = data[:2] + struct.pack(order + "HI", 42, start)
+    return header + data[8:].ljust(start - 8, b"\0") + directory + bytes(4) + tail
+
+
+def encode(pixels: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
+    """A little-endian TIFF of H x W x 1..4 uint8 or uint16 pixels: deflated strips after horizontal differencing.
+
+    EXIF that Pillow cannot parse is left out.
+    """
+    height, width, channels = pixels.shape
+    bits = 8 * pixels.itemsize
+    little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
+    rows = max(1, _STRIP_BYTES // (width * channels * pixels.itemsize))
+    strips = [_strip(little[top : top + rows]) for top in range(0, height, rows)]
+    starts = np.cumsum([0, *(len(strip) for strip in strips[:-1])]).tolist()
+    layout: dict[int, Any] = {
+        256: width,
+        257: height,
+        258: (bits,) * channels,
+        259: 8,
+        262: 1 if channels < 3 else 2,
+        273: tuple(starts),
+        277: channels,
+        278: rows,
+        279: tuple(len(strip) for strip in strips),
+        284: 1,
+        317: 2,
+    }
+    if channels in (2, 4):
+        layout[338] = (2,)
+    with no_warnings():
+        try:
+            head = _head(layout, icc, exif)
+        except Exception:
+            # Only the EXIF is of foreign making; a picture is not lost for it.
+            head = _head(layout, icc, None)
+    return b"".join([head, *strips])
+
+
+def _strip(rows: np.ndarray) -> bytes:
+    differences = rows.copy()
+    differences[:, 1:] -= rows[:, :-1]
+    return zlib.compress(differences.tobytes(), 1)
+
+
+def _head(layout: Mapping[int, Any], icc: bytes | None, exif: bytes | None) -> bytes:
+    """Header and directory of a TIFF; Pillow moves the strips' offsets (counted from 0) behind them."""
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    # Offsets and counts must be LONG; Pillow would take SHORT for small values and overflow once it moves them.
+    for tag in (273, 279):
+        directory.tagtype[tag] = 4
+    for tag, value in layout.items():
+        directory[tag] = value
+    if icc is not None:
+        directory.tagtype[34675] = 7
+        directory[34675] = icc
+    if exif is not None:
+        block = Image.Exif()
+        block.load(exif)
+        for tag in DESCRIPTIVE:
+            if tag in block:
+                directory[tag] = block[tag]
+        for tag in (EXIF_IFD, GPS_IFD):
+            if block.get_ifd(tag):
+                directory[tag] = dict(block.get_ifd(tag))
+    file = io.BytesIO()
+    directory.save(file)
+    return file.getvalue()

@@ -1,0 +1,77 @@
+"""What every test may ask for: an S3 service, buckets, data sets; and nothing outside this machine."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.s3_server import S3Server, environment_of, s3_server
+
+if TYPE_CHECKING:
+    from pipeline.storage import StorageOptions, Store
+
+# Before anything imports Prefect or botocore: both read their settings then, and Prefect writes to its home.
+_PREFECT_HOME = tempfile.mkdtemp(prefix="darkroom-prefect-")
+atexit.register(shutil.rmtree, _PREFECT_HOME, ignore_errors=True)
+for _name in [name for name in os.environ if name.startswith(("AWS_", "DARKROOM_S3_", "PREFECT_"))]:
+    del os.environ[_name]
+os.environ |= {
+    "PREFECT_HOME": _PREFECT_HOME,
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running S3 service, started for the first test that asks; the environment of all points to it."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment_of(server).items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_options(s3: S3Server) -> StorageOptions:
+    """The `StorageOptions` for the S3 service."""
+    from pipeline.storage import StorageOptions
+
+    return StorageOptions.from_environment()
+
+
+@pytest.fixture
+def bucket(s3_options: StorageOptions) -> str:
+    """The name of a fresh, empty bucket."""
+    from pipeline.storage import open_store
+
+    name = f"test-{uuid.uuid4().hex}"
+    open_store(f"s3://{name}", s3_options).fs.call_s3("create_bucket", Bucket=name)
+    return name
+
+
+@pytest.fixture
+def s3_store(bucket: str, s3_options: StorageOptions) -> Store:
+    """A store in a fresh bucket, below the prefix `pictures`."""
+    from pipeline.storage import open_store
+
+    return open_store(f"s3://{bucket}/pictures", s3_options)
+
+
+@pytest.fixture(scope="session")
+def datasets() -> Path:
+    """The folder of the data sets named by `DARKROOM_DATASETS`; without it the test is skipped."""
+    folder = os.environ.get("DARKROOM_DATASETS")
+    if not folder:
+        pytest.skip("DARKROOM_DATASETS names no folder")
+    return Path(folder)
