@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.inference import Apply, pad_to_multiple, tiled
+
 
 class Denoiser(nn.Module):
     """N x 3 x H x W float in 0..1 (noisy) to the same shape (clean, not clipped). Any H and W.
@@ -58,6 +60,14 @@ class Denoiser(nn.Module):
         for blocks, enlarge in zip(reversed(self.up), reversed(self.enlarge), strict=True):
             features = blocks(enlarge(features) + skipped.pop())
         return noisy - self.tail(features + x)[:, :, :height, :width]
+
+
+def denoise_picture(network: Denoiser, noisy: Tensor, apply: Apply, tile: int = 512) -> Tensor:
+    """A whole picture 3 x H x W in 0..1 through the network, in tiles when it is large; same shape, not clipped."""
+    # tiles must begin where the strided convolutions' grid does
+    padded = pad_to_multiple(noisy, network.multiple)
+    clean = tiled(network, padded, apply, tile=tile, halo=network.reach)
+    return clean[:, : noisy.shape[1], : noisy.shape[2]]
 
 
 class ResidualBlock(nn.Module):

@@ -121,7 +121,7 @@ def rate_distortion(series: Sequence[Series]) -> str | None:
         axes = figure.add_subplot()
         for one in drawn:
             assert one.y is not None
-            axes.scatter(one.x[::every], one.y[::every], s=26, color=one.colour, alpha=0.55, linewidths=0)
+            axes.scatter(one.x[::every], one.y[::every], s=26, color=one.colour, alpha=0.7, linewidths=0)
         for one in drawn:
             assert one.y is not None
             mean = one.x.mean(), one.y.mean()
@@ -167,7 +167,7 @@ def distributions(series: Sequence[Series], name: str, label: str, logarithmic: 
         for position, row in enumerate(reversed(rows)):
             counts = np.histogram(row.x, edges)[0]
             tops = position + 0.82 * counts / counts.max()
-            axes.stairs(tops, edges, baseline=position, fill=True, color=row.colour, alpha=0.62, linewidth=0)
+            axes.stairs(tops, edges, baseline=position, fill=True, color=row.colour, alpha=0.8, linewidth=0)
             axes.plot([row.x.mean()] * 2, [position, position + 0.86], color=_INK, linewidth=1.1)
         axes.set_ylim(0, len(rows))
         axes.set_yticks(np.arange(len(rows)) + 0.32, [f"label-{n}" for n in reversed(range(len(rows)))])

@@ -129,6 +129,7 @@ def render_report(
     found = pc.unique(metrics["branch"]).to_pylist()
     branches = list(recipe["branches"]) + sorted(set(found) - set(recipe["branches"]))
     colours = {name: plots.COLOURS[n % len(plots.COLOURS)] for n, name in enumerate(branches)}
+    groups = _gallery(branches, gallery)
     script = _asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = (
@@ -144,7 +145,9 @@ def render_report(
             table=_branch_table(branches, metrics, failures),
             charts=_charts(found, colours, metrics),
             chart_branches_hidden=max(0, len(found) - _MAX_CHART_BRANCHES),
-            gallery=_gallery(branches, gallery),
+            gallery=groups,
+            gallery_measured=any(pair["psnr"] is not None for group in groups for pair in group["pairs"]),
+            gallery_several=any(len(group["pairs"]) > 1 for group in groups),
             reasons=_reasons(failures),
             failure_rows=_failure_rows(failures),
             failures=failures.num_rows,

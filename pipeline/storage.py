@@ -26,7 +26,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
 from pipeline import storage_local as local
-from pipeline.storage_common import (
+from pipeline.storage_access import (
     KINDS,
     PART,
     Result,

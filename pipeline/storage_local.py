@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from pipeline.storage_common import StorageError, StoredObject, log
+from pipeline.storage_access import StorageError, StoredObject, log
 
 # Begins with a dot, so that what a killed process left behind is never listed.
 _UNFINISHED = ".darkroom-{}.part"

@@ -23,7 +23,7 @@ import s3fs
 from botocore.parsers import ResponseParserError
 from fsspec.asyn import sync
 
-from pipeline.storage_common import (
+from pipeline.storage_access import (
     PART,
     PARTS_AT_ONCE,
     RETRIED,

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 #: Side of the tiles in which steps that compute in float32 walk over a picture; a multiple of the DCT's 8.
-TILE = 1024
+TILE = 512
 
 Function = Callable[[np.ndarray], np.ndarray]
 

@@ -14,13 +14,11 @@ from pydantic import Field
 from models.codec.bitstream import EXTENSION
 from models.codec.codec import Codec, Latent, compress, decompress
 from models.codec.network import Autoencoder
-from models.denoiser import Denoiser
-from models.inference import Apply, tiled
+from models.denoiser import Denoiser, denoise_picture
+from models.inference import Apply
 from models.registry import ModelError, load_model
 from pipeline.picture import to_8bit
 from pipeline.steps.registry import Parameters, network_step
-
-_TILE = 512
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def denoise(parameters: DenoiseParameters) -> PixelNetwork:
         height, width, channels = pixels.shape
         colour = np.broadcast_to(pixels, (height, width, 3)).transpose(2, 0, 1)
         noisy = torch.from_numpy(colour.astype(np.float32) / white)
-        clean = tiled(network, noisy, apply, tile=_TILE, halo=network.reach)
+        clean = denoise_picture(network, noisy, apply)
         clean = torch.lerp(noisy, clean, parameters.strength)
         if channels == 1:
             clean = clean.mean(0, keepdim=True)

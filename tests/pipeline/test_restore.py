@@ -63,8 +63,9 @@ def test_dct_denoise_of_uint16_keeps_its_depth(face: np.ndarray, noisy: np.ndarr
 def test_dct_denoise_costs_clean_pictures_little(face: np.ndarray) -> None:
     np.testing.assert_array_equal(smooth.dct_denoise(face, smooth.DctDenoise(sigma=0)), face)
     assert psnr(face, smooth.dct_denoise(face, smooth.DctDenoise(sigma=2))) > 42
-    flat = np.full((40, 40, 3), 90, np.uint8)
-    np.testing.assert_array_equal(smooth.dct_denoise(flat, smooth.DctDenoise(sigma=25)), flat)
+    for level in (3, 90):
+        flat = np.full((40, 40, 3), level, np.uint8)
+        np.testing.assert_array_equal(smooth.dct_denoise(flat, smooth.DctDenoise(sigma=25)), flat)
 
 
 @pytest.mark.parametrize("stride", [2, 4, 8])
@@ -89,10 +90,18 @@ def test_median_of_uint16_is_exact() -> None:
         np.testing.assert_array_equal(smooth.median(wide(pixels), smooth.Median(radius=radius)), wide(expected))
 
 
+def test_non_local_means_of_uint16_keeps_its_depth() -> None:
+    ramp = np.linspace(20000, 22000, 64 * 64).astype(np.uint16).reshape(64, 64, 1)
+    result = smooth.non_local_means(ramp, smooth.NonLocalMeans(strength=1, template=1, search=2))
+    assert len(np.unique(result)) > 500
+    assert np.abs(result.astype(int) - ramp).max() < 300
+
+
 def test_median_takes_salt_and_pepper_away(face: np.ndarray) -> None:
     peppered = degrade.salt_and_pepper(face, degrade.SaltAndPepper(fraction=0.1), generator_for(0, "p"))
     hit = (peppered != face).any(axis=2).mean()
     assert 0.08 < hit < 0.11
+    assert (peppered == 255).all(axis=2).mean() == pytest.approx((face == 255).all(axis=2).mean() + 0.05, abs=0.01)
     assert psnr(face, smooth.median(peppered, smooth.Median(radius=1))) > psnr(face, peppered) + 10
 
 

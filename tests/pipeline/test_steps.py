@@ -125,8 +125,9 @@ def test_uint16_is_the_same_picture_as_uint8(step: Step) -> None:
     for given_settings in SETTINGS.get(step.name, [{}]):
         narrow = apply(step, pixels, given_settings).astype(float)
         wide = apply(step, pixels.astype(np.uint16) * np.uint16(257), given_settings) / 257.0
-        # Counts of single photons and the like may tip over; the bulk has to agree.
-        assert np.quantile(np.abs(wide - narrow), 0.99) <= 1.5, given_settings
+        # Single photons and the like may tip over; the bulk has to agree. Steep curves show that luma is finer.
+        allowed = 4 if step.name in ("clahe", "equalise") else 1.5
+        assert np.quantile(np.abs(wide - narrow), 0.99) <= allowed, given_settings
 
 
 @pytest.mark.parametrize("step", SEEDED_STEPS, ids=lambda step: step.name)

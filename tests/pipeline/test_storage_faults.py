@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from pipeline import storage, storage_common, storage_s3
+from pipeline import storage, storage_access, storage_s3
 from pipeline.storage import StorageError, StorageOptions, Store, open_store, with_retries
 
 DATA = bytes(range(256)) * 40
@@ -90,7 +90,7 @@ def service() -> Iterator[Faulty]:
 @pytest.fixture
 def faulty(service: Faulty, monkeypatch: pytest.MonkeyPatch) -> Faulty:
     """The service in good order, and retries that do not make the tests wait."""
-    monkeypatch.setattr(storage_common, "_BACKOFF_BASE", 0.01)
+    monkeypatch.setattr(storage_access, "_BACKOFF_BASE", 0.01)
     service.faults, service.requests, service.received = [], [], b""
     return service
 
@@ -209,5 +209,5 @@ def test_errors_travel_between_processes() -> None:
 
 
 def test_urls_lose_their_credentials() -> None:
-    said = storage_common.without_credentials("at ftp://me:p@ss@host/x and s3://bucket/a@b.png")
+    said = storage_access.without_credentials("at ftp://me:p@ss@host/x and s3://bucket/a@b.png")
     assert said == "at ftp://host/x and s3://bucket/a@b.png"
