@@ -19,7 +19,7 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
-from pipeline.request import DevelopRequest, TrainRequest  # noqa: E402
+from pipeline.request import DevelopRequest, TrainRequest
 
 #: exit codes
 FAILED, USAGE, STORAGE, INTERRUPTED = 1, 2, 3, 130
@@ -35,9 +35,7 @@ def main() -> None:
 
 
 @main.command()
-@request_options(
-    DevelopRequest, arguments=("source", "destination"), hidden=("source_storage", "destination_storage")
-)
+@request_options(DevelopRequest, arguments=("source", "destination"), hidden=("source_storage", "destination_storage"))
 @click.option("--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process")
 def develop(prefect: bool, **values: Any) -> None:
     """Run a recipe over every picture of SOURCE and write pictures, streams and tables to DESTINATION."""
@@ -96,7 +94,7 @@ def _guarded(work: Callable[[], int]) -> int:
     from pipeline.run import RunError
     from pipeline.storage import StorageError
 
-    codes = {
+    codes: dict[type[Exception], int] = {
         StorageError: STORAGE,
         PlanError: USAGE,
         RecipeError: USAGE,

@@ -89,7 +89,7 @@ def _runner(request: DevelopRequest) -> TaskRunner:
 
 
 def _run_shards(request: DevelopRequest, plan: Plan) -> None:
-    progress = create_progress_artifact(0.0, key="develop-progress", description=f"run {plan.run}")
+    progress: Any = create_progress_artifact(0.0, key="develop-progress", description=f"run {plan.run}")
     # on Dask the cluster is the parallelism: each worker process develops on one thread
     on_dask = request.engine == "dask"
     for_task = request.model_copy(update={"workers": 1}) if on_dask else request
@@ -126,4 +126,3 @@ def _leave_artifacts(request: DevelopRequest, plan: Plan, summary: Summary) -> N
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
-

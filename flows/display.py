@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -47,9 +48,7 @@ def develop(request: DevelopRequest, prefect: bool) -> int:
             with listen(show):
                 _run_flow(request)
         else:
-            summary = develop_plainly(
-                request, lambda plan: show("planned", plan), lambda good: show("picture", good)
-            )
+            summary = develop_plainly(request, lambda plan: show("planned", plan), lambda good: show("picture", good))
     if summary is None:
         out.print("[bold red]error[/] the flow ended without a summary; its log in Prefect says why")
         return 1
@@ -102,9 +101,13 @@ def recipes() -> None:
 
     for name in shipped_recipes():
         recipe = load_recipe(name)
-        table = Table(title=f"{name}  [dim]compared with {recipe.reference}[/]", title_justify="left", show_header=False)
+        table = Table(
+            title=f"{name}  [dim]compared with {recipe.reference}[/]", title_justify="left", show_header=False
+        )
         for branch in recipe.branches:
-            table.add_row(f"[bold]{branch.name}[/]", " → ".join(_chain(s.step.name, s.parameters) for s in branch.steps))
+            table.add_row(
+                f"[bold]{branch.name}[/]", " → ".join(_chain(s.step.name, s.parameters) for s in branch.steps)
+            )
         out.print(table)
 
 
@@ -128,7 +131,12 @@ def steps(name: str | None) -> int:
         table.add_column(column)
     schema = step.parameters.model_json_schema().get("properties", {})
     for field, about in schema.items():
-        table.add_row(field, escape(_kind(about)), escape(str(about.get("default", "required"))), escape(about.get("description", "")))
+        table.add_row(
+            field,
+            escape(_kind(about)),
+            escape(str(about.get("default", "required"))),
+            escape(about.get("description", "")),
+        )
     out.print(table)
     return 0
 
@@ -162,7 +170,9 @@ def _run_flow(request: DevelopRequest) -> None:
 def _print_summary(summary: Any) -> None:
     counts = summary.counts
     if summary.status == "nothing_to_do":
-        out.print(f"[green]nothing to do[/]: all {counts['done']:,} objects are developed already (last run {summary.run})")
+        out.print(
+            f"[green]nothing to do[/]: all {counts['done']:,} objects are developed already (last run {summary.run})"
+        )
     elif summary.branches:
         out.print(_means(summary.branches))
     if summary.reasons:
@@ -187,22 +197,21 @@ def _print_summary(summary: Any) -> None:
 
 def _means(branches: list[dict[str, Any]]) -> Table:
     columns = {
-        "psnr": ("PSNR dB", "{:.2f}"),
-        "ssim": ("SSIM", "{:.4f}"),
-        "ms_ssim": ("MS-SSIM", "{:.4f}"),
+        "psnr": ("PSNR", "{:.2f}"),
+        "ssim": ("SSIM", "{:.3f}"),
+        "ms_ssim": ("MS-SSIM", "{:.3f}"),
         "bpp": ("bpp", "{:.3f}"),
         "compression_ratio": ("ratio", "{:.1f}"),
-        "encode_s": ("encode s", "{:.3f}"),
-        "decode_s": ("decode s", "{:.3f}"),
-        "develop_s": ("steps s", "{:.3f}"),
+        "encode_s": ("enc s", "{:.2f}"),
+        "decode_s": ("dec s", "{:.2f}"),
     }
-    table = Table(title="means over pictures", title_justify="left")
-    table.add_column("branch", style="bold")
-    table.add_column("pictures", justify="right")
-    for heading, _ in columns.values():
-        table.add_column(heading, justify="right")
+    shown = {name: form for name, form in columns.items() if any(row[name] is not None for row in branches)}
+    table = Table(title="means over pictures", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("branch", style="bold", no_wrap=True)
+    for heading, _ in [("n", ""), *shown.values()]:
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in branches:
-        cells = ["—" if row[name] is None else form.format(row[name]) for name, (_, form) in columns.items()]
+        cells = ["—" if row[name] is None else form.format(row[name]) for name, (_, form) in shown.items()]
         table.add_row(row["branch"], f"{row['pictures']:,}", *cells)
     return table
 

@@ -28,7 +28,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
 @task(cache_policy=NO_CACHE, persist_result=False)
 def train_model(request: TrainRequest) -> dict[str, Any]:
     """Read the pictures, train or resume, save weights and card; returns the card."""
-    artifact = create_progress_artifact(0.0, key="train-progress", description=request.model)
+    artifact: Any = create_progress_artifact(0.0, key="train-progress", description=request.model)
     last = time.monotonic()
 
     def report(line: Report) -> None:

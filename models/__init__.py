@@ -1,1 +1,1 @@
-"""The networks, their losses, training loop, bitstream and weights. Needs PyTorch, NumPy, OpenCV, pyarrow, safetensors."""
+"""The networks, their losses, training loop, bitstream, weights. Needs PyTorch, NumPy, OpenCV, pyarrow, safetensors."""

@@ -32,7 +32,12 @@ class Progress:
 
 
 def save_checkpoint(
-    url: str, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress, storage: StorageArguments
+    url: str,
+    network: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+    storage: StorageArguments,
 ) -> None:
     """Write network, moving average, best average so far (inside `average`), Adam's moments and progress."""
     tensors = {f"network/{k}": v for k, v in network.state_dict().items()}
@@ -44,7 +49,12 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    url: str, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, task: str, storage: StorageArguments
+    url: str,
+    network: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    task: str,
+    storage: StorageArguments,
 ) -> Progress | None:
     """Fill the given objects from a checkpoint and return its progress; None when there is none at the URL.
 

@@ -49,7 +49,10 @@ def read_training_set(
     found = [(fs, path) for url in urls for fs, path in _list(url, storage)]
     if not found:
         raise DataError(f"no pictures below {', '.join(urls)}: looked for {', '.join(SUFFIXES)}")
-    train, validation, unreadable, total = [], [], [], 0
+    train: list[np.ndarray] = []
+    validation: list[np.ndarray] = []
+    unreadable: list[str] = []
+    total = 0
     with ThreadPoolExecutor(8) as pool:
         for count, ((_, path), pixels) in enumerate(zip(found, pool.map(_read, found), strict=True)):
             if progress:
@@ -61,10 +64,14 @@ def read_training_set(
                 continue
             total += pixels.nbytes
             if total > memory_limit:
-                raise DataError(f"the decoded pictures exceed {memory_limit >> 20} MiB; train on fewer or raise the limit")
+                raise DataError(
+                    f"the decoded pictures exceed {memory_limit >> 20} MiB; train on fewer or raise the limit"
+                )
             (validation if _share(path) < held_out else train).append(pixels)
     if not train:
-        raise DataError(f"none of {len(found)} pictures could be used ({len(unreadable)} unreadable, the rest too small)")
+        raise DataError(
+            f"none of {len(found)} pictures could be used ({len(unreadable)} unreadable, the rest too small)"
+        )
     return TrainingSet(train, validation or train[:1], unreadable)
 
 
@@ -99,7 +106,7 @@ def _crop(picture: np.ndarray, size: int, generator: np.random.Generator) -> np.
     crop = picture[top : top + window, left : left + window]
     if window != size:
         crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
-    crop = np.rot90(crop, generator.integers(4))
+    crop = np.rot90(crop, int(generator.integers(4)))
     return np.ascontiguousarray(crop[:, ::-1] if generator.random() < 0.5 else crop)
 
 

@@ -7,7 +7,8 @@ right (Mohan et al., "Robust and Interpretable Blind Image Denoising via Bias-Fr
 
 from __future__ import annotations
 
-import torch
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,13 +30,9 @@ class Denoiser(nn.Module):
         self.blocks = blocks
         self.head = _conv(3, widths[0])
         self.down = nn.ModuleList(_residual_blocks(width, blocks) for width in widths[:-1])
-        self.shrink = nn.ModuleList(
-            nn.Conv2d(a, b, 2, stride=2, bias=False) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2, bias=False) for a, b in pairwise(widths))
         self.body = _residual_blocks(widths[-1], blocks)
-        self.enlarge = nn.ModuleList(
-            nn.ConvTranspose2d(b, a, 2, stride=2, bias=False) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.enlarge = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2, bias=False) for a, b in pairwise(widths))
         self.up = nn.ModuleList(_residual_blocks(width, blocks) for width in widths[:-1])
         self.tail = _conv(widths[0], 3)
 

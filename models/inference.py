@@ -15,7 +15,9 @@ Apply = Callable[[nn.Module, Sequence[Tensor]], list[Tensor]]
 _WINDOWS = 16
 
 
-def apply_in_batches(network: nn.Module, pictures: Sequence[Tensor], device: str = "cpu", batch: int = 1) -> list[Tensor]:
+def apply_in_batches(
+    network: nn.Module, pictures: Sequence[Tensor], device: str = "cpu", batch: int = 1
+) -> list[Tensor]:
     """Run equal-sized C x h x w tensors through a network in batches; running out of memory halves the batch.
 
     On a GPU: half precision and channels_last. On a CPU a batch of 1 keeps results independent of their neighbours.
@@ -60,9 +62,9 @@ def tiled(
         for ((y0, _, top, bottom), (x0, _, left, right)), out in zip(part, apply(network, windows), strict=True):
             if result is None:
                 result = out.new_empty(out.shape[0], round(height * scale), round(width * scale))
-            t, b, l, r = (round(v * scale) for v in (top, bottom, left, right))
+            t, b, le, r = (round(v * scale) for v in (top, bottom, left, right))
             oy, ox = round(y0 * scale), round(x0 * scale)
-            result[:, t:b, l:r] = out[:, t - oy : b - oy, l - ox : r - ox]
+            result[:, t:b, le:r] = out[:, t - oy : b - oy, le - ox : r - ox]
     assert result is not None
     return result
 
@@ -88,7 +90,7 @@ def _spans(length: int, tile: int, halo: int) -> list[tuple[int, int, int, int]]
 @torch.no_grad()
 def _forward(network: nn.Module, batch: Tensor, device: str) -> list[Tensor]:
     if device.startswith("cuda"):
-        network.to(device, memory_format=torch.channels_last)
+        network.to(device).to(memory_format=torch.channels_last)
         batch = batch.pin_memory().to(device, non_blocking=True).to(memory_format=torch.channels_last)
         with torch.autocast("cuda", dtype=torch.float16):
             return list(network(batch).float().cpu())

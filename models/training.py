@@ -144,9 +144,7 @@ def _step(
     return figures | {"loss": loss.item()}
 
 
-def _validate(
-    task: Task, average: nn.Module, validation: Tensor, device: str, progress: Progress
-) -> dict[str, float]:
+def _validate(task: Task, average: nn.Module, validation: Tensor, device: str, progress: Progress) -> dict[str, float]:
     average.eval()
     with torch.no_grad():
         parts = [task.score(average, part.to(device)) for part in validation.split(8)]

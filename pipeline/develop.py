@@ -105,8 +105,8 @@ def develop_picture(
 
 def fail(developed: Developed, branch: str | None, stage: str, reason: str, message: str) -> None:
     """Record a failure; without a branch it is the picture's own, and its manifest row says so."""
-    row = {"key": developed.manifest["key"], "branch": branch, "stage": stage, "reason": reason, "message": message[:500]}
-    developed.failures.append(row)
+    row = {"key": developed.manifest["key"], "branch": branch, "stage": stage, "reason": reason}
+    developed.failures.append(row | {"message": message[:500]})
     if branch is None:
         developed.manifest |= {"status": "failed", "reason": reason}
 

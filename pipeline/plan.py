@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline.picture import TRANSIENT_REASONS
 from pipeline.recipe import Recipe, RecipeError, fingerprint, load_recipe, parse_recipe
 from pipeline.request import DevelopRequest
-from pipeline.storage import Store, StorageError, StoredObject, check_access, list_objects, open_store, read, write
+from pipeline.storage import StorageError, Store, StoredObject, check_access, list_objects, open_store, read, write
 from pipeline.tables import part_path
 
 _MOST_SHARDS = 256
@@ -79,7 +79,9 @@ def plan_run(request: DevelopRequest) -> Plan:
 
     listing = list(list_objects(source, request.include, request.suffixes, request.exclude))
     if not listing:
-        wanted = f" that match {', '.join(request.include + request.suffixes)}" if request.include + request.suffixes else ""
+        wanted = (
+            f" that match {', '.join(request.include + request.suffixes)}" if request.include + request.suffixes else ""
+        )
         raise PlanError(f"{source.url} holds no objects{wanted}; check the prefix and the filters")
     done: dict[str, str] = {}
     if not request.fresh:
@@ -183,7 +185,9 @@ def _run_name(mark: str, source: str, sequence: int, todo: Sequence[StoredObject
 
 def _pack(objects: Sequence[StoredObject]) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([asdict(found) for found in objects], schema=_OBJECTS), buffer, compression="zstd")
+    pq.write_table(
+        pa.Table.from_pylist([asdict(found) for found in objects], schema=_OBJECTS), buffer, compression="zstd"
+    )
     return buffer.getvalue()
 
 
@@ -201,4 +205,13 @@ def _isoformat(value: object) -> str:
     raise TypeError(f"{type(value)} in a JSON document")
 
 
-__all__ = ["Plan", "PlanError", "RecipeError", "commit_path", "destination_of", "plan_run", "shard_objects", "source_of"]
+__all__ = [
+    "Plan",
+    "PlanError",
+    "RecipeError",
+    "commit_path",
+    "destination_of",
+    "plan_run",
+    "shard_objects",
+    "source_of",
+]

@@ -1,11 +1,12 @@
-"""Recipes: named branches of steps, read from YAML, checked before anything runs, with a fingerprint of what they do."""
+"""Recipes: named branches of steps, read from YAML, checked before anything runs; a fingerprint of what they do."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -79,13 +80,17 @@ def load_recipe(name_or_path: str) -> Recipe:
     if not path.is_file():
         path = Path(name_or_path)
     if not path.is_file():
-        raise RecipeError(f"there is no recipe {name_or_path!r}; shipped are {', '.join(shipped_recipes())}, or give a file")
+        raise RecipeError(
+            f"there is no recipe {name_or_path!r}; shipped are {', '.join(shipped_recipes())}, or give a file"
+        )
     if path.stat().st_size > _SIZE_LIMIT:
         raise RecipeError(f"{path} is larger than {_SIZE_LIMIT >> 20} MiB: that is no recipe")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not readable YAML: {error}") from error
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
     return parse_recipe(content, str(path))
 
 
@@ -110,7 +115,7 @@ def parse_recipe(content: object, where: str = "the recipe") -> Recipe:
 
 
 def fingerprint(recipe: Recipe, settings: Mapping[str, Any]) -> str:
-    """64 hexadecimal digits that change whenever the output would: steps, their versions, parameters, weights, settings.
+    """64 hexadecimal digits that change whenever the output would: steps, versions, parameters, weights, settings.
 
     `settings` are the request's fields that decide the output (pixel limit, metrics on or off). The recipe's name is
     not part of it. Raises RecipeError when a network's weights cannot be had.
@@ -126,14 +131,28 @@ def fingerprint(recipe: Recipe, settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without the silent loss of a branch or parameter that is written twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"line {node.start_mark.line + 1}: {', '.join(twice)} stands twice in one table")
+        return super().construct_mapping(node, deep)
+
+
 def _branch(name: object, body: object, common: Output, where: str) -> Branch:
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or name == "source":
+    if not isinstance(name, str):
+        raise RecipeError(f"{where}: YAML takes the branch name {name!r} for no text; put it into quotes")
+    if not _NAME.fullmatch(name) or name == "source":
         raise RecipeError(f"{where}: branch name {name!r} must be letters, digits, '.', '_' or '-', and not `source`")
     here = f"{where}, branch {name}"
     output = common
     if isinstance(body, Mapping):
         if set(body) - {"steps", "output"}:
-            raise RecipeError(f"{here}: a branch is a list of steps, or `steps:` with `output:`")
+            unknown = ", ".join(sorted(set(map(str, body)) - {"steps", "output"}))
+            raise RecipeError(f"{here} has {unknown}; a branch is a list of steps, or `steps:` with `output:`")
         output = _output(body.get("output", {}), common.model_dump(), f"{here}, output")
         body = body.get("steps")
     if not isinstance(body, list) or not body:
@@ -146,7 +165,7 @@ def _branch(name: object, body: object, common: Output, where: str) -> Branch:
 
 def _step(item: object, where: str) -> BranchStep:
     if not isinstance(item, Mapping) or not isinstance(item.get("step"), str):
-        raise RecipeError(f"{where}: {item!r} is no step; write {{step: name, parameter: value}}")
+        raise RecipeError(f"{where}: {reprlib.repr(item)} is no step; write {{step: name, parameter: value}}")
     try:
         step = find(item["step"])
     except KeyError as error:
@@ -154,15 +173,17 @@ def _step(item: object, where: str) -> BranchStep:
     try:
         parameters = step.parameters(**{str(k): v for k, v in item.items() if k != "step"})
     except ValidationError as error:
-        raise RecipeError(f"{where}, step {step.name}: {_plain(error)}") from error
+        raise RecipeError(f"{where}, step {step.name}: {_plain(error, step.parameters)}") from error
     return BranchStep(step, parameters)
 
 
 def _output(content: object, common: dict, where: str) -> Output:
+    if not isinstance(content, Mapping):
+        raise RecipeError(f"{where}: {reprlib.repr(content)} is no output; write {{format: png}}")
     try:
-        return Output(**(common | dict(content)))  # type: ignore[call-overload]
-    except (ValidationError, TypeError, ValueError) as error:
-        raise RecipeError(f"{where}: {_plain(error) if isinstance(error, ValidationError) else error}") from error
+        return Output(**(common | {str(name): value for name, value in content.items()}))
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_plain(error, Output)}") from error
 
 
 def _weights(branch: Branch, step: BranchStep) -> str | None:
@@ -174,6 +195,12 @@ def _weights(branch: Branch, step: BranchStep) -> str | None:
         raise RecipeError(f"branch {branch.name}, step {step.step.name}: {error}") from error
 
 
-def _plain(error: ValidationError) -> str:
+def _plain(error: ValidationError, model: type[BaseModel]) -> str:
     """pydantic's findings as one line for people."""
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in error.errors())
+    told = []
+    for found in error.errors():
+        message = found["msg"].removeprefix("Value error, ")
+        if found["type"] == "extra_forbidden":
+            message = f"there is no such parameter; there is {', '.join(model.model_fields) or 'none'}"
+        told.append(": ".join([*map(str, found["loc"]), message]))
+    return "; ".join(told)

@@ -104,7 +104,7 @@ class _Stream:
         self.read_stage = Stage("read", _TRANSFER_THREADS, self._read)
         self.work_stage = Stage("develop", self.workers, self._develop)
         self.write_stage = Stage("write", _TRANSFER_THREADS, self._write)
-        stages = {"read": self.read_stage, "develop": self.work_stage, "write": self.write_stage}
+        stages: dict[str, Stage] = {"read": self.read_stage, "develop": self.work_stage, "write": self.write_stage}
         results: dict[int, Developed] = {}
         depth, submitted = 2 * self.workers + 2, 0
         try:

@@ -18,6 +18,9 @@ import pyarrow.parquet as pq
 SCHEMA_VERSION = 1
 
 _UTC = pa.timestamp("us", tz="UTC")
+_BYTES = pa.list_(pa.field("element", pa.int8(), nullable=False))
+_SIZES = pa.list_(pa.field("element", pa.int32(), nullable=False))
+_FLOATS = pa.list_(pa.field("element", pa.float32(), nullable=False))
 
 
 def _schema(name: str, *columns: tuple[str, pa.DataType, bool, str]) -> pa.Schema:
@@ -80,9 +83,9 @@ LATENTS = _schema(
     *_KEY,
     ("branch", pa.string(), False, "branch whose step said it"),
     ("model", pa.string(), False, "name of the model, @ and the first 12 digits of its weights' SHA-256"),
-    ("latent", pa.list_(pa.field("element", pa.int8(), nullable=False)), False, "symbols in C, H, W order"),
-    ("shape", pa.list_(pa.field("element", pa.int32(), nullable=False)), False, "C, H, W of the latent"),
-    ("scale", pa.list_(pa.field("element", pa.float32(), nullable=False)), False, "per channel: latent value = symbol * scale"),
+    ("latent", _BYTES, False, "symbols in C, H, W order"),
+    ("shape", _SIZES, False, "C, H, W of the latent"),
+    ("scale", _FLOATS, False, "per channel: latent value = symbol * scale"),
     ("stream", pa.string(), True, "path of the stream below the destination"),
 )
 

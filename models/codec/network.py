@@ -15,7 +15,7 @@ class Autoencoder(nn.Module):
     """A variable-rate compression autoencoder with int8 latents.
 
     `tables` and `table_sizes` are the integer probability tables of the entropy coder (see `models.codec.tables`);
-    they are filled when training ends and travel with the weights, so that every machine decodes with the same integers.
+    they are filled when training ends and travel with the weights: every machine decodes with the same integers.
     `reach` is how many pixels around a latent or a pixel its value may depend on, rounded up to whole latents.
     """
 

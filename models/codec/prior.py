@@ -69,5 +69,5 @@ class Prior(nn.Module):
 
 
 def _expected_deviation(component: int, v: int, u: int) -> float:
-    """Standard deviation of an orthonormal 16 x 16 DCT coefficient of photographs, white = 1 (natural spectra fall as 1/f)."""
+    """Standard deviation of an orthonormal 16 x 16 DCT coefficient of photographs, white = 1 (spectra fall as 1/f)."""
     return (4.0 if component == 0 else 1.0) / (1 + 2.0 * (v * v + u * u) ** 0.55)

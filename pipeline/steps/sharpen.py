@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from pipeline.steps.arrays import in_tiles, level_step, luma, to_levels, with_channels
+from pipeline.steps.arrays import TILE, in_tiles, level_step, luma, to_levels, with_channels
 from pipeline.steps.registry import Parameters, pixel_step
 
 
@@ -40,14 +40,17 @@ class LaplacianSharpen(Parameters):
 @pixel_step(UnsharpMask)
 def unsharp_mask(pixels: np.ndarray, parameters: UnsharpMask) -> np.ndarray:
     """Unsharp mask: adds amount x (picture - its Gaussian blur) where that is above the threshold."""
-    threshold = parameters.threshold * level_step(pixels)
+    amount, threshold = parameters.amount, parameters.threshold * level_step(pixels)
+    depth = cv2.CV_8U if pixels.dtype == np.uint8 else cv2.CV_16U
+    kernel = cv2.getGaussianKernel(2 * round(4 * parameters.radius) + 1, parameters.radius, cv2.CV_32F)
 
     def sharpen(tile: np.ndarray) -> np.ndarray:
-        values = tile.astype(np.float32)
-        detail = values - _blurred(values, parameters.radius)
-        return to_levels(values + parameters.amount * detail * (np.abs(detail) >= threshold), tile.dtype)
+        # OpenCV reads the levels as they are and rounds and clips once, at the end: no float copy of the picture
+        blurred = cv2.sepFilter2D(tile, cv2.CV_32F, kernel, kernel)
+        sharp = with_channels(cv2.addWeighted(tile, 1 + amount, blurred, -amount, 0, dtype=depth))
+        return sharp if threshold == 0 else np.where(np.abs(tile - with_channels(blurred)) >= threshold, sharp, tile)
 
-    return in_tiles(pixels, sharpen, _reach(parameters.radius))
+    return in_tiles(pixels, sharpen, _reach(parameters.radius), tile=2 * TILE)
 
 
 @pixel_step(SobelSharpen)
@@ -78,10 +81,6 @@ def laplacian_sharpen(pixels: np.ndarray, parameters: LaplacianSharpen) -> np.nd
         return to_levels(values - parameters.amount * curvature, tile.dtype)
 
     return in_tiles(pixels, sharpen, 8)
-
-
-def _blurred(values: np.ndarray, sigma: float) -> np.ndarray:
-    return with_channels(cv2.GaussianBlur(values, (0, 0), sigma))
 
 
 def _reach(sigma: float) -> int:

@@ -84,7 +84,7 @@ def test_symbols_do_not_depend_on_threads(codec: Codec) -> None:
 
 def test_damage_is_named(codec: Codec) -> None:
     data, _ = compress(codec, np.full((40, 40, 3), 90, np.uint8), 24, apply)
-    with pytest.raises(StreamError, match="not a .drk file"):
+    with pytest.raises(StreamError, match=r"not a \.drk file"):
         decompress(codec, b"PNG!" + data[4:], apply)
     with pytest.raises(StreamError, match="ends inside its header"):
         decompress(codec, data[:20], apply)
