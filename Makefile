@@ -11,7 +11,7 @@ export DO_NOT_TRACK := 1
 .PHONY: demo test test-slow lint clean
 
 demo: $(VENV)/installed
-	$(BIN)/darkroom develop "$$($(BIN)/python -c 'import skimage; print(skimage.data_dir)')" $(OUT) --suffixes .png --suffixes .jpg
+	$(BIN)/darkroom develop "$$($(BIN)/python -c 'import skimage.data as data; print(data.__path__[0])')" $(OUT) --suffixes .png --suffixes .jpg
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
@@ -30,7 +30,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@echo "Installing Darkroom and what it needs (PyTorch is large; this takes some minutes the first time)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 clean:
