@@ -25,12 +25,18 @@ class S3Access(Block):
     token: SecretStr | None = Field(None, description="session token")
     region: str | None = Field(None, description="such as eu-central-1")
     path_style: bool | None = Field(None, description="buckets in the path instead of the host name")
+    anonymous: bool | None = Field(None, description="read public buckets without signing")
 
     def options(self) -> StorageOptions:
-        """The same, in the pipeline's words; what is empty comes from the environment."""
-        environment = StorageOptions.from_environment()
+        """The same, in the pipeline's words; what is empty comes from the environment.
+
+        Credentials come whole from one of the two. Raises ValueError when they are not whole.
+        """
+        environment = dict(StorageOptions.from_environment())
+        if self.key or self.secret or self.anonymous:
+            environment |= {"key": None, "secret": None, "token": None, "anonymous": False}
         own = {name: getattr(self, name) for name in StorageOptions.model_fields}
-        return environment.model_copy(update={name: value for name, value in own.items() if value is not None})
+        return StorageOptions(**(environment | {name: value for name, value in own.items() if value is not None}))
 
 
 def with_blocks(request: Request) -> Request:

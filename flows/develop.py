@@ -27,6 +27,9 @@ from pipeline.run import Summary, failure_rows, finish_run
 from pipeline.shard import run_shard
 from pipeline.storage import StorageError
 
+#: runs of this process that somebody has stopped: their shards end at the next picture
+_stopped: set[str] = set()
+
 
 def worth_retrying(_task: Task, _run: TaskRun, state: State) -> bool:
     """Storage that does not answer may answer later; nothing else that stops a whole shard will cure itself."""
@@ -45,7 +48,7 @@ def worth_retrying(_task: Task, _run: TaskRun, state: State) -> bool:
 )
 def develop_shard(request: DevelopRequest, plan: Plan, shard: int) -> dict[str, int]:
     """Develop and commit one shard; says how many pictures were good and how many failed."""
-    commit = run_shard(request, plan, shard, lambda good: tell("picture", good))
+    commit = run_shard(request, plan, shard, lambda good: tell("picture", good), lambda: plan.run in _stopped)
     return {"shard": shard, "objects": commit.objects, "good": commit.good, "failed": commit.failed}
 
 
@@ -94,19 +97,25 @@ def _run_shards(request: DevelopRequest, plan: Plan) -> None:
     on_dask = request.engine == "dask"
     for_task = request.model_copy(update={"workers": 1}) if on_dask else request
     done, error = 0, None
+    parameters = [{"request": for_task, "plan": plan, "shard": shard} for shard in range(plan.shards)]
+    _stopped.discard(plan.run)
     with _runner(request) as runner:
-        parameters = [{"request": for_task, "plan": plan, "shard": shard} for shard in range(plan.shards)]
-        for future in as_completed([runner.submit(develop_shard, each) for each in parameters]):
-            result: Any = future.result(raise_on_failure=False)
-            if isinstance(result, BaseException):
-                error = error or result
-                continue
-            done += result["objects"]
-            if on_dask:
-                for good in [True] * result["good"] + [False] * result["failed"]:
-                    tell("picture", good)
-            text = f"run {plan.run}: {done} of {plan.objects}"
-            update_progress_artifact(progress, 100 * done / plan.objects, description=text)
+        try:
+            for future in as_completed([runner.submit(develop_shard, each) for each in parameters]):
+                result: Any = future.result(raise_on_failure=False)
+                if isinstance(result, BaseException):
+                    error = error or result
+                    continue
+                done += result["objects"]
+                if on_dask:
+                    for good in [True] * result["good"] + [False] * result["failed"]:
+                        tell("picture", good)
+                text = f"run {plan.run}: {done} of {plan.objects}"
+                update_progress_artifact(progress, 100 * done / plan.objects, description=text)
+        except BaseException:
+            # leaving the runner waits for its threads
+            _stopped.add(plan.run)
+            raise
     if error:
         raise error
 

@@ -28,6 +28,7 @@ def finish(
     pictures: TrainingSet,
     *,
     data: str,
+    training: str,
     licence: str = "unstated",
     sizes: dict | None = None,
     device: str = "cpu",
@@ -49,8 +50,9 @@ def finish(
         steps=progress.step,
         seconds=round(progress.seconds, 1),
         hardware=torch.cuda.get_device_name() if device.startswith("cuda") else f"CPU, {platform.machine()}",
+        training=training,
         figures={f"held-out {name}": round(value, 4) for name, value in best.items() if name not in ("step", "score")},
-        command="darkroom train",
+        command=training,
     )
     return save_model(url, network, card, storage)
 

@@ -29,7 +29,10 @@ class ModelError(Exception):
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of a set of weights. `figures` are measured, by `command`; `sha256` is of the safetensors file."""
+    """What is known of a set of weights.
+
+    `figures` were measured by `command`, the weights trained by `training`; `sha256` is of the safetensors file.
+    """
 
     name: str
     task: str
@@ -41,6 +44,7 @@ class Card:
     steps: int
     seconds: float
     hardware: str
+    training: str
     figures: dict = field(default_factory=dict)
     command: str = ""
     sha256: str = ""

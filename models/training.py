@@ -78,13 +78,14 @@ def train(
     progress = load_checkpoint(plan.checkpoint, network, average, optimiser, plan.task, plan.storage)
     progress = progress or Progress(plan.task)
     best.load_state_dict(average.state_dict())
-    if device == "cuda":
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
         network = network.to(memory_format=torch.channels_last)
 
     crop, batch = plan.crop or task.crop, plan.batch or task.batch
     peak = plan.learning_rate or task.learning_rate
     validation = centre_crops(pictures.held_out[:64], crop).float().div(255)
-    scaler = torch.amp.GradScaler(device, enabled=device == "cuda")
+    scaler = torch.amp.GradScaler("cuda", enabled=on_gpu)
     before, started = progress.seconds, time.monotonic()
 
     while not stopped():
@@ -131,9 +132,10 @@ def _step(
     device: str,
 ) -> dict[str, float]:
     network.train()
-    with torch.autocast(device, dtype=torch.float16, enabled=device == "cuda"):
+    with torch.autocast(torch.device(device).type, dtype=torch.float16, enabled=device.startswith("cuda")):
         loss, figures = task.loss(network, picture)
-    if not math.isfinite(loss.item()) and device == "cpu":
+    # on a GPU the scaler passes over steps that overflow half precision
+    if not math.isfinite(loss.item()) and not device.startswith("cuda"):
         raise TrainingError("the loss is no longer a number; lower the learning rate and resume from the checkpoint")
     optimiser.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()

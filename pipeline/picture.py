@@ -20,7 +20,7 @@ REASONS = {
 }
 
 #: Reasons that another attempt may cure; a later run takes these pictures up again.
-TRANSIENT_REASONS = frozenset({"read_error", "write_error", "deadline"})
+TRANSIENT_REASONS = frozenset({"read_error", "deadline"})
 
 
 class PictureError(Exception):

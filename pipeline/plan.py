@@ -1,7 +1,8 @@
 """Planning a run: what the source holds, what is still to do, and how it is cut into shards.
 
 A run's name is derived from what it will do, so that planning again after a crash gives the same run. A plan is valid
-once `runs/<run>/plan.json` exists; a run is finished once `runs/<run>/run.json` exists.
+once `runs/<run>/plan.json` exists; a run is finished once `runs/<run>/_SUCCESS` exists, or a `run.json` by which too
+many pictures failed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -20,11 +23,22 @@ import pyarrow.parquet as pq
 from pipeline.picture import TRANSIENT_REASONS
 from pipeline.recipe import Recipe, RecipeError, fingerprint, load_recipe, parse_recipe
 from pipeline.request import DevelopRequest
-from pipeline.storage import StorageError, Store, StoredObject, check_access, list_objects, open_store, read, write
+from pipeline.storage import (
+    StorageError,
+    Store,
+    StoredObject,
+    check_access,
+    exists,
+    list_objects,
+    open_store,
+    read,
+    write,
+)
 from pipeline.tables import part_path
 
 _MOST_SHARDS = 256
-_SMALLEST_SHARD = 16
+_SMALLEST_SHARD = 32
+_FOLDERS = ("pictures", "streams", "tables", "runs")
 _OBJECTS = pa.schema(
     [
         ("key", pa.string()),
@@ -69,15 +83,17 @@ def plan_run(request: DevelopRequest) -> Plan:
     """
     recipe = check_request(request)
     source, destination = source_of(request), destination_of(request)
+    own = _own_prefix(source, destination)
     mark = fingerprint(recipe, {"pixel_limit": request.pixel_limit, "measure": request.measure})
     earlier = _earlier_plans(destination, request)
     last = earlier[-1] if earlier else None
     if last and not request.fresh:
         _same_work(last[0], mark, source.url, destination.url)
-        if not last[1]:
+        if not last[1] or _cut_off_at_the_end(destination, last[0], request.max_failure_rate):
             return Plan(**(asdict(last[0]) | {"resumed": True}))
 
-    listing = list(list_objects(source, request.include, request.suffixes, request.exclude))
+    everything = list_objects(source, request.include, request.suffixes, request.exclude)
+    listing = [found for found in everything if own is None or not found.key.startswith(own)]
     if not listing:
         wanted = (
             f" that match {', '.join(request.include + request.suffixes)}" if request.include + request.suffixes else ""
@@ -86,7 +102,10 @@ def plan_run(request: DevelopRequest) -> Plan:
     done: dict[str, str] = {}
     if not request.fresh:
         for plan, finished in earlier:
-            if finished and (plan.fingerprint, plan.source) == (mark, source.url):
+            if (plan.fingerprint, plan.source) != (mark, source.url):
+                # it may have replaced what earlier runs wrote
+                done = {}
+            elif finished:
                 done |= _developed(destination, plan)
     todo = [found for found in listing if done.get(found.key) != found.etag]
     sequence = len(earlier)
@@ -147,6 +166,31 @@ def _earlier_plans(destination: Store, request: DevelopRequest) -> list[tuple[Pl
     return sorted(plans, key=lambda pair: pair[0].sequence)
 
 
+def _cut_off_at_the_end(destination: Store, plan: Plan, max_failure_rate: float) -> bool:
+    """Whether a run with run.json still lacks its _SUCCESS: killed just before, or the limit has been raised since."""
+    if exists(destination, f"runs/{plan.run}/_SUCCESS"):
+        return False
+    counts = json.loads(read(destination, f"runs/{plan.run}/run.json"))["counts"]
+    return counts["failed"] / counts["objects"] <= max_failure_rate
+
+
+def _own_prefix(source: Store, destination: Store) -> str | None:
+    """The beginning of the source's keys that are our own results, when the destination lies inside the source.
+
+    Raises PlanError where results and pictures could not be told apart.
+    """
+    if (source.scheme, source.options.endpoint) != (destination.scheme, destination.options.endpoint):
+        return None
+    here, there = (posixpath.join(_real_root(store), "") for store in (source, destination))
+    if here == there or here.startswith(tuple(f"{there}{folder}/" for folder in _FOLDERS)):
+        raise PlanError(f"{destination.url} would mix results with the source's pictures; give a folder of its own")
+    return there.removeprefix(here) if there.startswith(here) else None
+
+
+def _real_root(store: Store) -> str:
+    return os.path.realpath(store.root) if store.scheme == "file" else store.root
+
+
 def _same_work(plan: Plan, mark: str, source: str, destination: str) -> None:
     if plan.source != source:
         raise PlanError(
@@ -180,13 +224,14 @@ def _run_name(mark: str, source: str, sequence: int, todo: Sequence[StoredObject
     digest = hashlib.sha256(f"{mark}\n{source}\n{sequence}\n".encode())
     for found in todo:
         digest.update(f"{found.key}\n{found.etag}\n{found.size}\n".encode())
-    return digest.hexdigest()[:12]
+    # a letter first: readers of Hive paths take what looks like a number, such as 0012 or 12e4, for one
+    return f"r{digest.hexdigest()[:12]}"
 
 
 def _pack(objects: Sequence[StoredObject]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(
-        pa.Table.from_pylist([asdict(found) for found in objects], schema=_OBJECTS), buffer, compression="zstd"
+        pa.Table.from_pylist([vars(found) for found in objects], schema=_OBJECTS), buffer, compression="zstd"
     )
     return buffer.getvalue()
 

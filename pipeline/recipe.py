@@ -127,7 +127,8 @@ def fingerprint(recipe: Recipe, settings: Mapping[str, Any]) -> str:
             for s in branch.steps
         ]
         branches.append([branch.name, steps, branch.output.model_dump(mode="json")])
-    content = [SCHEMA_VERSION, recipe.reference, branches, dict(settings)]
+    # the order of the branches is that of rows in the metrics table and of nothing else
+    content = [SCHEMA_VERSION, recipe.reference, sorted(branches, key=lambda branch: str(branch[0])), dict(settings)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -91,6 +91,7 @@ class _Stream:
         self.budget = MemoryBudget(_MEMORY)
         self.results: queue.SimpleQueue[tuple[int, Developed] | BaseException] = queue.SimpleQueue()
         self.since: dict[int, tuple[str, float]] = {}
+        self.taken: dict[int, int] = {}
         self.abandoned: set[int] = set()
         self.lock = threading.Lock()
         self.written: list[dict[str, Any]] = []
@@ -106,7 +107,7 @@ class _Stream:
         self.write_stage = Stage("write", _TRANSFER_THREADS, self._write)
         stages: dict[str, Stage] = {"read": self.read_stage, "develop": self.work_stage, "write": self.write_stage}
         results: dict[int, Developed] = {}
-        depth, submitted = 2 * self.workers + 2, 0
+        depth, submitted, checked = 2 * self.workers + 2, 0, time.monotonic()
         try:
             while len(results) < len(self.found):
                 while submitted < len(self.found) and submitted - len(results) < depth:
@@ -114,10 +115,12 @@ class _Stream:
                     submitted += 1
                 if stopped():
                     raise InterruptedError("stopped before the shard was done; run again to go on")
+                if time.monotonic() - checked > 0.5:
+                    self._check_deadlines(stages)
+                    checked = time.monotonic()
                 try:
                     result = self.results.get(timeout=0.5)
                 except queue.Empty:
-                    self._check_deadlines(stages)
                     continue
                 if isinstance(result, BaseException):
                     raise result
@@ -134,6 +137,8 @@ class _Stream:
         return [results[index] for index in range(len(self.found))]
 
     def _read(self, index: int) -> None:
+        if index in self.abandoned:
+            return
         found = self.found[index]
         with self._timed(index, "read"):
             try:
@@ -157,7 +162,6 @@ class _Stream:
         index, data = item
         if index in self.abandoned:
             return
-        taken: list[int] = []
         try:
             with self._timed(index, "develop"):
                 developed = develop_picture(
@@ -166,15 +170,31 @@ class _Stream:
                     self.recipe,
                     self.settings,
                     self.batcher.apply,
-                    reserve=lambda pixels: taken.append(self.budget.take(_BYTES_PER_PIXEL * pixels)),
+                    reserve=lambda pixels: self._reserve(index, pixels),
                     give_up=lambda: index in self.abandoned,
                 )
         except BaseException as error:
             self.results.put(error)
             return
         finally:
-            self.budget.give_back(sum(taken))
+            self._give_back(index)
         self.write_stage.submit((index, developed))
+
+    def _reserve(self, index: int, pixels: int) -> None:
+        """Wait until there is memory for a picture; the deadline's clock stands still meanwhile."""
+        with self.lock:
+            if index in self.abandoned:
+                return
+            self.since.pop(index, None)
+        count = self.budget.take(_BYTES_PER_PIXEL * pixels)
+        with self.lock:
+            self.taken[index] = count
+            self.since[index] = ("develop", time.monotonic())
+
+    def _give_back(self, index: int) -> None:
+        with self.lock:
+            count = self.taken.pop(index, 0)
+        self.budget.give_back(count)
 
     def _write(self, item: tuple[int, Developed]) -> None:
         index, developed = item
@@ -207,8 +227,9 @@ class _Stream:
             for i, _ in late:
                 del self.since[i]
         for index, stage in late:
-            # its thread may hang for ever; another takes its place
+            # its thread may hang for ever; another takes its place, and its memory is no longer waited for
             stages[stage].grow()
+            self._give_back(index)
             developed = unread(self.found[index])
             fail(developed, None, stage, "deadline", f"not done after {self.deadline:g} s in the {stage} stage")
             self.results.put((index, developed))
@@ -275,5 +296,5 @@ def _commit(
     )
     expected = commit.good * len(stream.recipe.branches)
     assert commit.rows["metrics"] + commit.branch_failures == expected, "a branch left neither a row nor a failure"
-    write(destination, commit_path(plan.run, shard), (json.dumps(asdict(commit), indent=1) + "\n").encode())
+    write(destination, commit_path(plan.run, shard), (json.dumps(vars(commit), indent=1) + "\n").encode())
     return commit

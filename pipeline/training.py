@@ -48,10 +48,20 @@ def run_training(
         progress,
         pictures,
         data=data,
+        training=_command(request),
         licence=request.licence,
         device=plan.device,
         storage=storage,
     )
+
+
+def _command(request: TrainRequest) -> str:
+    """The command that trains the same again."""
+    words = ["darkroom train", *request.source, request.model]
+    for name, value in request.model_dump(exclude_defaults=True).items():
+        if name not in ("source", "model", "source_storage", "licence"):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return " ".join(words)
 
 
 def _fsspec_options(options: StorageOptions | None) -> dict[str, Any]:
@@ -61,4 +71,6 @@ def _fsspec_options(options: StorageOptions | None) -> dict[str, Any]:
     arguments: dict[str, Any] = {name: secret.get_secret_value() for name, secret in secrets.items() if secret}
     arguments |= {"endpoint_url": options.endpoint_url} if options.endpoint_url else {}
     arguments |= {"anon": True} if options.anonymous else {}
+    if options.path_style is not None:
+        arguments["config_kwargs"] = {"s3": {"addressing_style": "path" if options.path_style else "virtual"}}
     return arguments | ({"client_kwargs": {"region_name": options.region}} if options.region else {})

@@ -38,12 +38,15 @@ class Autoencoder(nn.Module):
 
     def forward(self, picture: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         """Training pass. N x 3 x H x W in 0..1 and N qualities to (reconstruction, bits per pixel, N values)."""
-        gain = self.prior.gain(quality)
-        # a true clamp: where it bites, the gradient reaches the gain through the decoder and lowers it
-        scaled = (self.analysis(picture) * gain[:, :, None, None]).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
-        noisy = scaled + torch.rand_like(scaled) - 0.5
-        rounded = scaled + (scaled.round() - scaled).detach()
-        bits = self.prior.bits(noisy, gain).sum((1, 2, 3)) / (picture.shape[-2] * picture.shape[-1])
+        latents = self.analysis(picture)
+        # rates are differences of small numbers: never in half precision
+        with torch.autocast(picture.device.type, enabled=False):
+            gain = self.prior.gain(quality)
+            # a true clamp: where it bites, the gradient reaches the gain through the decoder and lowers it
+            scaled = (latents.float() * gain[:, :, None, None]).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+            noisy = scaled + torch.rand_like(scaled) - 0.5
+            rounded = scaled + (scaled.round() - scaled).detach()
+            bits = self.prior.bits(noisy, gain).sum((1, 2, 3)) / (picture.shape[-2] * picture.shape[-1])
         return self.synthesis(rounded / gain[:, :, None, None]), bits
 
     def symbols(self, picture: Tensor, quality: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def unsharp_mask(pixels: np.ndarray, parameters: UnsharpMask) -> np.ndarray:
         sharp = with_channels(cv2.addWeighted(tile, 1 + amount, blurred, -amount, 0, dtype=depth))
         return sharp if threshold == 0 else np.where(np.abs(tile - with_channels(blurred)) >= threshold, sharp, tile)
 
-    return in_tiles(pixels, sharpen, _reach(parameters.radius), tile=2 * TILE)
+    return in_tiles(pixels, sharpen, _reach(parameters.radius), tile=4 * TILE)
 
 
 @pixel_step(SobelSharpen)

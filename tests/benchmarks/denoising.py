@@ -55,7 +55,7 @@ def methods() -> dict[str, Callable[[np.ndarray, int], np.ndarray]]:
         "noisy": lambda noisy, sigma: noisy,
         "Gaussian blur": lambda noisy, sigma: _step("gaussian", noisy, sigma=0.6 + sigma / 50),
         "bilateral": lambda noisy, sigma: _step("bilateral", noisy, sigma_colour=min(3.0 * sigma, 200)),
-        "non-local means": lambda noisy, sigma: _step("non_local_means", noisy, strength=0.6 * sigma),
+        "non-local means": lambda noisy, sigma: _step("non_local_means", noisy, strength=0.9 * sigma),
         "sliding DCT": lambda noisy, sigma: _step("dct_denoise", noisy, sigma=float(sigma)),
         "denoiser-small (blind)": _network(),
     }

@@ -110,7 +110,7 @@ def test_finished_weights_load_and_damaged_ones_do_not(task: str, pictures: Trai
     settings = TrainingPlan(task, str(tmp_path / "c.safetensors"), steps=2, batch=2, crop=64, sizes=sizes)
     network, progress = train(settings, pictures)
     url = str(tmp_path / "mine.safetensors")
-    card = finish(url, network, progress, pictures, data="two photographs", sizes=sizes)
+    card = finish(url, network, progress, pictures, data="two photographs", training="a test", sizes=sizes)
     model = load_model(url, task)
     assert model.tag == f"mine@{card.sha256[:12]}"
     assert model.card.steps == 2
@@ -133,7 +133,7 @@ def test_an_unknown_model_names_the_ones_there_are() -> None:
 @pytest.mark.parametrize("card", list_cards(), ids=lambda card: card.name)
 def test_shipped_cards_say_what_they_must(card: object) -> None:
     facts = json.loads(json.dumps(card.__dict__))
-    for name in ("summary", "data", "licence", "hardware", "command", "sha256"):
+    for name in ("summary", "data", "licence", "hardware", "training", "command", "sha256"):
         assert facts[name], name
     assert facts["steps"] > 0
     assert facts["figures"]

@@ -1,0 +1,233 @@
+"""The main job under a real Prefect server, from a real S3 service to a real S3 service."""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
+from prefect.states import Completed, Failed
+
+from flows import develop as flow_module
+from flows.blocks import S3Access, with_blocks
+from flows.develop import develop, develop_shard, worth_retrying
+from flows.progress import listen
+from pipeline import run as pipeline_run
+from pipeline.plan import Plan
+from pipeline.request import DevelopRequest
+from pipeline.shard import Commit, run_shard
+from pipeline.storage import StorageError, StorageOptions, Store, list_objects, open_store, read, write
+from pipeline.tables import SCHEMAS
+from tests.runs import QUICK, TIMINGS, picture_file, request
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture
+def pictures(s3_store: Store) -> Store:
+    """Five pictures and one file that is none, in a bucket: two shards of three."""
+    for number in range(5):
+        write(s3_store, f"{number}.png", picture_file(number))
+    write(s3_store, "bad.png", b"no picture")
+    return s3_store
+
+
+def run_flow(asked: DevelopRequest) -> tuple[State, dict[str, list[Any]]]:
+    """The flow's final state, and everything it told while it ran."""
+    told: dict[str, list[Any]] = {}
+    with listen(lambda name, value: told.setdefault(name, []).append(value)):
+        state = develop(asked, return_state=True)
+    return state, told
+
+
+def artifacts(flow_run: FlowRun) -> dict[str, Any]:
+    """What the server keeps of a flow run's artifacts, by key."""
+    with get_client(sync_client=True) as client:
+        kept = client.read_artifacts(flow_run_filter=FlowRunFilter(id={"any_": [flow_run.id]}))  # type: ignore[arg-type]
+    return {artifact.key: artifact for artifact in kept if artifact.key}
+
+
+def last_flow_run() -> FlowRun:
+    """The flow run that began last."""
+    with get_client(sync_client=True) as client:
+        return max(client.read_flow_runs(), key=lambda run: str(run.created))
+
+
+def parts(destination: Store) -> dict[str, Any]:
+    """Every part of every table: its bytes, but of the metrics its rows without the timings."""
+    found = {}
+    for name in SCHEMAS:
+        for entry in list_objects(destination, [f"tables/{name}/**"]):
+            data = read(destination, entry.key)
+            found[entry.key] = data
+            if name == "metrics":
+                columns = [column for column in SCHEMAS[name].names if column not in TIMINGS]
+                found[entry.key] = pq.read_table(io.BytesIO(data), columns=columns).to_pylist()
+    return found
+
+
+def test_s3_to_s3_completes_with_artifacts_and_the_tables_of_a_plain_run(
+    pictures: Store, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """State Completed; summary, progress, failures and report as artifacts; tables as without Prefect."""
+    out = f"s3://{bucket}/out"
+    ran: list[int] = []
+
+    def noted(asked: DevelopRequest, plan: Plan, shard: int, *others: Any) -> Commit:
+        ran.append(shard)
+        return run_shard(asked, plan, shard, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flow_module, "run_shard", noted)
+        state, told = run_flow(request(pictures.url, out))
+    assert sorted(ran) == [0, 1], "one task run is one shard, never one picture"
+    summary = told["finished"][0]
+    assert (state.type.value, state.message) == ("COMPLETED", f"run {summary.run}: complete")
+    assert (summary.counts["good"], summary.counts["failed"]) == (5, 1)
+    assert sorted(told["picture"]) == [False] + [True] * 5
+    assert told["planned"][0].shards == 2
+
+    kept = artifacts(last_flow_run())
+    assert set(kept) == {"develop-summary", "develop-failures", "develop-report", "develop-progress"}
+    assert {row["branch"] for row in json.loads(kept["develop-summary"].data)} == set(QUICK["branches"])
+    (failure,) = json.loads(kept["develop-failures"].data)
+    assert (failure["key"], failure["reason"]) == ("bad.png", "not_an_image")
+    assert kept["develop-progress"].data == 100.0
+    assert f"{out}/runs/{summary.run}/report.html" in kept["develop-report"].data
+
+    plain = pipeline_run.develop(request(pictures.url, f"s3://{bucket}/plain"))
+    assert plain.run == summary.run
+    assert parts(open_store(out)) == parts(open_store(f"s3://{bucket}/plain"))
+    assert len(parts(open_store(out))) == 8
+
+    again, told = run_flow(request(pictures.url, out))
+    assert (again.type.value, told["finished"][0].status) == ("COMPLETED", "nothing_to_do")
+    assert "picture" not in told
+
+
+def test_too_many_failures_are_a_failed_state_with_everything_kept(pictures: Store, bucket: str) -> None:
+    """One bad file of six above a limit of none: state Failed, its message says so, the good five are there."""
+    state, told = run_flow(request(pictures.url, f"s3://{bucket}/out", max_failure_rate=0))
+    assert state.is_failed()
+    assert "1 of 6 pictures failed" in str(state.message)
+    assert told["finished"][0].status == "failed"
+    assert len(list(list_objects(open_store(f"s3://{bucket}/out"), ["pictures/gamma/*"]))) == 5
+    assert "develop-report" in artifacts(last_flow_run())
+
+
+def test_secrets_reach_neither_the_server_nor_its_logs(
+    pictures: Store, bucket: str, s3_options: StorageOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request with credentials runs, and nothing that the server stores or the logs say holds the secret."""
+    assert s3_options.secret is not None
+    secret = s3_options.secret.get_secret_value()
+    asked = request(
+        pictures.url, f"s3://{bucket}/out", source_storage=s3_options, destination_storage=s3_options, device="cpu"
+    )
+    monkeypatch.setenv("DARKROOM_S3_SECRET", "not the right one")
+    state, _ = run_flow(asked)
+    assert state.is_completed()
+    flow_run = last_flow_run()
+    assert flow_run.parameters["request"]["source"] == pictures.url
+    assert flow_run.parameters["request"]["source_storage"]["secret"] == "*" * 10
+    APILogWorker.drain_all(timeout=30)
+    with get_client(sync_client=True) as client:
+        told = [*client.read_task_runs(), *client.read_artifacts(), *client.read_logs()]
+    for thing in [*told, flow_run]:
+        assert secret not in thing.model_dump_json(), type(thing)
+    database = Path(str(PREFECT_SERVER_DATABASE_CONNECTION_URL.value()).partition("///")[2])
+    files = list(database.parent.glob(f"{database.name}*"))
+    assert any(flow_run.name.encode() in path.read_bytes() for path in files)
+    assert not any(secret.encode() in path.read_bytes() for path in files)
+
+
+def test_a_saved_block_gives_access_by_name(
+    pictures: Store, bucket: str, s3_options: StorageOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With credentials in a block only, not in the environment, the flow reads and writes S3."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    fields = {field: getattr(s3_options, field) for field in S3Access.model_fields}
+    S3Access(**fields).save(name)
+    for variable in ("KEY", "SECRET", "ENDPOINT"):
+        monkeypatch.delenv(f"DARKROOM_S3_{variable}")
+    asked = request(pictures.url, f"s3://{bucket}/out", source_block=name, destination_block=name)
+    state, told = run_flow(asked)
+    assert state.is_completed(), state.message
+    assert told["finished"][0].counts["good"] == 5
+    assert json.dumps(last_flow_run().parameters).count(name) == 2
+    monkeypatch.setenv("DARKROOM_S3_TOKEN", "of somebody else")
+    options = with_blocks(asked).source_storage
+    assert options is not None
+    assert (options.token, options.secret) == (None, s3_options.secret)
+    with pytest.raises(ValueError, match="no-such-block"):
+        with_blocks(request(pictures.url, "out", source_block="no-such-block"))
+
+
+def failing(times: int, kind: str) -> tuple[list[int], Callable[..., Commit]]:
+    """A `run_shard` that fails so many times before it works, and the shards it was called for."""
+    calls: list[int] = []
+
+    def run(asked: DevelopRequest, plan: Plan, shard: int, *others: Any) -> Commit:
+        calls.append(shard)
+        if len(calls) <= times:
+            raise StorageError(kind, "the store said no")
+        return run_shard(asked, plan, shard, *others)
+
+    return calls, run
+
+
+def test_a_shard_that_fails_for_now_is_tried_again(
+    pictures: Store, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Storage that fails twice and then answers: the run completes, and is as if nothing had been."""
+    calls, run = failing(2, "transient")
+    monkeypatch.setattr(flow_module, "run_shard", run)
+    monkeypatch.setattr(develop_shard, "retry_delay_seconds", 0)
+    state, told = run_flow(request(pictures.url, f"s3://{bucket}/out", shard_size=10))
+    assert state.is_completed()
+    assert calls == [0, 0, 0]
+    assert told["finished"][0].counts["good"] == 5
+
+
+def test_a_shard_that_fails_for_good_is_not_tried_again(
+    pictures: Store, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of the shard is that of the flow, after one attempt."""
+    calls, run = failing(100, "denied")
+    monkeypatch.setattr(flow_module, "run_shard", run)
+    state, told = run_flow(request(pictures.url, f"s3://{bucket}/out", shard_size=10))
+    assert state.is_failed()
+    assert calls == [0]
+    assert isinstance(state.result(raise_on_failure=False), StorageError)
+    assert "finished" not in told
+
+
+def test_only_storage_that_may_answer_later_is_worth_a_retry() -> None:
+    """States as Prefect makes them, with the exception inside."""
+    run: Any = None
+    for kind in ("transient", "unreachable"):
+        assert worth_retrying(develop_shard, run, Failed(data=StorageError(kind, "x")))
+    for error in (StorageError("denied", "x"), StorageError("invalid", "x"), ValueError("x"), MemoryError()):
+        assert not worth_retrying(develop_shard, run, Failed(data=error))
+    assert not worth_retrying(develop_shard, run, Completed(data={"shard": 0}))
+
+
+@pytest.mark.slow
+def test_dask_workers_write_the_same_tables(pictures: Store, bucket: str) -> None:
+    """Two worker processes develop the shards; every part is that of a plain run."""
+    pytest.importorskip("prefect_dask")
+    state, told = run_flow(request(pictures.url, f"s3://{bucket}/dask", engine="dask"))
+    assert state.is_completed(), state.message
+    assert sorted(told["picture"]) == [False] + [True] * 5
+    pipeline_run.develop(request(pictures.url, f"s3://{bucket}/plain"))
+    assert parts(open_store(f"s3://{bucket}/dask")) == parts(open_store(f"s3://{bucket}/plain"))
