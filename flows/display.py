@@ -206,7 +206,7 @@ def _means(branches: list[dict[str, Any]]) -> Table:
         "decode_s": ("dec s", "{:.2f}"),
     }
     shown = {name: form for name, form in columns.items() if any(row[name] is not None for row in branches)}
-    table = Table(title="means over pictures", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(title="means over pictures", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("branch", style="bold", no_wrap=True)
     for heading, _ in [("n", ""), *shown.values()]:
         table.add_column(heading, justify="right", no_wrap=True)

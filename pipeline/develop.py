@@ -234,9 +234,7 @@ def _finish_branch(
         )
 
 
-def _metrics_row(
-    key: str, branch: str, result: _Result, source: Picture, reference: str, size: int | None
-) -> Row:
+def _metrics_row(key: str, branch: str, result: _Result, source: Picture, reference: str, size: int | None) -> Row:
     height, width, channels = source.pixels.shape
     raw = height * width * channels * source.pixels.itemsize
     return {

@@ -118,7 +118,8 @@ def _jpeg(pixels: np.ndarray, icc: bytes | None, exif: bytes | None, quality: in
         length = struct.pack(">H", len(part) + 16)
         segments.append(b"\xff\xe2" + length + b"ICC_PROFILE\0" + bytes([number, len(parts)]) + part)
     # Behind the start marker and the JFIF segment of 18 bytes, which must come first.
-    return b"".join([buffer[:20], *segments, buffer[20:]])
+    plain = buffer.tobytes()
+    return b"".join([plain[:20], *segments, plain[20:]])
 
 
 def _lossy(pixels: np.ndarray, icc: bytes | None, exif: bytes | None, format: str, quality: int | None) -> bytes:

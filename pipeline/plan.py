@@ -37,7 +37,7 @@ from pipeline.storage import (
 from pipeline.tables import part_path
 
 _MOST_SHARDS = 256
-_SMALLEST_SHARD = 32
+_SMALLEST_SHARD = 64
 _FOLDERS = ("pictures", "streams", "tables", "runs")
 _OBJECTS = pa.schema(
     [

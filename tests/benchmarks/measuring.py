@@ -27,10 +27,20 @@ class Measured(Generic[Result]):
     peak: int
 
 
-def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Measured[Result]:
-    """Call a module's function in a new interpreter, so that its peak memory is its own."""
+def in_fresh_process(
+    function: Callable[..., Result], *arguments: Any, limit_s: float | None = None
+) -> Measured[Result]:
+    """Call a module's function in a new interpreter, so that its peak memory is its own.
+
+    Raises TimeoutError, the process killed, when it takes longer than `limit_s`.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_measure, function, arguments).result()
+        try:
+            return pool.submit(_measure, function, arguments).result(limit_s)
+        except TimeoutError:
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
 
 
 def _measure(function: Callable[..., Result], arguments: tuple) -> Measured[Result]:
