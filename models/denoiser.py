@@ -8,11 +8,13 @@ right (Mohan et al., "Robust and Interpretable Blind Image Denoising via Bias-Fr
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.inference import Apply, pad_to_multiple, tiled
+from models.inference import Apply, tiled
 
 
 class Denoiser(nn.Module):
@@ -59,11 +61,15 @@ class Denoiser(nn.Module):
         return noisy - self.tail(features + x)[:, :, :height, :width]
 
 
-def denoise_picture(network: Denoiser, noisy: Tensor, apply: Apply, tile: int = 512) -> Tensor:
-    """A whole picture 3 x H x W in 0..1 through the network, in tiles when it is large; same shape, not clipped."""
+def denoise_picture(
+    network: Denoiser, noisy: Tensor | np.ndarray, apply: Apply, tile: int = 512, **conversions: Any
+) -> Tensor:
+    """A whole picture through the network, in tiles when it is large: 3 x H x W in 0..1 to the same, not clipped.
+
+    `conversions` are `before` and `after` of `tiled`: with them any other kind of pixels goes in and comes out.
+    """
     # tiles must begin where the strided convolutions' grid does
-    padded = pad_to_multiple(noisy, network.multiple)
-    clean = tiled(network, padded, apply, tile=tile, halo=network.reach)
+    clean = tiled(network, noisy, apply, tile=tile, halo=network.reach, multiple=network.multiple, **conversions)
     return clean[:, : noisy.shape[1], : noisy.shape[2]]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,41 +40,52 @@ def apply_in_batches(
 
 def tiled(
     network: nn.Module,
-    picture: Tensor,
+    picture: Tensor | np.ndarray,
     apply: Apply,
     *,
     tile: int,
     halo: int,
     enlarge: int = 1,
     reduce: int = 1,
+    multiple: int = 1,
+    before: Callable[[Any], Tensor] = torch.as_tensor,
+    after: Callable[[Tensor, Tensor], Tensor] = lambda result, window: result,
 ) -> Tensor:
     """Run C x H x W through a network in equal windows of tile + 2 * halo, keeping each window's inside.
 
-    The network's output is `enlarge` / `reduce` times its input's size; tile and halo are multiples of `reduce`. With
-    a halo of the network's reach this equals running it whole. Pictures up to one window go whole.
+    `before` makes float32 of a window of the picture, and `after` what is kept of its result (it is given both), so
+    that a large picture never exists in float32 as a whole. The network's output is `enlarge` / `reduce` times its
+    input's size; the sides are taken as the next multiples of `multiple`, the last row and column repeated; tile and
+    halo are multiples of `reduce` and `multiple`. The result holds whole rows of pixels, H' x W' x C' in memory.
+    With a halo of the network's reach this equals running it whole. Pictures up to one window go whole.
     """
-    height, width = picture.shape[-2:]
+    height, width = (-(-side // multiple) * multiple for side in picture.shape[-2:])
     rows, columns = _spans(height, tile, halo), _spans(width, tile, halo)
     scale = enlarge / reduce
     result: Tensor | None = None
     places = [(row, column) for row in rows for column in columns]
     for start in range(0, len(places), _WINDOWS):
         part = places[start : start + _WINDOWS]
-        windows = [picture[:, y0:y1, x0:x1] for (y0, y1, _, _), (x0, x1, _, _) in part]
-        for ((y0, _, top, bottom), (x0, _, left, right)), out in zip(part, apply(network, windows), strict=True):
+        windows = [
+            _padded(before(picture[:, y0:y1, x0:x1]), y1 - y0, x1 - x0) for (y0, y1, _, _), (x0, x1, _, _) in part
+        ]
+        outs = apply(network, windows)
+        for ((y0, _, top, bottom), (x0, _, left, right)), window, out in zip(part, windows, outs, strict=True):
+            kept = after(out, window)
             if result is None:
-                result = out.new_empty(out.shape[0], round(height * scale), round(width * scale))
+                shape = (round(height * scale), round(width * scale), kept.shape[0])
+                result = torch.empty(shape, dtype=kept.dtype).permute(2, 0, 1)
             t, b, le, r = (round(v * scale) for v in (top, bottom, left, right))
             oy, ox = round(y0 * scale), round(x0 * scale)
-            result[:, t:b, le:r] = out[:, t - oy : b - oy, le - ox : r - ox]
+            result[:, t:b, le:r] = kept[:, t - oy : b - oy, le - ox : r - ox]
     assert result is not None
     return result
 
 
-def pad_to_multiple(picture: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column of C x H x W until both sides are multiples."""
-    bottom, right = -picture.shape[-2] % multiple, -picture.shape[-1] % multiple
-    return F.pad(picture[None], (0, right, 0, bottom), mode="replicate")[0] if bottom or right else picture
+def _padded(window: Tensor, height: int, width: int) -> Tensor:
+    """Repeat the last row and column of C x h x w until it is height x width."""
+    bottom, right = height - window.shape[-2], width - window.shape[-1]
+    return F.pad(window[None], (0, right, 0, bottom), mode="replicate")[0] if bottom or right else window
 
 
 def _spans(length: int, tile: int, halo: int) -> list[tuple[int, int, int, int]]:

@@ -155,17 +155,32 @@ def _similarity(a: np.ndarray, b: np.ndarray, whole: bool = True) -> _Similarity
     return _Similarity(structure[:channels] / area, ssim_[:channels] / area)
 
 
-def _halve(pixels: np.ndarray) -> np.ndarray:
-    """Means of 2 x 2 samples as float32; the last row or column of an odd size counts twice."""
-    height, width = pixels.shape[:2]
-    channels = _channels(pixels)
-    halved = np.empty(((height + 1) // 2, (width + 1) // 2, *pixels.shape[2:]), np.float32)
-    for rows, columns in _tiles(height, width):
-        tile = _read(pixels, rows, columns, channels).astype(np.float32)
+class _Halved:
+    """Means of 2 x 2 samples as float32, worked out when a tile is read; the last row or column of an odd size counts
+    twice. The first halving of a large picture would take more memory than the picture itself."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, pixels: np.ndarray):
+        self.pixels, self.ndim = pixels, pixels.ndim
+        self.shape = ((pixels.shape[0] + 1) // 2, (pixels.shape[1] + 1) // 2, *pixels.shape[2:])
+
+    def __getitem__(self, area: tuple[slice, slice]) -> np.ndarray:
+        rows, columns = (slice(2 * part.start, 2 * part.stop) for part in area)
+        tile = _read(self.pixels, rows, columns, _channels(self.pixels)).astype(np.float32)
         even = cv2.copyMakeBorder(tile, 0, tile.shape[0] % 2, 0, tile.shape[1] % 2, cv2.BORDER_REPLICATE)
-        target = halved[rows.start // 2 : (rows.stop + 1) // 2, columns.start // 2 : (columns.stop + 1) // 2]
-        mean = cv2.resize(even, (target.shape[1], target.shape[0]), interpolation=cv2.INTER_AREA)
-        target[:] = mean.reshape(target.shape)
+        mean = cv2.resize(even, (even.shape[1] // 2, even.shape[0] // 2), interpolation=cv2.INTER_AREA)
+        return mean.reshape(mean.shape[0], mean.shape[1], *self.shape[2:])
+
+
+def _halve(pixels: np.ndarray | _Halved) -> np.ndarray | _Halved:
+    """The picture at half its size: a whole picture when read, a picture that is one already at once."""
+    if isinstance(pixels, np.ndarray) and pixels.dtype != np.float32:
+        return _Halved(pixels)
+    lazy = _Halved(pixels)
+    halved = np.empty(lazy.shape, np.float32)
+    for area in _tiles(*lazy.shape[:2]):
+        halved[area] = lazy[area]
     return halved
 
 

@@ -14,7 +14,7 @@ from models.codec.network import Autoencoder, quantise
 from models.codec.prior import QUALITIES
 from models.codec.tables import tables_of
 from models.codec.transforms import STRIDE
-from models.inference import Apply, pad_to_multiple, tiled
+from models.inference import Apply, tiled
 
 #: pixels a side of the tiles that large pictures are coded in; the stream does not depend on it
 TILE = 512
@@ -41,18 +41,26 @@ def compress(codec: Codec, pixels: np.ndarray, quality: int, apply: Apply, bit_d
     if not 1 <= quality <= QUALITIES:
         raise ValueError(f"quality {quality} is outside 1..{QUALITIES}")
     height, width, channels = pixels.shape
-    colour = np.broadcast_to(pixels, (height, width, 3))
-    picture = torch.from_numpy(np.ascontiguousarray(colour.transpose(2, 0, 1))).float().div(255)
-    latents = tiled(
+    gain = _gain(codec, quality)
+
+    def before(window: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(window.astype(np.float32) / np.float32(255)).expand(3, -1, -1)
+
+    def after(latents: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        return quantise(latents[None], gain)[0].to(torch.int8)
+
+    quantised = tiled(
         codec.network.analysis,
-        pad_to_multiple(picture, STRIDE),
+        pixels.transpose(2, 0, 1),
         apply,
         tile=TILE,
         halo=codec.network.reach,
         reduce=STRIDE,
+        multiple=STRIDE,
+        before=before,
+        after=after,
     )
-    gain = _gain(codec, quality)
-    symbols = quantise(latents[None], gain)[0].to(torch.int8).numpy()
+    symbols = np.ascontiguousarray(quantised.numpy())
     payload = encode_symbols(symbols, tables_of(codec.network, quality))
     crc32 = zlib.crc32(symbols.tobytes())
     data = pack(Stream(quality, channels, bit_depth, width, height, codec.model, crc32, payload))
@@ -72,19 +80,26 @@ def decompress(codec: Codec, data: bytes, apply: Apply) -> np.ndarray:
     symbols = decode_symbols(stream.payload, tables, height, width)
     if zlib.crc32(symbols.tobytes()) != stream.crc32:
         raise StreamError("the symbols do not match their checksum: the file is damaged")
-    latents = torch.from_numpy(symbols).float() / _gain(codec, stream.quality)[0, :, None, None]
+    gain = _gain(codec, stream.quality)[0, :, None, None]
+
+    def before(window: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(window).float() / gain
+
+    def after(picture: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        picture = picture.mean(0, keepdim=True) if stream.channels == 1 else picture
+        return (picture.clamp(0, 1) * 255).round().to(torch.uint8)
+
     picture = tiled(
         codec.network.synthesis,
-        latents,
+        symbols,
         apply,
         tile=TILE // STRIDE,
         halo=codec.network.reach // STRIDE,
         enlarge=STRIDE,
+        before=before,
+        after=after,
     )
-    picture = picture[:, : stream.height, : stream.width]
-    if stream.channels == 1:
-        picture = picture.mean(0, keepdim=True)
-    return np.ascontiguousarray((picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+    return np.ascontiguousarray(picture[:, : stream.height, : stream.width].permute(1, 2, 0).numpy())
 
 
 def _gain(codec: Codec, quality: int) -> torch.Tensor:

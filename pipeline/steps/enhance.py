@@ -145,11 +145,14 @@ def _scale_channels(pixels: np.ndarray, gains: list[float]) -> np.ndarray:
 
 def _move_luma(pixels: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Add new - old luma to every channel, saturating."""
-    # OpenCV saturates in the picture's own dtype; of the two differences one is always 0.
-    up, down = cv2.subtract(new, old), cv2.subtract(old, new)
     channels = pixels.shape[2]
-    moved = cv2.subtract(cv2.add(pixels, cv2.merge([up] * channels)), cv2.merge([down] * channels))
-    return np.ascontiguousarray(moved).reshape(pixels.shape)
+    result = np.empty_like(pixels, order="C")
+    for rows in row_slices(pixels):
+        # OpenCV saturates in the picture's own dtype; of the two differences one is always 0.
+        up, down = cv2.subtract(new[rows], old[rows]), cv2.subtract(old[rows], new[rows])
+        moved = cv2.subtract(cv2.add(pixels[rows], cv2.merge([up] * channels)), cv2.merge([down] * channels))
+        result[rows] = moved.reshape(result[rows].shape)
+    return result
 
 
 def _clahe_wide(grey: np.ndarray, clip_limit: float, grid: int) -> np.ndarray:

@@ -56,15 +56,19 @@ def denoise(parameters: DenoiseParameters) -> PixelNetwork:
 
     def develop(pixels: np.ndarray, apply: Apply) -> np.ndarray:
         white = np.iinfo(pixels.dtype).max
-        height, width, channels = pixels.shape
-        colour = np.broadcast_to(pixels, (height, width, 3)).transpose(2, 0, 1)
-        noisy = torch.from_numpy(colour.astype(np.float32) / white)
-        clean = denoise_picture(network, noisy, apply)
-        clean = torch.lerp(noisy, clean, parameters.strength)
-        if channels == 1:
-            clean = clean.mean(0, keepdim=True)
-        levels = (clean.clamp(0, 1) * white).round().permute(1, 2, 0).numpy()
-        return np.ascontiguousarray(levels.astype(pixels.dtype))
+        grey = pixels.shape[2] == 1
+
+        def before(window: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(window.astype(np.float32) / white).expand(3, -1, -1)
+
+        def after(clean: torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
+            clean = torch.lerp(noisy, clean, parameters.strength)
+            clean = clean.mean(0, keepdim=True) if grey else clean
+            levels = (clean.clamp(0, 1) * white).round()
+            return levels.to(torch.uint8 if pixels.dtype == np.uint8 else torch.uint16)
+
+        clean = denoise_picture(network, pixels.transpose(2, 0, 1), apply, before=before, after=after)
+        return np.ascontiguousarray(clean.permute(1, 2, 0).numpy())
 
     return PixelNetwork(model.tag, develop)
 
