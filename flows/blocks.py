@@ -7,6 +7,7 @@ from typing import TypeVar
 from prefect.blocks.core import Block
 from pydantic import BaseModel, Field, SecretStr
 
+from pipeline.request import RequestError
 from pipeline.storage import StorageOptions
 
 Request = TypeVar("Request", bound=BaseModel)
@@ -42,12 +43,15 @@ class S3Access(Block):
 def with_blocks(request: Request) -> Request:
     """The request with the storage options of the Prefect blocks it names filled in.
 
-    Raises ValueError when there is no such block.
+    Raises RequestError when there is no such block or it makes no sense.
     """
     found = {}
     for side in ("source", "destination"):
         name = getattr(request, f"{side}_block", None)
         if name:
-            found[f"{side}_storage"] = S3Access.load(name).options()  # type: ignore[union-attr]
+            try:
+                found[f"{side}_storage"] = S3Access.load(name).options()  # type: ignore[union-attr]
+            except ValueError as error:
+                raise RequestError(f"the Prefect block {name!r} for the {side}: {error}") from error
             found[f"{side}_block"] = None
     return request.model_copy(update=found)

@@ -19,7 +19,7 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
-from pipeline.request import DevelopRequest, TrainRequest
+from pipeline.request import DevelopRequest, RequestError, TrainRequest
 
 #: exit codes
 FAILED, USAGE, STORAGE, INTERRUPTED = 1, 2, 3, 130
@@ -92,6 +92,7 @@ def _guarded(work: Callable[[], int]) -> int:
     from pipeline.plan import PlanError
     from pipeline.recipe import RecipeError
     from pipeline.run import RunError
+    from pipeline.steps.registry import UnknownStepError
     from pipeline.storage import StorageError
 
     codes: dict[type[Exception], int] = {
@@ -101,11 +102,11 @@ def _guarded(work: Callable[[], int]) -> int:
         ModelError: USAGE,
         DataError: USAGE,
         CheckpointError: USAGE,
-        KeyError: USAGE,
+        UnknownStepError: USAGE,
         TrainingError: FAILED,
         RunError: FAILED,
         OSError: STORAGE,
-        ValueError: USAGE,
+        RequestError: USAGE,
     }
     complain = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
@@ -115,5 +116,5 @@ def _guarded(work: Callable[[], int]) -> int:
         return INTERRUPTED
     except tuple(codes) as error:
         code = next(code for kind, code in codes.items() if isinstance(error, kind))
-        complain.print(f"[bold red]error[/] {escape(str(error.args[0] if isinstance(error, KeyError) else error))}")
+        complain.print(f"[bold red]error[/] {escape(str(error))}")
         return code

@@ -22,7 +22,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from flows.blocks import with_blocks
 from flows.progress import tell
 from pipeline.plan import Plan, plan_run
-from pipeline.request import DevelopRequest
+from pipeline.request import DevelopRequest, RequestError
 from pipeline.run import Summary, failure_rows, finish_run
 from pipeline.shard import run_shard
 from pipeline.storage import StorageError
@@ -84,7 +84,9 @@ def _runner(request: DevelopRequest) -> TaskRunner:
         import dask
         from prefect_dask import DaskTaskRunner
     except ImportError as error:
-        raise ValueError("the dask engine is not installed; install darkroom[dask] or use --engine threads") from error
+        raise RequestError(
+            "the dask engine is not installed; install darkroom[dask] or use --engine threads"
+        ) from error
     # a killed worker's shard comes back to Prefect at once instead of being run again behind its back
     dask.config.set({"distributed.scheduler.allowed-failures": 0})
     workers = {"n_workers": request.workers} if request.workers else {}

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from flows.progress import listen
-from pipeline.request import DevelopRequest, TrainRequest
+from pipeline.request import DevelopRequest, RequestError, TrainRequest
 
 out = Console(highlight=False)
 
@@ -24,6 +24,8 @@ def develop(request: DevelopRequest, prefect: bool) -> int:
     from pipeline.run import Summary
     from pipeline.run import develop as develop_plainly
 
+    if request.engine != "threads" and not prefect:
+        raise RequestError(f"--engine {request.engine} needs Prefect; leave out --no-prefect")
     # what is wrong with the request shows at once, before any server starts
     check_request(request)
     summary: Summary | None = None

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.registry import ModelError
 from pipeline.steps import Step, find
-from pipeline.steps.registry import Parameters
+from pipeline.steps.registry import Parameters, UnknownStepError
 from pipeline.tables import SCHEMA_VERSION
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -169,8 +169,8 @@ def _step(item: object, where: str) -> BranchStep:
         raise RecipeError(f"{where}: {reprlib.repr(item)} is no step; write {{step: name, parameter: value}}")
     try:
         step = find(item["step"])
-    except KeyError as error:
-        raise RecipeError(f"{where}: {error.args[0]}") from error
+    except UnknownStepError as error:
+        raise RecipeError(f"{where}: {error}") from error
     try:
         parameters = step.parameters(**{str(k): v for k, v in item.items() if k != "step"})
     except ValidationError as error:

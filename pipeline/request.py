@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.storage import StorageOptions
 
 
+class RequestError(Exception):
+    """What is asked for cannot be had here; the message says why and what to do."""
+
+
 class DevelopRequest(BaseModel):
     """Develop an image set: read pictures from a source, run a recipe, measure, write to a destination."""
 

@@ -23,6 +23,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 
+class UnknownStepError(Exception):
+    """There is no step of that name; the message names the nearest ones."""
+
+
 class Parameters(BaseModel):
     """Base of every step's parameters: unknown names are refused, values cannot change."""
 
@@ -123,12 +127,12 @@ def network_step(
 
 
 def find(name: str) -> Step:
-    """The step of that name. Raises KeyError with the nearest names when there is none."""
+    """The step of that name. Raises UnknownStepError with the nearest names when there is none."""
     if name in _STEPS:
         return _STEPS[name]
     near = get_close_matches(name, _STEPS, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "`darkroom steps` lists what there is."
-    raise KeyError(f"there is no step called {name!r}; {hint}")
+    raise UnknownStepError(f"there is no step called {name!r}; {hint}")
 
 
 def all_steps() -> list[Step]:

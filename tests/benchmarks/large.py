@@ -64,7 +64,8 @@ def main() -> None:
     options = parser.parse_args()
     console = Console()
     branches = CLASSICAL | (NETWORKS if options.networks else {})
-    cases = [(name, "large.jpg", measure) for name in branches for measure in (False, True)]
+    cases = [(name, "large.jpg", measure) for name in CLASSICAL for measure in (False, True)]
+    cases += [(name, "large.jpg", True) for name in NETWORKS if options.networks]
     cases.insert(0, ("clahe", "large.png", False))
     rows = []
     with tempfile.TemporaryDirectory(prefix="darkroom-large-") as place:

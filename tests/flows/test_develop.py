@@ -24,7 +24,7 @@ from flows.develop import develop, develop_shard, worth_retrying
 from flows.progress import listen
 from pipeline import run as pipeline_run
 from pipeline.plan import Plan
-from pipeline.request import DevelopRequest
+from pipeline.request import DevelopRequest, RequestError
 from pipeline.shard import Commit, run_shard
 from pipeline.storage import StorageError, StorageOptions, Store, list_objects, open_store, read, write
 from pipeline.tables import SCHEMAS
@@ -169,7 +169,7 @@ def test_a_saved_block_gives_access_by_name(
     options = with_blocks(asked).source_storage
     assert options is not None
     assert (options.token, options.secret) == (None, s3_options.secret)
-    with pytest.raises(ValueError, match="no-such-block"):
+    with pytest.raises(RequestError, match="no-such-block"):
         with_blocks(request(pictures.url, "out", source_block="no-such-block"))
 
 

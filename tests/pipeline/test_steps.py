@@ -14,6 +14,7 @@ from pipeline.picture import PictureError
 from pipeline.steps import Step, all_steps, find
 from pipeline.steps.arrays import in_tiles
 from pipeline.steps.degrade import generator_for
+from pipeline.steps.registry import UnknownStepError
 
 Given = Mapping[str, object]
 
@@ -182,7 +183,7 @@ def test_parameters_that_contradict_each_other_are_refused() -> None:
 
 
 def test_unknown_steps_name_their_neighbours() -> None:
-    with pytest.raises(KeyError, match="gaussian"):
+    with pytest.raises(UnknownStepError, match="gaussian"):
         find("gausian")
 
 
