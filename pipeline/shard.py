@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import queue
 import threading
 import time
@@ -21,7 +20,7 @@ from pipeline.develop import Developed, Settings, develop_picture, fail, unread
 from pipeline.plan import Plan, commit_path, destination_of, recipe_of, shard_objects, source_of
 from pipeline.recipe import Recipe
 from pipeline.request import DevelopRequest
-from pipeline.stages import MemoryBudget, Stage
+from pipeline.stages import MemoryBudget, Stage, cores
 from pipeline.storage import StorageError, Store, StoredObject, exists, read, write
 from pipeline.tables import part_path, to_parquet
 
@@ -85,7 +84,7 @@ class _Stream:
         self.recipe: Recipe = recipe_of(request)
         self.settings = Settings(request.pixel_limit, request.measure)
         self.batcher, self.found, self.deadline = batcher, found, request.deadline_s
-        self.workers = request.workers or len(os.sched_getaffinity(0))
+        self.workers = request.workers or cores()
         # a batch can only fill when as many pictures are in work at once
         self.workers += batcher.batch - 1
         self.budget = MemoryBudget(_MEMORY)

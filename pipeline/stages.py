@@ -49,6 +49,11 @@ class Stage(Generic[Item]):
             self.work(item)
 
 
+def cores() -> int:
+    """Cores this process may use; macOS does not say, there it is all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class MemoryBudget:
     """Bytes that pictures in work may take together; one that needs more than all of it waits and then works alone."""
 
