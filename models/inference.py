@@ -14,7 +14,7 @@ from torch import Tensor, nn
 Apply = Callable[[nn.Module, Sequence[Tensor]], list[Tensor]]
 
 #: windows of one picture in flight at a time
-_WINDOWS = 16
+_WINDOWS = 8
 
 
 def apply_in_batches(

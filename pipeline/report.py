@@ -30,6 +30,8 @@ Rank = Literal["best", "median", "worst"]
 
 #: Pairs of pictures in one report; with more branches than a third of this, each branch shows fewer.
 MAX_GALLERY = 48
+#: Longest side of the gallery's pictures.
+MAX_SIDE = 900
 MAX_FAILURE_ROWS = 50
 
 _MAX_CHART_BRANCHES = 16
@@ -41,7 +43,8 @@ _MISSING = "—"
 class GalleryEntry:
     """One pair for the slider: `before` and `after` are H x W x 1|3 uint8, of any (also different) sizes.
 
-    `psnr` in dB or None, `bpp` in bits per pixel or None.
+    `psnr` in dB or None, `bpp` in bits per pixel or None. `size` is the width and height of the developed picture where
+    `after` is a smaller copy of it; `shrunk` makes such copies.
     """
 
     branch: str
@@ -51,6 +54,7 @@ class GalleryEntry:
     bpp: float | None
     before: np.ndarray
     after: np.ndarray
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -292,13 +296,20 @@ def _charts(branches: Sequence[str], colours: Mapping[str, str], metrics: pa.Tab
     return charts
 
 
+def shrunk(pixels: np.ndarray, max_side: int = MAX_SIDE) -> np.ndarray:
+    """A picture (H x W x 1|3 uint8) with no side over `max_side`, by area means; itself where it is small enough."""
+    height, width = pixels.shape[:2]
+    scale = max_side / max(height, width)
+    if scale >= 1:
+        return pixels
+    target = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(pixels, target, interpolation=cv2.INTER_AREA).reshape(target[1], target[0], -1)
+
+
 def _data_uri(pixels: np.ndarray, max_side: int) -> str:
     """A picture (H x W x 1|3 uint8) as WebP in a data URI, no side over `max_side`; small ones without loss."""
     height, width = pixels.shape[:2]
-    scale = max_side / max(height, width)
-    if scale < 1:
-        target = (max(1, round(width * scale)), max(1, round(height * scale)))
-        pixels = cv2.resize(pixels, target, interpolation=cv2.INTER_AREA)
+    pixels = shrunk(pixels, max_side)
     image = Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "WEBP", quality=85, method=4, lossless=max(height, width) <= 256)
@@ -308,12 +319,12 @@ def _data_uri(pixels: np.ndarray, max_side: int) -> str:
 def _gallery(branches: Sequence[str], gallery: Sequence[GalleryEntry]) -> list[dict[str, Any]]:
     """Entries grouped by branch in the order of `branches`, pictures as data URIs."""
     entries = gallery[:MAX_GALLERY]
-    max_side = 900 if len(entries) <= 18 else 640 if len(entries) <= 32 else 480
+    max_side = MAX_SIDE if len(entries) <= 18 else 640 if len(entries) <= 32 else 480
     groups = []
     for name in [*branches, *sorted({e.branch for e in entries} - set(branches))]:
         pairs = []
         for entry in (e for e in entries if e.branch == name):
-            height, width = entry.after.shape[:2]
+            width, height = entry.size or (entry.after.shape[1], entry.after.shape[0])
             pairs.append(
                 {
                     "key": entry.key,

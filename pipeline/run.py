@@ -20,7 +20,7 @@ from models.training import choose_device
 from pipeline.decode import decode
 from pipeline.picture import PictureError, to_8bit
 from pipeline.plan import Plan, destination_of, plan_run, recipe_of, source_of
-from pipeline.report import GalleryEntry, choose_gallery, render_report
+from pipeline.report import GalleryEntry, choose_gallery, render_report, shrunk
 from pipeline.request import DevelopRequest
 from pipeline.shard import Commit, read_commit, run_shard
 from pipeline.storage import StorageError, Store, exists, read, write
@@ -192,7 +192,7 @@ def _table(destination: Store, plan: Plan, table: str, rows: int) -> pa.Table:
 
 def _gallery(request: DevelopRequest, destination: Store, plan: Plan, metrics: pa.Table) -> list[GalleryEntry]:
     """Source and developed picture of the report's choice; branches that keep no pictures have none to show."""
-    shown = metrics.select(["branch", "key", "shard", "psnr", "bpp"]).to_pylist()
+    shown = metrics.select(["branch", "key", "shard", "psnr", "bpp", "width", "height"]).to_pylist()
     rows = {(row["branch"], row["key"]): row for row in shown}
     source = source_of(request)
     paths: dict[int, list[str]] = {}
@@ -207,14 +207,15 @@ def _gallery(request: DevelopRequest, destination: Store, plan: Plan, metrics: p
             continue
         before, after = _picture(source, key, request), _picture(destination, path, request)
         if before is not None and after is not None:
-            entries.append(GalleryEntry(branch, key, rank, row["psnr"], row["bpp"], before, after))
+            size = (row["width"], row["height"])
+            entries.append(GalleryEntry(branch, key, rank, row["psnr"], row["bpp"], before, after, size))
     return entries
 
 
 def _picture(store: Store, key: str, request: DevelopRequest) -> np.ndarray | None:
-    """A picture for people to look at, H x W x 1|3 uint8; None when it is gone by now."""
+    """A picture for people to look at, small, H x W x 1|3 uint8; None when it is gone by now."""
     try:
-        return to_8bit(decode(read(store, key), key, request.pixel_limit).colour)
+        return shrunk(to_8bit(decode(read(store, key), key, request.pixel_limit).colour))
     except (StorageError, PictureError):
         return None
 
