@@ -4,7 +4,7 @@ The folder holds MANIFEST.csv with columns `file` and `expected`: ok (a good row
 needs_plugin (a failure of reason unsupported), either (both will do). The exit code is 1 when one is missed, when the
 run hangs, or when a branch fails on a picture that could be read.
 
-python -m tests.benchmarks.awkward FOLDER [--limit-s 600]
+python -m tests.benchmarks.awkward FOLDER [--limit-s 1800]
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ def _table(title: str, expected: dict[str, str], outcome: dict[str, str]) -> Tab
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--limit-s", type=float, default=600, help="seconds a run may take before it counts as hanging")
+    parser.add_argument(
+        "--limit-s", type=float, default=1800, help="seconds a run may take before it counts as hanging"
+    )
     options = parser.parse_args()
     console = Console()
     recipes: dict[str, str | dict[str, Any]] = {"default": "default", "cheap": CHEAP}
