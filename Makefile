@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= ./out
+# a process for every core; one file's tests stay together, with what they share
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 # Prefect's telemetry is off in everything that is run from here
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -14,10 +16,10 @@ demo: $(VENV)/installed
 	$(BIN)/darkroom develop "$$($(BIN)/python -c 'import skimage.data as data; print(data.__path__[0])')" $(OUT) --suffixes .png --suffixes .jpg
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: $(VENV)/installed
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow" --hypothesis-profile searching
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

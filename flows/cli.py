@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from functools import partial
+from types import FrameType
 from typing import Any
 
 import click
@@ -19,10 +26,36 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
-from pipeline.request import DevelopRequest, RequestError, TrainRequest
+from pipeline.request import (
+    AssembleRequest,
+    CompressRequest,
+    DecompressRequest,
+    DevelopRequest,
+    EvaluateRequest,
+    ExploreRequest,
+    GenerateRequest,
+    RequestError,
+    SearchRequest,
+    SweepRequest,
+    TrainRequest,
+)
 
 #: exit codes
 FAILED, USAGE, STORAGE, INTERRUPTED = 1, 2, 3, 130
+
+
+def run() -> None:
+    """The shell's command: `main` in a process of its own, which it may end."""
+    ended: list[int] = []
+    # before a command imports its libraries, and so called after all that they register
+    atexit.register(_leave, ended)
+    signal.signal(signal.SIGINT, _interrupt)
+    _keep_errors_apart()
+    try:
+        main()
+    except SystemExit as end:
+        ended.append(end.code if isinstance(end.code, int) else FAILED)
+        raise
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -46,14 +79,142 @@ def develop(prefect: bool, **values: Any) -> None:
 
 
 @main.command()
-@request_options(TrainRequest, arguments=("source", "model"), hidden=("source_storage",))
+@request_options(CompressRequest, arguments=("source", "destination"), hidden=("source_storage", "destination_storage"))
+@click.option("--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process")
+def compress(prefect: bool, **values: Any) -> None:
+    """Compress every picture of SOURCE to a .drk stream in DESTINATION, with tables of what was measured.
+
+    A SOURCE that is one file is compressed to the file DESTINATION, in this process, and nothing else is written.
+    """
+    from flows import show_compression
+
+    request = build(CompressRequest, values)
+    sys.exit(_guarded(lambda: show_compression.compress(request, prefect)))
+
+
+@main.command()
+@request_options(
+    DecompressRequest, arguments=("source", "destination"), hidden=("source_storage", "destination_storage")
+)
+@click.option("--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process")
+def decompress(prefect: bool, **values: Any) -> None:
+    """Decompress every .drk stream of SOURCE to a picture in DESTINATION.
+
+    A SOURCE that is one file is decompressed to the file DESTINATION, in this process, and nothing else is written.
+    """
+    from flows import show_compression
+
+    request = build(DecompressRequest, values)
+    sys.exit(_guarded(lambda: show_compression.decompress(request, prefect)))
+
+
+@main.command()
+@request_options(AssembleRequest, arguments=("source", "destination"), hidden=("source_storage", "destination_storage"))
+@click.option("--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process")
+def assemble(prefect: bool, **values: Any) -> None:
+    """Put the frames that a run left at SOURCE together again: animations, pages, videos, stacks, at DESTINATION."""
+    from flows import show_assembly
+
+    request = build(AssembleRequest, values)
+    sys.exit(_guarded(lambda: show_assembly.assemble(request, prefect)))
+
+
+@main.command()
+@request_options(EvaluateRequest, arguments=("source", "destination"), hidden=("source_storage", "destination_storage"))
+@click.option("--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process")
+def evaluate(prefect: bool, **values: Any) -> None:
+    """Compare codecs on every picture of SOURCE: rates, qualities, times, BD-rates and a report in DESTINATION.
+
+    With --suite: restorations under the field's protocols, beside classical baselines and published figures.
+    """
+    from flows import show_evaluation
+
+    request = build(EvaluateRequest, values)
+    sys.exit(_guarded(lambda: show_evaluation.evaluate(request, prefect)))
+
+
+@main.command()
+@request_options(ExploreRequest, arguments=("source", "destination"), hidden=("source_storage", "destination_storage"))
+@click.option("--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process")
+def explore(prefect: bool, **values: Any) -> None:
+    """Explore the latents of a run: maps, clusters, neighbours, near-duplicates, anomalies, as tables and one page.
+
+    SOURCE is the destination of a run that left latents, or pictures, which are first represented in DESTINATION.
+    """
+    from flows import show_exploration
+
+    request = build(ExploreRequest, values)
+    sys.exit(_guarded(lambda: show_exploration.explore(request, prefect)))
+
+
+@main.command()
+@request_options(
+    SearchRequest, arguments=("picture", "run"), hidden=("picture_storage", "source_storage", "run_storage")
+)
+@click.option("--json", "as_json", is_flag=True, help="print JSON, a list of keys with their similarities")
+def search(as_json: bool, **values: Any) -> None:
+    """Find the pictures most like PICTURE among those that RUN, a run's destination, has latents of."""
+    from flows import show_exploration
+
+    request = build(SearchRequest, values)
+    sys.exit(_guarded(lambda: show_exploration.search(request, as_json)))
+
+
+@main.command()
+@request_options(TrainRequest, arguments=("task", "source", "model"), hidden=("source_storage",))
 @click.option("--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process")
 def train(prefect: bool, **values: Any) -> None:
-    """Train a network on every picture below SOURCE... and keep its weights and card at the URL MODEL."""
+    """Train a network on every picture below SOURCE...; weights, card and a report go to the URL MODEL.
+
+    Again means on: the same command resumes from its checkpoint. On several GPUs, without Prefect:
+    torchrun --standalone --nproc-per-node 2 --no-python darkroom train ...
+    """
     from flows import display
 
     request = build(TrainRequest, values)
     sys.exit(_guarded(lambda: display.train(request, prefect)))
+
+
+@main.command()
+@request_options(GenerateRequest, arguments=("model", "destination"), hidden=("source_storage", "destination_storage"))
+@click.option("--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process")
+def generate(prefect: bool, **values: Any) -> None:
+    """Make new pictures with an autoencoder, by name or URL, and write them, grids and a page to DESTINATION.
+
+    Samples from its prior, or from a mixture fitted to the latents of --source; a way between two pictures
+    (--interpolate A B); what each number of the latent does to a picture (--traverse PICTURE).
+    """
+    from flows import show_generation
+
+    request = build(GenerateRequest, values)
+    sys.exit(_guarded(lambda: show_generation.generate(request, prefect)))
+
+
+@main.command()
+@request_options(SweepRequest, arguments=("task", "source", "destination"), hidden=("source_storage",))
+@click.option("--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process")
+def sweep(prefect: bool, **values: Any) -> None:
+    """Search for the best sizes, losses and rates: one training a trial; table, page and weights go to DESTINATION.
+
+    Again means on: the same command goes on with the trials that are left, and with more of them if --trials says so.
+    """
+    from flows import show_sweep
+
+    request = build(SweepRequest, values)
+    sys.exit(_guarded(lambda: show_sweep.sweep(request, prefect)))
+
+
+@main.command()
+@click.argument("model")
+@click.argument("url")
+def export(model: str, url: str) -> None:
+    """Write a restoration MODEL, a shipped one by name or any by its URL, as an ONNX file to URL, ending in .onnx.
+
+    Steps take the file as their `model` and run it under onnxruntime; so can any other program. Needs darkroom[onnx].
+    """
+    from flows import show_export
+
+    sys.exit(_guarded(lambda: show_export.export(model, url)))
 
 
 @main.command()
@@ -81,14 +242,31 @@ def models() -> None:
     display.models()
 
 
+@main.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+def info(files: tuple[str, ...]) -> None:
+    """Show what .drk FILEs (paths or URLs) say of themselves: size, quality, model, and how their bytes split."""
+    from flows import show_stream
+
+    worst = 0
+    for file in files:
+        worst = max(worst, _guarded(partial(show_stream.info, file)))
+        if worst == INTERRUPTED:
+            break
+    sys.exit(worst)
+
+
 def _guarded(work: Callable[[], int]) -> int:
     """Run a command; what went wrong becomes one line for people and an exit code."""
     from rich.console import Console
 
     from models.checkpoint import CheckpointError
+    from models.codec.entropy_coder import StreamError
     from models.data import DataError
+    from models.distributed import DistributedError
     from models.registry import ModelError
     from models.training import TrainingError
+    from pipeline.picture import PictureError
     from pipeline.plan import PlanError
     from pipeline.recipe import RecipeError
     from pipeline.run import RunError
@@ -103,18 +281,57 @@ def _guarded(work: Callable[[], int]) -> int:
         DataError: USAGE,
         CheckpointError: USAGE,
         UnknownStepError: USAGE,
+        DistributedError: FAILED,
         TrainingError: FAILED,
+        StreamError: FAILED,
+        PictureError: FAILED,
         RunError: FAILED,
         OSError: STORAGE,
         RequestError: USAGE,
     }
     complain = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
-        return work()
+        code = work()
     except (KeyboardInterrupt, InterruptedError):
         complain.print("stopped; the same command goes on where this one ended", style="yellow")
-        return INTERRUPTED
+        code = INTERRUPTED
     except tuple(codes) as error:
         code = next(code for kind, code in codes.items() if isinstance(error, kind))
         complain.print(f"[bold red]error[/] {escape(str(error))}")
-        return code
+    return code
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C: KeyboardInterrupt, but a moment later where a request to Prefect's server is under way.
+
+    Raised inside one it can leave the lock of the connections held, and the next request waits for it for ever.
+    """
+    inside = frame
+    while inside:
+        if inside.f_globals.get("__name__", "").startswith("httpcore."):
+            threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+            return
+        inside = inside.f_back
+    raise KeyboardInterrupt
+
+
+def _keep_errors_apart() -> None:
+    """What C libraries print of broken pictures goes nowhere: rows of `failures` say it, without tearing the bars."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+
+
+def _leave(ended: list[int]) -> None:
+    """End the process with its last code, without taking the interpreter down.
+
+    Threads of libraries (PyArrow's that let go of what they read, a decoder that hangs, a picture in work when Ctrl-C
+    came) may be inside C++ that calls Python: taken down under them the interpreter ends them there, and the process
+    aborts (https://github.com/python/cpython/issues/87135).
+    """
+    if ended:
+        logging.shutdown()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(ended[-1])

@@ -59,9 +59,16 @@ def develop(request: DevelopRequest) -> State:
     Completed when all is written and at most `max_failure_rate` of the pictures failed, else Failed; what was good is
     kept either way. Raises what stopped the run: StorageError, RecipeError, PlanError.
     """
+    return final_state(run_request(with_blocks(request)))
+
+
+def run_request(request: DevelopRequest) -> Summary:
+    """Plan, develop every shard in a task run of its own, finish, leave artifacts; only inside a flow.
+
+    Raises what stopped the run: StorageError, RecipeError, PlanError.
+    """
     logger = get_run_logger()
     started = datetime.now(UTC)
-    request = with_blocks(request)
     plan = plan_run(request)
     tell("planned", plan)
     logger.info("run %s: %d pictures in %d shards, %d done before", plan.run, plan.objects, plan.shards, plan.done)
@@ -70,6 +77,11 @@ def develop(request: DevelopRequest) -> State:
     summary = finish_run(request, plan, started)
     tell("finished", summary)
     _leave_artifacts(request, plan, summary)
+    return summary
+
+
+def final_state(summary: Summary) -> State:
+    """Failed when too many pictures failed, else Completed; the message names the run."""
     if summary.status == "failed":
         return Failed(message=f"run {summary.run}: {summary.message}")
     return Completed(message=f"run {summary.run}: {summary.status.replace('_', ' ')}")
@@ -125,15 +137,20 @@ def _run_shards(request: DevelopRequest, plan: Plan) -> None:
 def _leave_artifacts(request: DevelopRequest, plan: Plan, summary: Summary) -> None:
     if summary.branches:
         create_table_artifact(
-            [_rounded(row) for row in summary.branches], key="develop-summary", description=f"Run {summary.run}, means"
+            [rounded(row) for row in summary.branches], key="develop-summary", description=f"Run {summary.run}, means"
         )
     if summary.reasons:
         failures = failure_rows(request, plan, limit=100)
         create_table_artifact(list(failures), key="develop-failures", description=f"Run {summary.run}, first 100")
     if summary.report:
-        link = summary.report if "://" in summary.report else Path(summary.report).absolute().as_uri()
-        create_link_artifact(link, link_text=f"Report of run {summary.run}", key="develop-report")
+        link_report(summary.report, f"Report of run {summary.run}", "develop-report")
 
 
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+def link_report(report: str, text: str, key: str) -> None:
+    """Leave a link to a page at the destination."""
+    create_link_artifact(report if "://" in report else Path(report).absolute().as_uri(), link_text=text, key=key)
+
+
+def rounded(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with as many decimals as people read."""
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from typing import Any
 
+from pydantic import BaseModel
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -13,72 +17,106 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from flows.progress import listen
-from pipeline.request import DevelopRequest, RequestError, TrainRequest
+from pipeline.request import DevelopRequest, RequestError, RunRequest, TrainRequest
 
 out = Console(highlight=False)
 
 
 def develop(request: DevelopRequest, prefect: bool) -> int:
     """Run a request with a progress bar and a closing summary; returns the exit code."""
+    return run("develop", request, request, prefect)
+
+
+def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool) -> int:
+    """Run a flow of that name with its request, or plainly what it comes to; otherwise as `develop`."""
     from pipeline.plan import check_request
-    from pipeline.run import Summary
     from pipeline.run import develop as develop_plainly
 
+    check_engine(request, prefect)
+    # what is wrong with the request shows at once, before any server starts
+    check_request(developed)
+    with run_bar(prefect) as (show, told):
+        if prefect:
+            run_flow(getattr(import_module(f"flows.{flow}"), flow), request, show)
+        else:
+            plan, picture = partial(show, "planned"), partial(show, "picture")
+            show("finished", develop_plainly(developed, plan, picture))
+    if "finished" not in told:
+        return no_summary()
+    print_summary(told["finished"])
+    return 1 if told["finished"].status == "failed" else 0
+
+
+def check_engine(request: RunRequest, prefect: bool) -> None:
+    """Raise RequestError for an engine or a block that needs Prefect where there is to be none."""
+    block = request.source_block or request.destination_block
+    if block and not prefect:
+        raise RequestError(f"the block {block!r} is kept in Prefect; leave out --no-prefect")
     if request.engine != "threads" and not prefect:
         raise RequestError(f"--engine {request.engine} needs Prefect; leave out --no-prefect")
-    # what is wrong with the request shows at once, before any server starts
-    check_request(request)
-    summary: Summary | None = None
-    with _progress() as bars:
+
+
+@contextmanager
+def run_bar(prefect: bool) -> Iterator[tuple[Callable[[str, Any], None], dict[str, Any]]]:
+    """A progress bar for a run: gives what takes its events, and the last value of each event so far."""
+    told: dict[str, Any] = {}
+    with progress_bars() as bars:
         bar = bars.add_task("starting Prefect" if prefect else "listing", total=None, note="")
         failed = 0
 
         def show(event: str, value: Any) -> None:
-            nonlocal summary, failed
+            nonlocal failed
+            told[event] = value
             if event == "planned":
                 note = f"[dim]{value.done:,} done before[/]" if value.done else ""
                 text = "resuming" if value.resumed else "developing"
                 bars.update(bar, description=f"{text} run {value.run}", total=value.objects or None, note=note)
+            elif event == "files":
+                bars.update(bar, description="putting together", total=value)
             elif event == "picture":
                 failed += not value
                 bars.update(bar, advance=1, note=f"[red]{failed:,} failed[/]" if failed else "")
+            elif event == "stage":
+                bars.update(bar, description=value, total=None, note="")
             elif event == "finished":
-                summary = value
-                bars.update(bar, completed=value.counts["objects"], total=value.counts["objects"] or 1)
+                total = value.counts["objects"] or 1
+                bars.update(bar, completed=total, total=total)
 
-        if prefect:
-            with listen(show):
-                _run_flow(request)
-        else:
-            summary = develop_plainly(request, lambda plan: show("planned", plan), lambda good: show("picture", good))
-    if summary is None:
-        out.print("[bold red]error[/] the flow ended without a summary; its log in Prefect says why")
-        return 1
-    _print_summary(summary)
-    return 1 if summary.status == "failed" else 0
+        yield show, told
 
 
 def train(request: TrainRequest, prefect: bool) -> int:
-    """Train with a live line of figures and the card at the end; returns the exit code."""
+    """Train with a live line of figures and the card at the end; returns the exit code.
+
+    Under torchrun it runs without Prefect, and only the first process shows anything.
+    """
+    from models.distributed import ranks_from_environment
     from pipeline.training import run_training
 
+    ranks = ranks_from_environment()
+    if not ranks.first:
+        run_training(request)
+        return 0
     card: Any = None
-    with _progress() as bars:
+    with progress_bars() as bars:
         bar = bars.add_task("starting", total=None, note="")
+        first: Any = None
 
         def show(event: str, value: Any) -> None:
-            nonlocal card
+            nonlocal card, first
             if event == "reading":
                 bars.update(bar, description="reading pictures", completed=value[0], total=value[1])
             elif event == "report":
-                if value.validated:
-                    figures = "  ".join(f"{name} {number:.4g}" for name, number in value.figures.items())
+                first = first or value
+                if value.validation:
+                    figures = "  ".join(f"{name} {number:.4g}" for name, number in value.validation.items())
                     bars.console.print(f"[dim]step {value.step:>6,}  {value.seconds:>6.0f} s[/]  {figures}")
-                bars.update(bar, description=f"step {value.step:,}", completed=round(1000 * value.fraction), total=1000)
+                done, text = round(1000 * value.fraction), f"step {value.step:,}"
+                bars.update(bar, description=text, completed=done, total=1000, note=_pace(first, value))
             elif event == "trained":
                 card = value
 
-        if prefect:
+        if prefect and ranks.count == 1:
             from flows.train import train as train_flow
 
             with listen(show), _quiet_prefect():
@@ -87,14 +125,34 @@ def train(request: TrainRequest, prefect: bool) -> int:
             card = run_training(
                 request, lambda line: show("report", line), lambda read, of: show("reading", (read, of))
             )
-    table = Table(title=f"{card.name}: {card.parameters:,} parameters, {card.steps:,} steps", title_justify="left")
+    _print_card(request, card)
+    return 0
+
+
+def _pace(first: Any, last: Any) -> str:
+    """Loss and speed since the first report of this session."""
+    took = last.seconds - first.seconds
+    speed = f"  {(last.pictures - first.pictures) / took:.1f} pictures/s" if took else ""
+    return f"loss {last.figures['loss']:.4g}{speed}"
+
+
+def _print_card(request: TrainRequest, card: Any) -> None:
+    table = Table(title=f"{card.name}: {card.parameters:,} parameters", title_justify="left")
     table.add_column("figure")
     table.add_column("value", justify="right")
+    table.add_row("steps", f"{card.steps:,}")
+    table.add_row("minutes", f"{card.seconds / 60:.1f}")
     for name, value in card.figures.items():
         table.add_row(name, f"{value:.4g}")
     out.print(table)
-    out.print(f"weights  {escape(request.model.removesuffix('.safetensors'))}.safetensors", soft_wrap=True)
-    return 0
+    if card.notes:
+        out.print(card.notes)
+    stem = request.model.removesuffix(".safetensors")
+    out.print(f"weights  {escape(stem)}.safetensors", soft_wrap=True)
+    out.print(f"card     {escape(stem)}.json", soft_wrap=True)
+    out.print(f"report   {escape(stem)}.html", soft_wrap=True)
+    if request.log:
+        out.print(f"curves   tensorboard --logdir {escape(request.log)}", soft_wrap=True)
 
 
 def recipes() -> None:
@@ -154,29 +212,41 @@ def models() -> None:
         table.add_column("figure")
         table.add_column("value", justify="right")
         facts = {"task": card.task, "parameters": f"{card.parameters:,}", "licence of the data": card.licence}
+        facts |= {"notes": card.notes} if card.notes else {}
         for name, value in (facts | card.figures).items():
             table.add_row(escape(name), escape(str(value)))
         out.print(table)
 
 
-def _run_flow(request: DevelopRequest) -> None:
-    from flows.develop import develop as develop_flow
-
-    with _quiet_prefect():
-        state = develop_flow(request, return_state=True)
+def run_flow(flow: Any, request: BaseModel, show: Callable[[str, Any], None]) -> None:
+    """Run a flow of one request, tell `show` its events, and raise what stopped it; a failed run is none of that."""
+    with listen(show), _quiet_prefect():
+        state = flow(request, return_state=True)
     error = state.result(raise_on_failure=False)
     if isinstance(error, BaseException) and not (state.message or "").startswith("run "):
         raise error
 
 
-def _print_summary(summary: Any) -> None:
+def no_summary() -> int:
+    """Say that a flow ended without telling how; returns the exit code."""
+    out.print("[bold red]error[/] the flow ended without a summary; its log in Prefect says why")
+    return 1
+
+
+def print_summary(summary: Any) -> None:
+    """The means of every branch, what could not be done, counts, and where the report is."""
+    if summary.branches:
+        out.print(_means(summary.branches))
+    print_ending(summary)
+
+
+def print_ending(summary: Any) -> None:
+    """What could not be done, counts, and where the report is."""
     counts = summary.counts
     if summary.status == "nothing_to_do":
         out.print(
             f"[green]nothing to do[/]: all {counts['done']:,} objects are developed already (last run {summary.run})"
         )
-    elif summary.branches:
-        out.print(_means(summary.branches))
     if summary.reasons:
         table = Table(title="could not be done", title_justify="left", box=None, pad_edge=False)
         table.add_column("reason")
@@ -219,7 +289,7 @@ def _means(branches: list[dict[str, Any]]) -> Table:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def progress_bars() -> Iterator[Progress]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -234,9 +304,22 @@ def _progress() -> Iterator[Progress]:
 
 @contextmanager
 def _quiet_prefect() -> Iterator[None]:
-    """Prefect prints tracebacks of what is told to the user in one line anyway."""
+    """Prefect prints tracebacks of what is told to the user in one line anyway.
+
+    Its temporary server, where no other is configured, is started out of reach of the terminal's Ctrl-C: without it
+    the run could not be told to have ended.
+    """
     import logging
 
+    from prefect.client.orchestration import get_client
+
+    # a child process inherits which signals are blocked
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with get_client(sync_client=True):
+            pass
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     logger = logging.getLogger("prefect")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -20,9 +20,9 @@ def request_options(model: type[BaseModel], *, arguments: tuple[str, ...], hidde
     """
 
     def decorate(command: Command) -> Command:
-        for name, field in reversed(model.model_fields.items()):
+        for name in reversed(model.model_json_schema()["properties"]):
             if name not in hidden:
-                command = (_argument if name in arguments else _option)(name, field)(command)
+                command = (_argument if name in arguments else _option)(name, model.model_fields[name])(command)
         return command
 
     return decorate
@@ -34,13 +34,20 @@ def build(model: type[BaseModel], values: dict[str, Any]) -> Any:
     try:
         return model(**given)
     except ValidationError as error:
-        told = [f"--{str(e['loc'][0]).replace('_', '-')}: {e['msg']}" for e in error.errors() if e["loc"]]
-        raise click.UsageError("; ".join(told) or str(error)) from error
+        # what is wrong with several fields together belongs to none of them
+        names = [f"--{str(e['loc'][0]).replace('_', '-')}: " if e["loc"] else "" for e in error.errors()]
+        told = [name + e["msg"].removeprefix("Value error, ") for name, e in zip(names, error.errors(), strict=True)]
+        raise click.UsageError("; ".join(told)) from error
 
 
 def _argument(name: str, field: FieldInfo) -> Any:
+    if get_origin(field.annotation) is Literal:
+        return click.argument(name, type=click.Choice(get_args(field.annotation)))
     many = get_origin(field.annotation) is tuple
-    return click.argument(name, nargs=-1 if many else 1, required=True, metavar=name.upper() + ("..." if many else ""))
+    metavar = name.upper() + ("..." if many else "")
+    if not field.is_required():
+        return click.argument(name, required=False, metavar=f"[{metavar}]")
+    return click.argument(name, nargs=-1 if many else 1, required=True, metavar=metavar)
 
 
 def _option(name: str, field: FieldInfo) -> Any:
@@ -53,8 +60,12 @@ def _option(name: str, field: FieldInfo) -> Any:
     default = "" if field.default in (None, ()) else f"  [default: {field.default}]"
     if get_origin(kind) is Literal:
         return click.option(flag, name, type=click.Choice(get_args(kind)), default=None, help=text + default)
+    if get_origin(kind) is tuple and Ellipsis not in get_args(kind):
+        return click.option(flag, name, nargs=len(get_args(kind)), type=str, default=None, help=text)
     if get_origin(kind) is tuple:
-        return click.option(flag, name, multiple=True, help=f"{text}; may be given several times")
+        choices = [get_args(part) for part in get_args(kind) if get_origin(part) is Literal]
+        several = click.Choice(choices[0]) if choices else str
+        return click.option(flag, name, type=several, multiple=True, help=f"{text}; may be given several times")
     return click.option(flag, name, type=kind if kind in (int, float) else str, default=None, help=text + default)
 
 

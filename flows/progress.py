@@ -19,6 +19,11 @@ def listen(listener: Callable[[str, object], None]) -> Iterator[None]:
 
 
 def tell(name: str, value: object) -> None:
-    """Events: planned (Plan), picture (bool: good), finished (Summary), report (training Report), trained (Card)."""
+    """Events: planned (Plan), picture (bool: good), finished (Summary), evaluated (Evaluation), generated (Generation),
+    stage (str: what is being done), explored (Exploration),
+    reading (pictures read and there), report (training Report), trained (Card), trial (TrialReport),
+    swept (SweepSummary),
+    files (int: how many will be), assembled (list of Assembled).
+    """
     for listener in list(_listeners):
         listener(name, value)

@@ -35,12 +35,13 @@ def train_model(request: TrainRequest) -> dict[str, Any]:
         nonlocal last
         tell("report", line)
         # the server writes every update to its database
-        if line.validated or time.monotonic() - last > 10:
+        if line.validation or time.monotonic() - last > 10:
             last = time.monotonic()
-            text = ", ".join(f"{name} {value:.4g}" for name, value in line.figures.items())
+            text = ", ".join(f"{name} {value:.4g}" for name, value in (line.validation or line.figures).items())
             update_progress_artifact(artifact, 100 * line.fraction, description=f"step {line.step}: {text}")
 
     card = run_training(request, report, lambda read, of: tell("reading", (read, of)))
+    assert card is not None, "several processes train without Prefect"
     tell("trained", card)
     update_progress_artifact(artifact, 100.0, description=f"{card.name}: {card.steps} steps")
     return asdict(card)

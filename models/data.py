@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import fsspec
@@ -18,8 +20,31 @@ from models.files import StorageArguments, locate
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
+#: bytes of a picture file; larger ones count as unreadable
+FILE_LIMIT = 512 << 20
+#: most held-out pictures that a validation looks at, and those of one batch of them
+HELD_OUT, HELD_OUT_BATCH = 32, 8
+
+
 class DataError(Exception):
     """The training source cannot be used; the message says why and what to do."""
+
+
+class PictureSource(Protocol):
+    """What training draws from: batches, N x C x H x W uint8, of crops `crop` pixels a side or of whole pictures."""
+
+    @property
+    def train(self) -> Sized:
+        """What is drawn from."""
+
+    def draw(self, count: int, crop: int, generator: np.random.Generator) -> Tensor:
+        """So many pictures or crops to train on, the same for the same generator."""
+
+    def held_out_batches(self, crop: int) -> list[Tensor]:
+        """Always the same pictures, never drawn."""
+
+    def training_batches(self, crop: int) -> list[Tensor]:
+        """Always the same of those that are drawn, to be scored beside the held-out ones; may be none."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +54,18 @@ class TrainingSet:
     train: list[np.ndarray]
     held_out: list[np.ndarray]
     unreadable: list[str]
+
+    def draw(self, count: int, crop: int, generator: np.random.Generator) -> Tensor:
+        """See `random_crops`."""
+        return random_crops(self.train, count, crop, generator)
+
+    def held_out_batches(self, crop: int) -> list[Tensor]:
+        """The middles of 32 held-out pictures at most."""
+        return list(centre_crops(self.held_out[:HELD_OUT], crop).split(HELD_OUT_BATCH))
+
+    def training_batches(self, crop: int) -> list[Tensor]:
+        """None: scoring large crops takes as long as many steps."""
+        return []
 
 
 def read_training_set(
@@ -43,8 +80,8 @@ def read_training_set(
     """Read every picture below the URLs (comma-free fsspec URLs, searched recursively).
 
     A share `held_out` of the pictures, chosen by the hash of their names, is kept for validation. Pictures smaller
-    than `smallest` on a side are left out; unreadable ones are listed, not raised. Stops with DataError when nothing
-    is found or when the decoded pictures would exceed `memory_limit` bytes.
+    than `smallest` on a side are left out; unreadable ones, and files over 512 MiB, are listed, not raised. Stops with
+    DataError when nothing is found or when the decoded pictures would exceed `memory_limit` bytes.
     """
     found = [(fs, path) for url in urls for fs, path in _list(url, storage)]
     if not found:
@@ -53,8 +90,9 @@ def read_training_set(
     validation: list[np.ndarray] = []
     unreadable: list[str] = []
     total = 0
-    with ThreadPoolExecutor(8) as pool:
-        for count, ((_, path), pixels) in enumerate(zip(found, pool.map(_read, found), strict=True)):
+    # closing takes back what is not read yet, so that an error or Ctrl-C need not wait for all of it
+    with ThreadPoolExecutor(8) as pool, closing(pool.map(lambda one: read_picture(*one), found)) as decoded:  # type: ignore[type-var]
+        for count, ((_, path), pixels) in enumerate(zip(found, decoded, strict=True)):
             if progress:
                 progress(count + 1, len(found))
             if pixels is None:
@@ -65,9 +103,9 @@ def read_training_set(
             total += pixels.nbytes
             if total > memory_limit:
                 raise DataError(
-                    f"the decoded pictures exceed {memory_limit >> 20} MiB; train on fewer or raise the limit"
+                    f"the decoded pictures exceed {memory_limit >> 20} MiB; train on fewer or raise the memory limit"
                 )
-            (validation if _share(path) < held_out else train).append(pixels)
+            (validation if share_of_name(path) < held_out else train).append(pixels)
     if not train:
         raise DataError(
             f"none of {len(found)} pictures could be used ({len(unreadable)} unreadable, the rest too small)"
@@ -120,15 +158,17 @@ def _list(url: str, storage: StorageArguments | None) -> list[tuple[fsspec.Abstr
     return [(fs, path) for path in sorted(fs.find(root)) if path.lower().endswith(SUFFIXES)]
 
 
-def _read(found: tuple[fsspec.AbstractFileSystem, str]) -> np.ndarray | None:
-    fs, path = found
+def read_picture(fs: fsspec.AbstractFileSystem, path: str) -> np.ndarray | None:
+    """A picture, H x W x 3 uint8 RGB; None when it is unreadable or over 512 MiB."""
     try:
+        if (fs.size(path) or 0) > FILE_LIMIT:
+            return None
         decoded = cv2.imdecode(np.frombuffer(fs.cat_file(path), np.uint8), cv2.IMREAD_COLOR)
     except (OSError, cv2.error):
         return None
     return None if decoded is None else cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
-def _share(path: str) -> float:
+def share_of_name(path: str) -> float:
     """A number in 0..1 from the file's name alone."""
     return int.from_bytes(hashlib.sha256(path.rsplit("/", 1)[-1].encode()).digest()[:4], "big") / 2**32

@@ -14,9 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from models.codec.network import Autoencoder
-from models.denoiser import Denoiser
+from models.autoencoders import build_autoencoder
+from models.codec.frozen import FrozenCodec
 from models.files import StorageArguments, locate, write_bytes
+from models.restoration.network import RestorationNetwork
+from models.restoration.tasks import RESTORATIONS
 
 WEIGHTS = Path(__file__).parent / "weights"
 #: a weights file larger than this is refused before it is read
@@ -31,7 +33,8 @@ class ModelError(Exception):
 class Card:
     """What is known of a set of weights.
 
-    `figures` were measured by `command`, the weights trained by `training`; `sha256` is of the safetensors file.
+    `figures` were measured by `command`, the weights trained by `training`; `sha256` is of the safetensors file;
+    `notes` say what else one must know.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Card:
     figures: dict = field(default_factory=dict)
     command: str = ""
     sha256: str = ""
+    notes: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,17 +68,18 @@ class Model:
 
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "autoencode": Autoencoder,
-    "denoise": Denoiser,
+    "codec": FrozenCodec,
+    "autoencoder": build_autoencoder,
+    **dict.fromkeys(RESTORATIONS, RestorationNetwork),
 }
 
 
 def list_cards() -> list[Card]:
     """Cards of the weights that come with Darkroom, sorted by name."""
-    return [_read_card(path.read_text(), str(path)) for path in sorted(WEIGHTS.glob("*.json"))]
+    return [read_card(path.read_text(), str(path)) for path in sorted(WEIGHTS.glob("*.json"))]
 
 
-def load_model(name_or_url: str, task: str) -> Model:
+def load_model(name_or_url: str, task: str | None = None) -> Model:
     """A shipped model by name, or any by the URL of its safetensors file (its card is the .json beside it).
 
     Raises ModelError when there is none, it is for another task, or its bytes do not match its card.
@@ -83,8 +88,9 @@ def load_model(name_or_url: str, task: str) -> Model:
     if "/" not in url and "\\" not in url and not url.endswith(".safetensors"):
         url = str(WEIGHTS / f"{name_or_url}.safetensors")
         if not Path(url).exists():
-            names = ", ".join(card.name for card in list_cards() if card.task == task) or "none"
-            raise ModelError(f"there is no model called {name_or_url!r}; for {task!r} there is: {names}")
+            names = ", ".join(card.name for card in list_cards() if task in (None, card.task)) or "none"
+            wanted = f"for {task!r} there is" if task else "there are"
+            raise ModelError(f"there is no model called {name_or_url!r}; {wanted}: {names}")
     return _load(url, task)
 
 
@@ -102,31 +108,31 @@ def save_model(url: str, network: nn.Module, card: Card, storage: StorageArgumen
 
 
 @lru_cache(maxsize=8)
-def _load(url: str, task: str) -> Model:
+def _load(url: str, task: str | None) -> Model:
     try:
-        data = _fetch(url)
-        card = _read_card(_fetch(url.removesuffix(".safetensors") + ".json").decode(), url)
+        data = fetch(url)
+        card = read_card(fetch(url.removesuffix(".safetensors") + ".json").decode(), url)
     except FileNotFoundError as error:
         raise ModelError(f"no model at {url}: {error.args[-1]} does not exist") from error
     except OSError as error:
         raise ModelError(f"the model at {url} could not be read: {error}") from error
-    if card.task != task:
+    if task not in (None, card.task):
         raise ModelError(f"the model at {url} is for {card.task!r}, not for {task!r}")
     if hashlib.sha256(data).hexdigest() != card.sha256:
         raise ModelError(f"the weights at {url} do not match the SHA-256 on their card; copy both files again")
     try:
         tensors = load(data)
-        network = NETWORKS[task](**card.sizes)
-        for name in ("tables", "table_sizes", "table_lows"):
-            if name in tensors:
-                setattr(network, name, tensors[name])
+        network = NETWORKS[card.task](**card.sizes)
         network.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
-    except (SafetensorError, RuntimeError, TypeError, KeyError) as error:
+        if isinstance(network, FrozenCodec):
+            network.check()
+    except (SafetensorError, RuntimeError, TypeError, KeyError, ValueError) as error:
         raise ModelError(f"the weights at {url} do not fit the sizes on their card: {error}") from error
     return Model(network.eval().requires_grad_(False), card)
 
 
-def _fetch(url: str) -> bytes:
+def fetch(url: str) -> bytes:
+    """The bytes of a model's file. Raises ModelError when there are too many, OSError when they cannot be read."""
     fs, path = locate(url)
     size = fs.size(path)
     if size is not None and size > SIZE_LIMIT:
@@ -134,7 +140,8 @@ def _fetch(url: str) -> bytes:
     return fs.cat_file(path)
 
 
-def _read_card(text: str, where: str) -> Card:
+def read_card(text: str, where: str) -> Card:
+    """A card from its JSON. Raises ModelError, which names `where` it lies."""
     try:
         return Card(**json.loads(text))
     except (ValueError, TypeError) as error:

@@ -1,83 +1,172 @@
-"""What can be trained: for each task a network, how a batch becomes a loss, and how a held-out set becomes a score."""
+"""What can be trained: for each task a network, how a batch becomes a loss, and how held-out pictures are scored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.codec.network import Autoencoder
+from models.autoencoders import build_autoencoder
+from models.autoencoders.interface import Autoencoder
+from models.autoencoders.objective import Objective, parse_objective
+from models.codec.network import CodecNetwork
 from models.codec.prior import QUALITIES, rate_weight
-from models.denoiser import Denoiser
+from models.restoration import tasks as restoration
+from models.restoration.network import RestorationNetwork
+
+#: qualities at which held-out pictures are scored
+SCORED_QUALITIES = (4, 20, 36, 50, 64)
+AUTOENCODER_LOSS = "mse"
+
+
+def task_of(name: str, loss: str | None = None, corrupt: str | None = None) -> Task:
+    """The task of that name; an autoencoder's loss and corruption as text, such as "bce + kl" and "noise:0.5".
+
+    See `models.autoencoders.objective.parse_objective`. Raises ValueError, naming what is wrong.
+    """
+    task = TASKS[name]
+    if name == "autoencoder":
+        objective = objective_of(loss, corrupt)
+        return replace(task, loss=partial(autoencoder_loss, objective), score=partial(autoencoder_score, objective))
+    if loss or corrupt:
+        raise ValueError(f"{name} has a loss and a corruption of its own; leave out --loss and --corrupt")
+    return task
+
+
+def objective_of(loss: str | None, corrupt: str | None) -> Objective:
+    """An autoencoder's objective; "mse" where nothing is said. Raises ValueError, naming what is wrong."""
+    return parse_objective(loss or AUTOENCODER_LOSS, corrupt or "")
 
 
 @dataclass(frozen=True)
 class Task:
-    """`loss(network, batch)` takes N x 3 x s x s float in 0..1 and gives a scalar and figures to show.
+    """A network and what it is trained for. Crops are multiples of `multiple` pixels a side; 0: whole pictures.
 
-    `score(network, batch)` is what early stopping watches: lower is better; it draws no random numbers of its own.
+    `loss(network, batch)` takes N x C x H x W float32 in 0..1 and gives a scalar and scalar tensors to show.
+    `score(network, batch)` gives what early stopping watches (lower is better) and figures to show, N values each;
+    it draws the same random numbers every time.
     """
 
     name: str
     build: Callable[..., nn.Module]
+    multiple: int
     crop: int
+    held_out_crop: int
     batch: int
     learning_rate: float
-    loss: Callable[[nn.Module, Tensor], tuple[Tensor, dict[str, float]]]
-    score: Callable[[nn.Module, Tensor], tuple[float, dict[str, float]]]
+    loss: Callable[[nn.Module, Tensor], tuple[Tensor, dict[str, Tensor]]]
+    score: Callable[[nn.Module, Tensor], tuple[Tensor, dict[str, Tensor]]]
+    #: told the number of every step before it is taken
+    begin_step: Callable[[nn.Module, int], None] = lambda network, step: None
+    optimiser: str = "adamw"
+    #: steps over which the learning rate of parameters that began from given weights rises to its peak
+    started_warm_up: int = 100
+    #: whether its convolutions are faster with channels last on a CPU in float32, too
+    channels_last: bool = False
 
 
-def denoise_loss(network: nn.Module, clean: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Mean absolute error after Gaussian noise of sigma 0..55, three quarters of it rounded and clipped to 8 bit."""
-    sigma = torch.rand(len(clean), 1, 1, 1, device=clean.device) * 55 / 255
-    noisy = clean + sigma * torch.randn_like(clean)
-    stored = torch.rand(len(clean), 1, 1, 1, device=clean.device) < 0.75
-    noisy = torch.where(stored, (noisy * 255).round().clamp(0, 255) / 255, noisy)
-    loss = F.l1_loss(network(noisy), clean)
-    return loss, {"l1": loss.item()}
-
-
-def denoise_score(network: nn.Module, clean: Tensor) -> tuple[float, dict[str, float]]:
-    """Minus the mean PSNR at sigma 25 (8-bit noisy input), noise from a fixed seed."""
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(25)).to(clean.device)
-    noisy = (clean * 255 + 25 * noise).round().clamp(0, 255) / 255
-    error = (network(noisy).clamp(0, 1) - clean).pow(2).mean((1, 2, 3))
-    psnr = (-10 * error.log10()).mean().item()
-    return -psnr, {"psnr at sigma 25": psnr}
-
-
-def compression_loss(network: nn.Module, picture: Tensor) -> tuple[Tensor, dict[str, float]]:
+def codec_loss(network: nn.Module, picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """lambda * 255^2 * MSE + bpp, a quality drawn for every picture of the batch."""
     quality = 1 + torch.rand(len(picture), device=picture.device) * (QUALITIES - 1)
-    decoded, bpp = network(picture, quality)
+    decoded, bpp, hyper_bpp = network(picture, quality)
     error = (decoded.float() - picture).pow(2).mean((1, 2, 3)) * 255**2
+    loss = _rate_distortion(error, bpp + hyper_bpp, quality).mean()
+    figures = {"bpp": bpp + hyper_bpp, "hyper bpp": hyper_bpp, "mse": error}
+    return loss, {name: figure.detach().mean() for name, figure in figures.items()}
+
+
+def codec_score(network: nn.Module, picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The mean loss over fixed qualities, with rounded symbols and decoded pictures rounded to 8 bit."""
+    total, figures = torch.zeros(len(picture), device=picture.device), {}
+    for level in SCORED_QUALITIES:
+        quality = torch.full((len(picture),), float(level), device=picture.device)
+        decoded, bpp, hyper_bpp = network(picture, quality, hard=True)
+        error = ((decoded.clamp(0, 1) * 255).round() / 255 - picture).pow(2).mean((1, 2, 3))
+        total += _rate_distortion(error * 255**2, bpp + hyper_bpp, quality) / len(SCORED_QUALITIES)
+        figures[f"bpp at {level}"] = bpp + hyper_bpp
+        figures[f"psnr at {level}"] = _psnr(error)
+    return total, figures
+
+
+def codec_begin_step(network: nn.Module, step: int) -> None:
+    """See `CodecNetwork.begin_step`."""
+    assert isinstance(network, CodecNetwork)
+    network.begin_step(step)
+
+
+def autoencoder_loss(objective: Objective, network: nn.Module, picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """See `Autoencoder.loss`."""
+    return network(picture, objective)
+
+
+def autoencoder_score(objective: Objective, network: nn.Module, picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The objective, every batch corrupted from the same seed; its terms, and the PSNR of what comes back."""
+    assert isinstance(network, Autoencoder)
+    loss, figures = network.loss(picture, objective, torch.Generator(picture.device).manual_seed(25))
+    spoiled = objective.corruption(picture, torch.Generator(picture.device).manual_seed(25))
+    psnr = _psnr((network(spoiled) - picture).pow(2).mean((1, 2, 3)))
+    return loss.expand(len(picture)), {name: f.expand(len(picture)) for name, f in figures.items()} | {"psnr": psnr}
+
+
+def _rate_distortion(error: Tensor, bpp: Tensor, quality: Tensor) -> Tensor:
     weight = rate_weight(quality)
     # low qualities have small losses; dividing by sqrt(lambda) lets every quality pull about equally
-    loss = ((weight * error + bpp) / weight.sqrt()).mean() * 0.1
-    return loss, {"bpp": bpp.mean().item(), "mse": error.mean().item()}
+    return (weight * error + bpp) / weight.sqrt() * 0.1
 
 
-def compression_score(network: nn.Module, picture: Tensor) -> tuple[float, dict[str, float]]:
-    """The mean loss over four fixed qualities, with rounded symbols."""
-    assert isinstance(network, Autoencoder)
-    total, figures = 0.0, {}
-    for level in (8, 24, 40, 56):
-        quality = torch.full((len(picture),), float(level), device=picture.device)
-        symbols = network.symbols(picture, quality)
-        bits = network.prior.bits(symbols, network.prior.gain(quality)).sum((1, 2, 3))
-        bpp = bits / (picture.shape[-1] * picture.shape[-2])
-        error = (network.picture(symbols, quality) - picture).pow(2).mean((1, 2, 3))
-        weight = rate_weight(quality)
-        total += ((weight * error * 255**2 + bpp) / weight.sqrt()).mean().item() * 0.1
-        figures[f"bpp at {level}"] = bpp.mean().item()
-        figures[f"psnr at {level}"] = (-10 * error.log10()).mean().item()
-    return total / 4, figures
+def _psnr(error: Tensor) -> Tensor:
+    return -10 * error.clamp_min(1e-10).log10()
 
 
 TASKS = {
-    "denoise": Task("denoise", Denoiser, 64, 16, 1e-3, denoise_loss, denoise_score),
-    "autoencode": Task("autoencode", Autoencoder, 256, 8, 4e-4, compression_loss, compression_score),
+    "codec": Task(
+        "codec",
+        CodecNetwork,
+        CodecNetwork.multiple,
+        192,
+        256,
+        4,
+        5e-4,
+        codec_loss,
+        codec_score,
+        codec_begin_step,
+        started_warm_up=1500,
+    ),
+    "autoencoder": Task(
+        "autoencoder",
+        build_autoencoder,
+        0,
+        0,
+        0,
+        128,
+        0.01,
+        partial(autoencoder_loss, objective_of(None, None)),
+        partial(autoencoder_score, objective_of(None, None)),
+        optimiser="muon",
+    ),
 }
+
+
+def _restoration(task: restoration.Restoration) -> Task:
+    lowest = RestorationNetwork(scale=task.scale).multiple * task.scale
+    crop = task.crop or max(64, 32 * task.scale)
+    crop -= crop % lowest
+    return Task(
+        task.name,
+        partial(restoration.build, task),
+        lowest,
+        crop,
+        min(2 * crop, 512),
+        16,
+        1e-3,
+        partial(restoration.loss, task),
+        partial(restoration.score, task),
+        optimiser="muon",
+        channels_last=True,
+    )
+
+
+TASKS |= {name: _restoration(task) for name, task in restoration.RESTORATIONS.items()}

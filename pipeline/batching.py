@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.inference import apply_in_batches
+from models.inference import Network, apply_in_batches
 
 
 @dataclass
 class _Request:
-    network: nn.Module
+    network: Network
     tensor: Tensor
     answer: Future = field(default_factory=Future)
 
@@ -47,7 +47,7 @@ class Batcher:
             self._change.notify()
         self._thread.join(timeout=60)
 
-    def apply(self, network: nn.Module, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def apply(self, network: Network, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Give equal-sized C x h x w tensors through a network; raises what the network raised."""
         requests = [_Request(network, tensor) for tensor in tensors]
         with self._change:

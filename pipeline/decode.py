@@ -92,14 +92,17 @@ def decode(data: bytes, key: str = "", pixel_limit: int = 178_000_000) -> Pictur
         raise
     except Exception as error:
         # The libraries raise a dozen unrelated classes on hostile bytes; all of them mean the picture is bad.
-        raise _explain(error, data, name) from error
+        raise explain(error, name, file_structure.looks_cut(data, name)) from error
 
 
-def _explain(error: Exception, data: bytes, name: str) -> PictureError:
+def explain(error: Exception, name: str, cut: bool = False) -> PictureError:
+    """What a library raised on the bytes of a file of format `name`, as our own error; `cut`: its end is missing."""
+    if isinstance(error, PictureError):
+        return error
     text = f"{name}: {error}" if str(error) else f"{name}: {type(error).__name__}"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError)):
         return PictureError("too_large", text)
-    if "truncated" in text.lower() or isinstance(error, EOFError) or file_structure.looks_cut(data, name):
+    if "truncated" in text.lower() or isinstance(error, EOFError) or cut:
         return PictureError("truncated", text)
     if isinstance(error, NotImplementedError) or any(w in text.lower() for w in ("unsupported", "unknown", "support")):
         return PictureError("unsupported", text)

@@ -49,6 +49,7 @@ _FOREIGN = (
     (b"MM\0+", "unsupported", "big-endian BigTIFF is not read; rewrite it with tiffcp -L"),
     (b"qoif", "unsupported", "QOI is not read; convert it to PNG"),
     (b"8BPS\0\x02", "unsupported", "large PSD documents (PSB) are not read; convert them to TIFF"),
+    (b"\x93DRK", "unsupported", "a .drk stream, not read here; turn it into pictures with darkroom decompress"),
     (b"%PDF", "not_an_image", "a PDF document, not a picture; extract its pages first"),
     (b"%!PS", "not_an_image", "a PostScript document, not a picture; render it first"),
     (b"PK\x03\x04", "not_an_image", "a ZIP archive, not a picture"),

@@ -307,6 +307,9 @@ def compare(picture: np.ndarray, reference: np.ndarray) -> dict[str, float | Non
     """The full-reference columns of the metrics table: mse, psnr, ssim, ms_ssim, mae; all None if the sizes differ."""
     if picture.shape[:2] != reference.shape[:2]:
         return dict.fromkeys(("mse", "psnr", "ssim", "ms_ssim", "mae"))
+    # a branch that changes nothing hands on the very pixels it got
+    if picture.__array_interface__ == reference.__array_interface__:
+        return {"mse": 0.0, "psnr": _psnr_of(0.0), "ssim": 1.0, "ms_ssim": 1.0, "mae": 0.0}
     error = mse(picture, reference)
     single, multi = _ssim_and_ms_ssim(picture, reference)
     return {"mse": error, "psnr": _psnr_of(error), "ssim": single, "ms_ssim": multi, "mae": mae(picture, reference)}

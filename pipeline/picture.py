@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,10 +17,11 @@ REASONS = {
     "write_error": "an output could not be stored",
     "deadline": "the picture took longer than its deadline",
     "step_failed": "a step of the branch refused this picture",
+    "unknown_model": "the stream was made by a model that is not here",
 }
 
 #: Reasons that another attempt may cure; a later run takes these pictures up again.
-TRANSIENT_REASONS = frozenset({"read_error", "deadline"})
+TRANSIENT_REASONS = frozenset({"read_error", "deadline", "unknown_model"})
 
 
 class PictureError(Exception):
@@ -37,9 +38,9 @@ class PictureError(Exception):
 class Metadata:
     """What the file said of the picture besides its pixels.
 
-    `format` is lower case ("jpeg", "png", "webp", "tiff", "bmp", "gif", "jpeg2000", "avif", …);
+    `format` is lower case ("jpeg", "png", "webp", "tiff", "bmp", "gif", "jpeg2000", "avif", "drk", …);
     `mode` is the file's own colour model ("grey", "grey+alpha", "rgb", "rgb+alpha", "palette", "cmyk", …);
-    `bit_depth` is the bits per sample stored in the file (1..32);
+    `bit_depth` is the bits per sample stored in the file (1..32; of a .drk stream those of its original);
     `orientation` is the EXIF orientation (1..8) found in the file; the pixels are already upright.
     `exif` is a raw EXIF block (beginning with the TIFF header, orientation reset to 1) or None.
     """
@@ -76,6 +77,38 @@ class Picture:
         return self.pixels[:, :, -1:] if self.pixels.shape[2] in (2, 4) else None
 
 
+@dataclass(frozen=True)
+class Crop:
+    """A part of a picture, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def parse_crop(text: str | None) -> Crop | None:
+    """`LEFT,TOP,WIDTH,HEIGHT`, four whole numbers, as a crop; None stays None."""
+    return None if text is None else Crop(*map(int, text.split(",")))
+
+
+def check_crop(crop: Crop, width: int, height: int) -> None:
+    """Raise PictureError unless the crop lies within a picture of this size."""
+    if min(crop.width, crop.height) < 1 or crop.left + crop.width > width or crop.top + crop.height > height:
+        raise PictureError(
+            "step_failed",
+            f"the crop {crop.left},{crop.top},{crop.width},{crop.height} (left, top, width, height) leaves the "
+            f"picture of {width} x {height} pixels",
+        )
+
+
+def cropped(picture: Picture, crop: Crop) -> Picture:
+    """Only that part of a picture. Raises PictureError when it leaves the picture."""
+    check_crop(crop, picture.pixels.shape[1], picture.pixels.shape[0])
+    part = picture.pixels[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    return replace(picture, pixels=np.ascontiguousarray(part))
+
+
 def join_alpha(colour: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
     """Put colour (H x W x 1|3) and alpha (H x W x 1 or None) together again."""
     return colour if alpha is None else np.concatenate([colour, alpha], axis=2)
@@ -86,6 +119,14 @@ def to_8bit(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return pixels
     return ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def over_white(pixels: np.ndarray) -> np.ndarray:
+    """uint8 pixels without alpha: H x W x 1 or 3; what was transparent shows white."""
+    if pixels.shape[2] in (1, 3):
+        return pixels
+    alpha = pixels[:, :, -1:].astype(np.uint16)
+    return ((pixels[:, :, :-1] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def unpremultiply(pixels: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ import io
 import json
 import os
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -20,13 +21,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.frames.source import SourcePicture, pictures_of
 from pipeline.picture import TRANSIENT_REASONS
 from pipeline.recipe import Recipe, RecipeError, fingerprint, load_recipe, parse_recipe
-from pipeline.request import DevelopRequest
+from pipeline.request import DevelopRequest, RunRequest
 from pipeline.storage import (
     StorageError,
     Store,
-    StoredObject,
     check_access,
     exists,
     list_objects,
@@ -34,11 +35,13 @@ from pipeline.storage import (
     read,
     write,
 )
+from pipeline.streams import open_codec
 from pipeline.tables import part_path
 
 _MOST_SHARDS = 256
 _SMALLEST_SHARD = 64
-_FOLDERS = ("pictures", "streams", "tables", "runs")
+_LONGER_FOR_ONE_FILE = 16
+_FOLDERS = ("pictures", "streams", "tables", "runs", "explorations")
 _OBJECTS = pa.schema(
     [
         ("key", pa.string()),
@@ -46,6 +49,9 @@ _OBJECTS = pa.schema(
         ("size", pa.int64()),
         ("etag", pa.string()),
         ("modified", pa.timestamp("us", tz="UTC")),
+        ("file", pa.string()),
+        ("frame", pa.int32()),
+        ("frames", pa.int32()),
     ]
 )
 
@@ -56,7 +62,10 @@ class PlanError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is ready to go. `done` counts objects that earlier runs have developed; `shards` may be 0."""
+    """A run that is ready to go; `objects` are its pictures, so every frame of a file counts.
+
+    `done` counts pictures that earlier runs have developed; `shards` may be 0.
+    """
 
     run: str
     fingerprint: str
@@ -69,10 +78,19 @@ class Plan:
 
 
 def check_request(request: DevelopRequest) -> Recipe:
-    """Read the recipe and knock at both stores, as cheaply as can be. Raises StorageError, RecipeError."""
+    """Read the recipe and the models, and knock at both stores, as cheaply as can be.
+
+    Stores whose access is in a Prefect block that was not read yet are left for later.
+
+    Raises StorageError, RecipeError, ModelError.
+    """
     recipe = recipe_of(request)
-    check_access(source_of(request), for_writing=False)
-    check_access(destination_of(request), for_writing=True)
+    for model in request.model:
+        open_codec(model)
+    if not request.source_block:
+        check_access(source_of(request), for_writing=False)
+    if not request.destination_block:
+        check_access(destination_of(request), for_writing=True)
     return recipe
 
 
@@ -83,9 +101,16 @@ def plan_run(request: DevelopRequest) -> Plan:
     """
     recipe = check_request(request)
     source, destination = source_of(request), destination_of(request)
-    own = _own_prefix(source, destination)
-    mark = fingerprint(recipe, {"pixel_limit": request.pixel_limit, "measure": request.measure})
-    earlier = _earlier_plans(destination, request)
+    own = own_prefix(source, destination)
+    # not the models: a stream is only ever decoded by the very weights it was made with
+    settings = {"pixel_limit": request.pixel_limit, "measure": request.measure, "crop": request.crop}
+    # only where they are chosen: what was developed before there were frames stays developed
+    chosen = ("frames", "frame_limit")
+    settings |= {
+        n: getattr(request, n) for n in chosen if getattr(request, n) != DevelopRequest.model_fields[n].default
+    }
+    mark = fingerprint(recipe, settings)
+    earlier = earlier_plans(destination, request)
     last = earlier[-1] if earlier else None
     if last and not request.fresh:
         _same_work(last[0], mark, source.url, destination.url)
@@ -99,7 +124,7 @@ def plan_run(request: DevelopRequest) -> Plan:
             f" that match {', '.join(request.include + request.suffixes)}" if request.include + request.suffixes else ""
         )
         raise PlanError(f"{source.url} holds no objects{wanted}; check the prefix and the filters")
-    done: dict[str, str] = {}
+    done: dict[str, _Settled] = {}
     if not request.fresh:
         for plan, finished in earlier:
             if (plan.fingerprint, plan.source) != (mark, source.url):
@@ -107,23 +132,28 @@ def plan_run(request: DevelopRequest) -> Plan:
                 done = {}
             elif finished:
                 done |= _developed(destination, plan)
-    todo = [found for found in listing if done.get(found.key) != found.etag]
+    whole = _whole_files(done)
+    unsettled = [found for found in listing if (found.key, found.etag) not in whole]
+    before = sum(whole.get((found.key, found.etag), 0) for found in listing)
+    keys = {found.key for found in listing}
+    pictures = list(pictures_of(source, unsettled, request.frames, request.frame_limit, keys))
+    todo = [one for one in pictures if one.key not in done or done[one.key].etag != one.etag]
+    before += len(pictures) - len(todo)
     sequence = len(earlier)
     if not todo and last:
-        return Plan(last[0].run, mark, source.url, last[0].sequence, 0, 0, done=len(listing))
-    size = request.shard_size or max(_SMALLEST_SHARD, -(-len(todo) // _MOST_SHARDS))
-    shards = -(-len(todo) // size)
-    plan = Plan(_run_name(mark, source.url, sequence, todo), mark, source.url, sequence, len(todo), shards)
-    for shard in range(shards):
-        write(destination, _part(plan.run, shard), _pack(todo[shard * size : (shard + 1) * size]))
+        return Plan(last[0].run, mark, source.url, last[0].sequence, 0, 0, done=before)
+    shards = _cut(todo, request.shard_size or max(_SMALLEST_SHARD, -(-len(todo) // _MOST_SHARDS)))
+    plan = Plan(_run_name(mark, source.url, sequence, todo), mark, source.url, sequence, len(todo), len(shards))
+    for shard, part in enumerate(shards):
+        write(destination, _part(plan.run, shard), _pack(part))
     write(destination, f"runs/{plan.run}/plan.json", _json(asdict(plan)))
-    return Plan(**(asdict(plan) | {"done": len(listing) - len(todo)}))
+    return Plan(**(asdict(plan) | {"done": before}))
 
 
-def shard_objects(destination: Store, run: str, shard: int) -> list[StoredObject]:
-    """The objects of one planned shard, in the order of their keys."""
+def shard_pictures(destination: Store, run: str, shard: int) -> list[SourcePicture]:
+    """The pictures of one planned shard, in the order of their keys."""
     table = pq.read_table(io.BytesIO(read(destination, _part(run, shard))))
-    return [StoredObject(**row) for row in table.to_pylist()]
+    return [SourcePicture(**row) for row in table.to_pylist()]
 
 
 def recipe_of(request: DevelopRequest) -> Recipe:
@@ -131,12 +161,12 @@ def recipe_of(request: DevelopRequest) -> Recipe:
     return parse_recipe(request.recipe) if isinstance(request.recipe, dict) else load_recipe(request.recipe)
 
 
-def source_of(request: DevelopRequest) -> Store:
+def source_of(request: RunRequest) -> Store:
     """The store the request reads from."""
     return open_store(request.source, request.source_storage)
 
 
-def destination_of(request: DevelopRequest) -> Store:
+def destination_of(request: RunRequest) -> Store:
     """The store the request writes to."""
     return open_store(request.destination, request.destination_storage)
 
@@ -146,7 +176,7 @@ def commit_path(run: str, shard: int) -> str:
     return f"runs/{run}/shards/{shard:05d}.json"
 
 
-def _earlier_plans(destination: Store, request: DevelopRequest) -> list[tuple[Plan, bool]]:
+def earlier_plans(destination: Store, request: RunRequest) -> list[tuple[Plan, bool]]:
     """Plans at the destination, oldest first, with whether their run is finished."""
     runs = open_store(f"{request.destination.rstrip('/')}/runs", request.destination_storage)
     try:
@@ -174,7 +204,7 @@ def _cut_off_at_the_end(destination: Store, plan: Plan, max_failure_rate: float)
     return counts["failed"] / counts["objects"] <= max_failure_rate
 
 
-def _own_prefix(source: Store, destination: Store) -> str | None:
+def own_prefix(source: Store, destination: Store) -> str | None:
     """The beginning of the source's keys that are our own results, when the destination lies inside the source.
 
     Raises PlanError where results and pictures could not be told apart.
@@ -204,15 +234,48 @@ def _same_work(plan: Plan, mark: str, source: str, destination: str) -> None:
         )
 
 
-def _developed(destination: Store, plan: Plan) -> dict[str, str]:
-    """Key to ETag of what a finished run has settled: good pictures, and failures that another try cannot cure."""
-    settled: dict[str, str] = {}
+@dataclass(frozen=True)
+class _Settled:
+    """An object or frame that needs nothing more: the ETag of its object, and where it is a frame, of what and many."""
+
+    etag: str
+    file: str | None
+    frames: int | None
+
+
+def _cut(pictures: Sequence[SourcePicture], size: int) -> list[Sequence[SourcePicture]]:
+    """Shards of `size` pictures; frames of one file stay together, up to so many times as much, to be fetched once."""
+    shards, start = [], 0
+    for at in range(1, len(pictures) + 1):
+        inside = at < len(pictures) and pictures[at].file is not None and pictures[at].file == pictures[at - 1].file
+        if at == len(pictures) or at - start >= (size * _LONGER_FOR_ONE_FILE if inside else size):
+            shards.append(pictures[start:at])
+            start = at
+    return shards
+
+
+def _whole_files(settled: Mapping[str, _Settled]) -> dict[tuple[str, str], int]:
+    """Key and ETag of the objects of which every frame is settled, and how many those are."""
+    counts = Counter((one.file or key, one.etag, one.frames if one.file else 1) for key, one in settled.items())
+    return {(key, etag): frames for (key, etag, frames), count in counts.items() if frames == count}
+
+
+def _developed(destination: Store, plan: Plan) -> dict[str, _Settled]:
+    """What a finished run has settled, by key: good pictures, and failures that another try cannot cure."""
+    settled: dict[str, _Settled] = {}
     for shard in range(plan.shards):
-        manifest = _columns(destination, part_path("manifest", plan.run, shard), ["key", "etag"])
+        manifest = _manifest(destination, part_path("manifest", plan.run, shard))
         failures = _columns(destination, part_path("failures", plan.run, shard), ["key", "reason"])
         again = {key for key, reason in failures if reason in TRANSIENT_REASONS}
-        settled |= {key: etag for key, etag in manifest if key not in again}
+        settled |= {row.pop("key"): _Settled(**row) for row in manifest if row["key"] not in again}
     return settled
+
+
+def _manifest(destination: Store, path: str) -> list[dict[str, Any]]:
+    """The rows of a part of the manifest; those of before there were frames have none."""
+    columns = ["key", "etag", "file", "frames"]
+    rows = pq.read_table(io.BytesIO(read(destination, path)), columns=columns).to_pylist()
+    return [dict.fromkeys(columns) | row for row in rows]
 
 
 def _columns(destination: Store, path: str, names: Sequence[str]) -> Iterable[tuple[str, ...]]:
@@ -220,7 +283,7 @@ def _columns(destination: Store, path: str, names: Sequence[str]) -> Iterable[tu
     return zip(*(table[name].to_pylist() for name in names), strict=True)
 
 
-def _run_name(mark: str, source: str, sequence: int, todo: Sequence[StoredObject]) -> str:
+def _run_name(mark: str, source: str, sequence: int, todo: Sequence[SourcePicture]) -> str:
     digest = hashlib.sha256(f"{mark}\n{source}\n{sequence}\n".encode())
     for found in todo:
         digest.update(f"{found.key}\n{found.etag}\n{found.size}\n".encode())
@@ -228,7 +291,7 @@ def _run_name(mark: str, source: str, sequence: int, todo: Sequence[StoredObject
     return f"r{digest.hexdigest()[:12]}"
 
 
-def _pack(objects: Sequence[StoredObject]) -> bytes:
+def _pack(objects: Sequence[SourcePicture]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(
         pa.Table.from_pylist([vars(found) for found in objects], schema=_OBJECTS), buffer, compression="zstd"
@@ -256,7 +319,9 @@ __all__ = [
     "RecipeError",
     "commit_path",
     "destination_of",
+    "earlier_plans",
+    "own_prefix",
     "plan_run",
-    "shard_objects",
+    "shard_pictures",
     "source_of",
 ]

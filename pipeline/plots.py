@@ -27,19 +27,19 @@ COLOURS = ("#4269d0", "#e39b0c", "#e8604c", "#3ca951", "#a463f2", "#4fb3a1", "#e
 IDENTICAL = 100.0
 
 _THEME = {"#010101": "var(--ink)", "#020202": "var(--muted)", "#030303": "var(--line)", "#040404": "var(--ground)"}
-_INK, _MUTED, _LINE, _GROUND = _THEME
-_STYLE: Any = {
+INK, MUTED, LINE, GROUND = _THEME
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "darkroom",
     "font.size": 10.5,
-    "text.color": _INK,
-    "axes.labelcolor": _MUTED,
-    "axes.edgecolor": _LINE,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINE,
     "axes.linewidth": 0.8,
-    "xtick.color": _LINE,
-    "ytick.color": _LINE,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "text.parse_math": False,
@@ -58,7 +58,7 @@ class Series:
     y: np.ndarray | None = None
 
 
-def _svg(figure: Figure, name: str, title: str, texts: Mapping[str, str]) -> str:
+def svg_text(figure: Figure, name: str, title: str, texts: Mapping[str, str]) -> str:
     """The figure as an <svg> element with ids that begin with `name`; `texts` replaces whole labels, escaped."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -89,7 +89,7 @@ def _plain(value: float, _position: int = 0) -> str:
     return f"{value:,.10g}"
 
 
-def _logarithmic(axes: Axes, low: float, high: float) -> None:
+def logarithmic_axis(axes: Axes, low: float, high: float) -> None:
     """A logarithmic x axis with plain numbers; narrow ranges get finer ticks."""
     axes.set_xscale("log")
     axes.set_xlim(low, high)
@@ -116,7 +116,7 @@ def rate_distortion(series: Sequence[Series]) -> str | None:
     if not drawn:
         return None
     every = -(-sum(len(one.x) for one in drawn) // _MAX_POINTS)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(13.2, 4.9), layout="constrained")
         axes = figure.add_subplot()
         for one in drawn:
@@ -125,15 +125,15 @@ def rate_distortion(series: Sequence[Series]) -> str | None:
         for one in drawn:
             assert one.y is not None
             mean = one.x.mean(), one.y.mean()
-            axes.scatter(*mean, s=210, color=one.colour, edgecolors=_GROUND, linewidths=2, zorder=3)
+            axes.scatter(*mean, s=210, color=one.colour, edgecolors=GROUND, linewidths=2, zorder=3)
         rates = np.concatenate([one.x for one in drawn])
-        _logarithmic(axes, rates.min() / 1.12, rates.max() * 1.12)
+        logarithmic_axis(axes, rates.min() / 1.12, rates.max() * 1.12)
         axes.set_xlabel("Rate (bits per pixel, logarithmic)")
         axes.set_ylabel("PSNR (dB)")
-        axes.grid(color=_LINE, linewidth=0.6)
+        axes.grid(color=LINE, linewidth=0.6)
         axes.set_axisbelow(True)
         title = "Scatter of bits per pixel against PSNR: " + ", ".join(one.name for one in drawn)
-        return _svg(figure, "rate-distortion", title, {})
+        return svg_text(figure, "rate-distortion", title, {})
 
 
 def distributions(series: Sequence[Series], name: str, label: str, logarithmic: bool = False) -> str | None:
@@ -148,7 +148,7 @@ def distributions(series: Sequence[Series], name: str, label: str, logarithmic: 
         return None
     low = min(row.x.min() for row in rows)
     high = max(row.x.max() for row in rows)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         margin = 0.35 + 0.078 * max(len(_short(row.name)) for row in rows)
         height = 0.62 + 0.46 * len(rows)
         figure = Figure(figsize=(6.2, height))
@@ -157,7 +157,7 @@ def distributions(series: Sequence[Series], name: str, label: str, logarithmic: 
         if logarithmic:
             low, high = low / 1.1, high * 1.1
             edges = np.geomspace(low, high, 49)
-            _logarithmic(axes, low, high)
+            logarithmic_axis(axes, low, high)
         else:
             pad = 0.03 * (high - low) or 0.5
             low, high = low - pad, high + pad
@@ -168,13 +168,13 @@ def distributions(series: Sequence[Series], name: str, label: str, logarithmic: 
             counts = np.histogram(row.x, edges)[0]
             tops = position + 0.82 * counts / counts.max()
             axes.stairs(tops, edges, baseline=position, fill=True, color=row.colour, alpha=0.8, linewidth=0)
-            axes.plot([row.x.mean()] * 2, [position, position + 0.86], color=_INK, linewidth=1.1)
+            axes.plot([row.x.mean()] * 2, [position, position + 0.86], color=INK, linewidth=1.1)
         axes.set_ylim(0, len(rows))
         axes.set_yticks(np.arange(len(rows)) + 0.32, [f"label-{n}" for n in reversed(range(len(rows)))])
         axes.tick_params(axis="y", length=0)
-        axes.hlines(np.arange(1, len(rows)), low, high, color=_LINE, linewidth=0.6)
+        axes.hlines(np.arange(1, len(rows)), low, high, color=LINE, linewidth=0.6)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(label)
         texts = {f"label-{n}": _short(row.name) for n, row in enumerate(rows)}
         title = f"Histograms of {label}: " + ", ".join(f"{row.name} mean {row.x.mean():.4g}" for row in rows)
-        return _svg(figure, name, title, texts)
+        return svg_text(figure, name, title, texts)

@@ -46,7 +46,7 @@ class BranchStep:
 
 @dataclass(frozen=True)
 class Branch:
-    """A chain of steps that starts from the source picture, and how its result is stored."""
+    """A chain of steps (none: the source picture itself) that starts from it, and how the result is stored."""
 
     name: str
     steps: tuple[BranchStep, ...]
@@ -117,8 +117,8 @@ def parse_recipe(content: object, where: str = "the recipe") -> Recipe:
 def fingerprint(recipe: Recipe, settings: Mapping[str, Any]) -> str:
     """64 hexadecimal digits that change whenever the output would: steps, versions, parameters, weights, settings.
 
-    `settings` are the request's fields that decide the output (pixel limit, metrics on or off). The recipe's name is
-    not part of it. Raises RecipeError when a network's weights cannot be had.
+    `settings` are the request's fields that decide the output (pixel limit, metrics on or off, crop). The recipe's name
+    is not part of it. Raises RecipeError when a network's weights cannot be had.
     """
     branches = []
     for branch in recipe.branches:
@@ -156,8 +156,8 @@ def _branch(name: object, body: object, common: Output, where: str) -> Branch:
             raise RecipeError(f"{here} has {unknown}; a branch is a list of steps, or `steps:` with `output:`")
         output = _output(body.get("output", {}), common.model_dump(), f"{here}, output")
         body = body.get("steps")
-    if not isinstance(body, list) or not body:
-        raise RecipeError(f"{here}: write its steps as a list, such as [{{step: clahe}}]")
+    if not isinstance(body, list):
+        raise RecipeError(f"{here}: write its steps as a list, such as [{{step: clahe}}]; [] keeps the picture")
     steps = tuple(_step(item, here) for item in body)
     if sum(s.step.has_stream for s in steps) > 1:
         raise RecipeError(f"{here} has two codec steps, but one stream; put them in two branches")

@@ -7,6 +7,7 @@ the page's content security policy allows no request and no script but the one t
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import io
 import json
@@ -33,6 +34,8 @@ MAX_GALLERY = 48
 #: Longest side of the gallery's pictures.
 MAX_SIDE = 900
 MAX_FAILURE_ROWS = 50
+#: Restorations with a warning that are listed.
+MAX_WARNING_ROWS = 20
 
 _MAX_CHART_BRANCHES = 16
 _MAX_MESSAGE = 400
@@ -86,6 +89,10 @@ COLUMNS = (
     Column("entropy", "Entropy", "bits", 2),
     Column("colourfulness", "Colourfulness", "", 1),
     Column("noise_sigma", "Noise σ", "levels", 2),
+    Column("noise_before", "Noise before", "levels", 2),
+    Column("noise_after", "Noise after", "levels", 2),
+    Column("colour_drift", "Colour drift", "levels", 2),
+    Column("structure_drift", "Structure drift", "", 3),
 )
 
 _HISTOGRAMS = (
@@ -134,10 +141,10 @@ def render_report(
     branches = list(recipe["branches"]) + sorted(set(found) - set(recipe["branches"]))
     colours = {name: plots.COLOURS[n % len(plots.COLOURS)] for n, name in enumerate(branches)}
     groups = _gallery(branches, gallery)
-    script = _asset("report.js")
+    script = asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             run=run,
@@ -152,10 +159,11 @@ def render_report(
             gallery=groups,
             gallery_measured=any(pair["psnr"] is not None for group in groups for pair in group["pairs"]),
             gallery_several=any(len(group["pairs"]) > 1 for group in groups),
+            restorations=_restorations(metrics),
             reasons=_reasons(failures),
             failure_rows=_failure_rows(failures),
             failures=failures.num_rows,
-            css=Markup(_asset("report.css")),
+            css=Markup(asset("report.css")),
             script=Markup(script),
             script_digest=digest,
         )
@@ -163,19 +171,21 @@ def render_report(
     return page.encode("utf-8", "replace").decode()
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """The templates, every value escaped, with the filters that write numbers for people."""
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "size": size, "duration": duration, "moment": moment}
-    return environment
+    templates.filters |= {"number": number, "size": size, "duration": duration, "moment": moment}
+    return templates
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A style sheet or script that ships beside the templates."""
     loader = jinja2.PackageLoader("pipeline", "templates")
     return loader.get_source(jinja2.Environment(autoescape=True), name)[0].strip()
 
@@ -344,6 +354,28 @@ def _gallery(branches: Sequence[str], gallery: Sequence[GalleryEntry]) -> list[d
         if pairs:
             groups.append({"name": name, "pairs": pairs})
     return groups
+
+
+def _restorations(metrics: pa.Table) -> dict[str, Any] | None:
+    """What automatic mode left alone and what was warned of, the worst first; None without restorations."""
+    told = ("colour_drift", "structure_drift", "noise_before", "warning", "skipped")
+    rows = metrics.select(["key", "branch", "noise_after", *told])
+    restored = [pc.is_valid(rows[name]) for name in told]
+    rows = rows.filter(functools.reduce(pc.or_, restored))
+    if not rows.num_rows:
+        return None
+    warned = rows.filter(pc.is_valid(rows["warning"]))
+    # drifts in units that weigh alike: one level of colour as much as a hundredth of structure
+    drift = pc.add(
+        pc.fill_null(warned["colour_drift"], 0), pc.multiply(pc.fill_null(warned["structure_drift"], 0), 100)
+    )
+    worst = warned.append_column("drift", drift).sort_by([("drift", "descending"), ("key", "ascending")])
+    return {
+        "count": rows.num_rows,
+        "skipped": pc.sum(pc.is_valid(rows["skipped"])).as_py(),
+        "warnings": warned.num_rows,
+        "rows": worst.slice(0, MAX_WARNING_ROWS).to_pylist(),
+    }
 
 
 def _reasons(failures: pa.Table) -> list[dict[str, Any]]:

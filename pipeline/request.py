@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from pipeline.codec_choice import CodecChoice
 from pipeline.storage import StorageOptions
 
 
@@ -13,14 +15,20 @@ class RequestError(Exception):
     """What is asked for cannot be had here; the message says why and what to do."""
 
 
-class DevelopRequest(BaseModel):
-    """Develop an image set: read pictures from a source, run a recipe, measure, write to a destination."""
+def own_fields_early(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Forms and commands show what is particular to a request right after its source and destination."""
+    fields = schema["properties"]
+    first = ["source", "destination", *(name for name in model.__annotations__ if name in fields)]
+    schema["properties"] = {name: fields[name] for name in dict.fromkeys([*first, *fields])}
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class RunRequest(BaseModel):
+    """What every run over the pictures of a source needs to know, whatever it does to them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=own_fields_early)
 
     source: str = Field(min_length=1, description="where the pictures are: s3://bucket/prefix, a folder, memory://…")
     destination: str = Field(min_length=1, description="where results go: s3://bucket/prefix, a folder, memory://…")
-    recipe: str | dict[str, Any] = Field("default", description="name of a shipped recipe, or a YAML file")
     include: tuple[str, ...] = Field((), description="only keys that match one of these patterns, such as 2024/**")
     exclude: tuple[str, ...] = Field((), description="no keys that match one of these patterns")
     suffixes: tuple[str, ...] = Field((), description="only keys with one of these endings, such as .jpg; default all")
@@ -29,37 +37,277 @@ class DevelopRequest(BaseModel):
     shard_size: int | None = Field(None, ge=1, le=100_000, description="pictures a shard; default: at most 256 shards")
     workers: int | None = Field(None, ge=1, le=1024, description="threads that develop; default: one a core")
     batch: int = Field(8, ge=1, le=1024, description="most pictures in one batch on a GPU")
+    frames: Literal["auto", "first", "all"] = Field(
+        "auto",
+        description="of animations, pages, videos and stacks: every frame is a picture; all looks into every file, "
+        "auto only where the name says so, first takes the first frame alone",
+    )
+    frame_limit: int = Field(100_000, ge=1, le=10_000_000, description="files of more frames are refused")
     pixel_limit: int = Field(178_000_000, ge=1, description="larger pictures are refused from their header")
     deadline_s: float = Field(600, gt=0, description="seconds one picture may spend in one stage")
     max_failure_rate: float = Field(
         0.5, ge=0, le=1, description="share of failed pictures above which the run ends as failed (results are kept)"
     )
-    measure: bool = Field(True, description="compute quality metrics")
     fresh: bool = Field(False, description="develop everything again, and allow another recipe on this destination")
     source_storage: StorageOptions | None = Field(None, description="S3 access to the source; default: environment")
     destination_storage: StorageOptions | None = Field(None, description="S3 access to the destination")
     source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access to the source")
     destination_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the destination")
 
+    def shared(self) -> dict[str, Any]:
+        """The fields that every request of a run has, for another request about the same pictures."""
+        return {name: getattr(self, name) for name in RunRequest.model_fields}
 
-class TrainRequest(BaseModel):
-    """Train a network on every picture below the sources and keep its weights and card at a URL."""
+
+CropText = Annotated[
+    str | None,
+    Field(
+        pattern=r"^\d{1,9}(,\d{1,9}){3}$",
+        description="only this part of every picture: LEFT,TOP,WIDTH,HEIGHT in pixels; streams are decoded there alone",
+    ),
+]
+StreamModels = Annotated[tuple[str, ...], Field(description="URL of weights that .drk streams in the source may need")]
+
+
+class DevelopRequest(RunRequest):
+    """Develop an image set: read pictures from a source, run a recipe, measure, write to a destination."""
+
+    recipe: str | dict[str, Any] = Field("default", description="name of a shipped recipe, or a YAML file")
+    measure: bool = Field(True, description="compute quality metrics")
+    crop: CropText = None
+    model: StreamModels = ()
+
+
+class CompressRequest(RunRequest, CodecChoice):
+    """Compress an image set to .drk streams, at a quality or to a target; every stream is decoded once and measured."""
+
+    deadline_s: float = Field(3600, gt=0, description="seconds one picture may spend in one stage")
+
+
+class DecompressRequest(RunRequest):
+    """Decompress the .drk streams of a source to pictures, or to a part of each."""
+
+    suffixes: tuple[str, ...] = Field((".drk",), description="only keys with one of these endings; default .drk")
+    deadline_s: float = Field(3600, gt=0, description="seconds one picture may spend in one stage")
+    format: Literal["png", "jpeg", "webp", "avif", "tiff", "jpeg2000"] | None = Field(
+        None, description="how pictures are stored; default: as the destination's name says, png for many"
+    )
+    crop: CropText = None
+    model: StreamModels = ()
+
+
+class AssembleRequest(BaseModel):
+    """Put the developed frames of animations, pages, videos and stacks together again, a file for each."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    source: str = Field(min_length=1, description="destination of the run that developed the frames")
+    destination: str = Field(min_length=1, description="where files go: s3://bucket/prefix, a folder, memory://…")
+    branch: tuple[str, ...] = Field((), description="branch whose frames are put together; default all")
+    format: Literal["same", "gif", "webp", "apng", "tiff", "mp4", "mov", "avi", "webm", "mkv", "npy"] = Field(
+        "same", description="of the files; same is that of the file the frames are from"
+    )
+    skip_missing: bool = Field(False, description="go on without frames that failed; the one before lasts longer")
+    rate: float | None = Field(None, gt=0, le=1000, description="frames a second; default: as in the source")
+    quality: int | None = Field(None, ge=1, le=100, description="of WebP, 100 is without loss; default 90")
+    pixel_limit: int = Field(178_000_000, ge=1, description="larger frames are refused from their header")
+    source_storage: StorageOptions | None = Field(None, description="S3 access to the frames; default: environment")
+    destination_storage: StorageOptions | None = Field(None, description="S3 access to the destination")
+    source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access to the frames")
+    destination_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the destination")
+
+
+class EvaluateRequest(RunRequest):
+    """Compare codecs on the pictures of a source, or with a suite restorations: figures, baselines and a report."""
+
+    suite: Literal["denoise", "upscale", "deblock", "inpaint", "deblur", "enhance"] | None = Field(
+        None, description="compare restorations of this kind instead of codecs"
+    )
+    codecs: tuple[str, ...] = Field((), description="codec to measure, such as darkroom or jpeg; default all there are")
+    model: tuple[str, ...] = Field((), description="model of the codec or suite, by name or URL; default: the shipped")
+    anchor: str = Field("jpeg", description="codec or published curve that BD-rates are taken against")
+    published: str | None = Field(None, description="path or URL of a JSON file with published curves or figures")
+    curves: tuple[str, ...] = Field((), description="published curve to draw; default: a choice of them")
+    points: int | None = Field(None, ge=1, le=100, description="settings tried of every codec; default: all, 6 to 12")
+    set: str | None = Field(None, description="suite: which published figures, such as CBSD68; default: by the folder")
+    crop: int | None = Field(None, ge=16, le=65536, description="suite: only the middle pixels, so many a side")
+    grey: bool = Field(False, description="suite: turn the pictures to grey first")
+    seed: int = Field(0, ge=0, lt=1 << 63, description="suite: of noise and holes")
+    shard_size: int | None = Field(8, ge=1, le=100_000, description="pictures a shard, the unit that is taken up again")
+    deadline_s: float = Field(7200, gt=0, description="seconds one picture may spend in one stage, all codecs together")
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> EvaluateRequest:
+        others = ("codecs", "anchor", "curves", "points") if self.suite else ("set", "crop", "grey", "seed")
+        wrong = [name for name in others if getattr(self, name) != type(self).model_fields[name].default]
+        if wrong and self.suite:
+            raise ValueError(f"--{wrong[0]} is about codecs; leave it out beside --suite")
+        if wrong:
+            raise ValueError(f"--{wrong[0]} is about suites; leave it out, or name one with --suite")
+        return self
+
+
+class ExploreRequest(RunRequest):
+    """Explore what latents say of pictures: maps, clusters, neighbours, near-duplicates, anomalies, probes."""
+
+    source: str = Field(min_length=1, description="destination of a run that left latents, or pictures")
+    destination: str = Field("", description="where latents and findings go; default: beside the run that SOURCE is")
+    model: str | None = Field(None, description="autoencoder by name or URL; of a run: whose latents")
+    labels: str | None = Field(None, description="folder (its name is the label), or FILE:COLUMN of a CSV or Parquet")
+    clusters: int | None = Field(None, ge=1, le=1000, description="of k-means; default: 2 to 24 by the silhouette")
+    umap: bool = Field(True, description="draw a UMAP map, too, which takes half a minute and more")
+    limit: int = Field(20_000, ge=2, le=200_000, description="most pictures explored, evenly spaced over all")
+    seed: int = Field(0, ge=0, lt=1 << 32, description="of maps, clusters and splits")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beside_the_run(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("destination"):
+            values = values | {"destination": values.get("source", "")}
+            if values.get("source_storage") and not values.get("destination_storage"):
+                values["destination_storage"] = values["source_storage"]
+            if values.get("source_block") and not values.get("destination_block"):
+                values["destination_block"] = values["source_block"]
+        return values
+
+
+class SearchRequest(BaseModel):
+    """Find the pictures of a run that are most like a given one, by their latents."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    picture: str = Field(min_length=1, description="path or URL of a picture")
+    run: str = Field(min_length=1, description="destination of a run that left latents")
+    count: int = Field(12, ge=1, le=1000, description="how many to find")
+    model: str | None = Field(None, description="whose latents, or which branch's; default: the representation")
+    page: str | None = Field(None, description="path or URL of an HTML page to write, with the pictures")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    pixel_limit: int = Field(178_000_000, ge=1, description="a larger picture is refused from its header")
+    picture_storage: StorageOptions | None = Field(None, description="S3 access to the picture; default: environment")
+    source_storage: StorageOptions | None = Field(None, description="S3 access to the run's pictures")
+    run_storage: StorageOptions | None = Field(None, description="S3 access to the run")
+
+
+def _json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f'{value!r} is not JSON ({error}); write it like \'{{"form": "dense"}}\'') from error
+
+
+Sizes = Annotated[dict[str, Any] | None, BeforeValidator(_json)]
+
+
+def task_and_source_first(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Forms and commands begin with the task and its source, then show what is particular to a request."""
+    fields = schema["properties"]
+    first = ["task", "source", *(name for name in model.__annotations__ if name in fields)]
+    schema["properties"] = {name: fields[name] for name in dict.fromkeys([*first, *fields])}
+
+
+class TrainingSettings(BaseModel):
+    """What every training needs to know, be it one or many."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=task_and_source_first)
+
+    task: Literal[
+        "codec",
+        "autoencoder",
+        "denoise",
+        "upscale-x2",
+        "upscale-x3",
+        "upscale-x4",
+        "upscale-realistic-x2",
+        "deblock",
+        "inpaint",
+        "deblur",
+        "enhance",
+    ] = Field(description="what to train")
     source: tuple[str, ...] = Field(min_length=1, description="where the pictures are; several are read as one")
-    model: str = Field(min_length=1, description="URL the weights go to, ending in the model's name")
-    task: Literal["denoise", "autoencode"] = Field("denoise", description="what to train")
-    checkpoint: str | None = Field(None, description="URL of the checkpoint to resume from; default: beside the model")
-    steps: int = Field(20_000, ge=1, description="most steps")
+    sizes: Sizes = Field(None, description="of the network, in JSON; an autoencoder's form and shape are among them")
+    loss: str | None = Field(None, description="autoencoder: weighted terms, such as 'mse + 0.001*latent'")
+    corrupt: str | None = Field(None, description="autoencoder: spoil what it sees, by noise:SIGMA or mask:SHARE")
+    augment: tuple[Literal["mirror", "shift"], ...] = Field((), description="autoencoder: vary the pictures")
+    limit: int | None = Field(None, ge=2, description="autoencoder: most pictures of every source")
+    steps: int | None = Field(None, ge=1, description="most steps; default: 20000, or no limit beside --minutes")
     minutes: float | None = Field(None, gt=0, description="most minutes, earlier sessions counted")
-    batch: int | None = Field(None, ge=1, le=4096, description="crops a step; default: the task's own")
-    crop: int | None = Field(None, ge=32, le=1024, multiple_of=16, description="pixels a side; default: the task's own")
+    batch: int | None = Field(None, ge=1, le=4096, description="crops a step and process; default: the task's own")
+    crop: int | None = Field(None, ge=32, le=1024, description="pixels a side; default: the task's own")
     learning_rate: float | None = Field(None, gt=0, lt=1, description="at its peak; default: the task's own")
+    optimiser: Literal["sgd", "momentum", "adam", "adamw", "muon"] | None = Field(
+        None, description="default: the task's own"
+    )
+    weight_decay: float = Field(1e-4, ge=0, lt=1, description="pull of weights towards zero, in every step")
     validate_every: int = Field(500, ge=1, description="steps between validations, which also write the checkpoint")
     patience: int = Field(20, ge=1, description="validations without a better score before training stops early")
-    seed: int = Field(0, ge=0, description="of weights, crops and noise")
+    seed: int = Field(0, ge=0, le=65535, description="of weights, crops and noise")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of convolutions; auto is the fastest that the device computes natively"
+    )
+    memory_gib: int = Field(8, ge=1, le=65536, description="most memory for decoded pictures, in every process")
     licence: str = Field("unstated", description="licence of the training pictures, for the card")
     source_storage: StorageOptions | None = Field(None, description="S3 access; default: environment")
     source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access")
+
+
+class TrainRequest(TrainingSettings):
+    """Train a network on every picture below the sources and keep its weights and card at a URL."""
+
+    model: str = Field(min_length=1, description="URL the weights go to, ending in the model's name")
+    start: str | None = Field(None, description="URL of weights to begin from; another restoration's may do")
+    checkpoint: str | None = Field(None, description="URL of the checkpoint to resume from; default: beside the model")
+    log: str | None = Field(None, description="local folder for TensorBoard's curves; default: none are kept")
+
+
+class SweepRequest(TrainingSettings):
+    """Search for the best sizes, losses and rates of a training: one training a trial, all results at a destination."""
+
+    destination: str = Field(min_length=1, description="where trials, table and page go")
+    space: str | dict[str, Any] = Field(description="YAML or JSON file of what is tried; see the README")
+    trials: int = Field(30, ge=1, le=10_000, description="trials, earlier sessions counted")
+    maximise: str | None = Field(None, description="held-out figure that is best when high, such as psnr")
+    minimise: str | None = Field(None, description="held-out figure that is best when low; default: the score")
+    prune: bool = Field(True, description="end trials early that are worse than the median of the others")
+    steps: int | None = Field(2000, ge=1, description="most steps of a trial")
+    minutes: float | None = Field(None, gt=0, description="most minutes of a trial")
+    validate_every: int = Field(200, ge=1, description="steps between validations, at which trials may be pruned")
+
+    @model_validator(mode="after")
+    def _one_figure(self) -> SweepRequest:
+        if self.maximise and self.minimise:
+            raise ValueError("--maximise and --minimise name one figure between them; leave one out")
+        return self
+
+
+class GenerateRequest(BaseModel):
+    """New pictures from an autoencoder: samples, a way between two pictures, what each number of a latent does."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(min_length=1, description="autoencoder: name of a shipped one, or URL of its weights")
+    destination: str = Field(min_length=1, description="where pictures and page go: s3://bucket/prefix, a folder, …")
+    samples: int | None = Field(
+        None, ge=0, le=10_000, description="pictures drawn; default: 64, or none beside --interpolate and --traverse"
+    )
+    interpolate: tuple[str, str] | None = Field(None, description="two pictures, paths or URLs, to go between")
+    traverse: str | None = Field(None, description="picture whose latent is changed, a number at a time")
+    source: str | None = Field(
+        None, description="pictures that say where latents lie, which models without a prior need to be told"
+    )
+    limit: int = Field(4000, ge=2, le=1_000_000, description="most pictures taken of the source")
+    steps: int = Field(9, ge=2, le=100, description="pictures from one end to the other")
+    way: Literal["auto", "line", "arc"] = Field(
+        "auto", description="between two pictures; auto: an arc for models with a prior, else a line"
+    )
+    reach: float = Field(3.0, gt=0, le=10, description="standard deviations that a traversal goes to either side")
+    dimensions: int = Field(16, ge=1, le=256, description="numbers of the latent that are drawn, the strongest first")
+    components: int = Field(10, ge=1, le=100, description="of the Gaussian mixture that stands in for a prior")
+    seed: int = Field(0, ge=0, lt=1 << 32, description="of samples")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    source_storage: StorageOptions | None = Field(None, description="S3 access to the pictures; default: environment")
+    destination_storage: StorageOptions | None = Field(None, description="S3 access to the destination")
+    source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access to the pictures")
+    destination_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the destination")

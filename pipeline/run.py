@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import io
 import json
 from collections import Counter
@@ -17,9 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.training import choose_device
+from pipeline.account import account_of
 from pipeline.decode import decode
+from pipeline.frames.shared_file import SharedFile
+from pipeline.frames.source import SourcePicture
 from pipeline.picture import PictureError, to_8bit
-from pipeline.plan import Plan, destination_of, plan_run, recipe_of, source_of
+from pipeline.plan import Plan, destination_of, plan_run, recipe_of, shard_pictures, source_of
 from pipeline.report import GalleryEntry, choose_gallery, render_report, shrunk
 from pipeline.request import DevelopRequest
 from pipeline.shard import Commit, read_commit, run_shard
@@ -28,7 +29,6 @@ from pipeline.tables import SCHEMAS, part_path
 
 #: the report reads at most this many rows of a table; larger runs are reported on from evenly spaced shards
 _REPORT_ROWS = 200_000
-_PACKAGES = ("prefect", "torch", "opencv-python-headless", "pillow", "numpy", "pyarrow", "s3fs", "constriction")
 
 
 @dataclass(frozen=True)
@@ -87,47 +87,29 @@ def finish_run(request: DevelopRequest, plan: Plan, started: datetime) -> Summar
     reasons: Counter[str] = Counter()
     for commit in commits:
         reasons.update(commit.reasons)
-    rate = counts["failed"] / counts["objects"]
-    failed = rate > request.max_failure_rate
-    message = (
-        f"{counts['failed']} of {counts['objects']} pictures failed ({rate:.1%}); "
-        f"the limit is {request.max_failure_rate:.1%} (max_failure_rate). All good output is kept."
-    )
-    finished = datetime.now(UTC)
     metrics = _table(destination, plan, "metrics", counts["rows"])
     failures = _table(destination, plan, "failures", sum(reasons.values()))
-    run = {
-        "run": plan.run,
-        "status": "failed" if failed else "complete",
-        "message": message if failed else None,
-        "darkroom_version": importlib.metadata.version("darkroom"),
-        "source": plan.source,
-        "destination": destination.url,
+    run = account_of(request, plan, started, counts["failed"], counts["objects"]) | {
         "recipe": recipe.as_dict(),
-        "fingerprint": plan.fingerprint,
-        "started": started.isoformat(timespec="seconds"),
-        "finished": finished.isoformat(timespec="seconds"),
-        "seconds": round((finished - started).total_seconds(), 3),
         "engine": request.engine,
         "device": choose_device(request.device),
         "shards": plan.shards,
         "counts": counts,
         "reasons": dict(reasons),
-        "versions": _versions(),
     }
     report = f"runs/{plan.run}/report.html"
     gallery = _gallery(request, destination, plan, metrics)
     write(destination, report, render_report(run, metrics, failures, gallery).encode())
     write(destination, f"runs/{plan.run}/run.json", (json.dumps(run, indent=2) + "\n").encode())
-    if not failed:
+    if run["status"] == "complete":
         write(destination, f"runs/{plan.run}/_SUCCESS", b"")
     return Summary(
         plan.run,
-        str(run["status"]),
-        message if failed else None,
+        run["status"],
+        run["message"],
         counts,
         dict(reasons),
-        float(run["seconds"]),  # type: ignore[arg-type]
+        run["seconds"],
         destination.url_of(report),
         branch_means(metrics),
     )
@@ -195,17 +177,20 @@ def _gallery(request: DevelopRequest, destination: Store, plan: Plan, metrics: p
     shown = metrics.select(["branch", "key", "shard", "psnr", "bpp", "width", "height"]).to_pylist()
     rows = {(row["branch"], row["key"]): row for row in shown}
     source = source_of(request)
-    paths: dict[int, list[str]] = {}
+    chosen = choose_gallery(metrics)
+    shards = {rows[branch, key]["shard"] for branch, _, key in chosen}
+    paths = {n: [entry["path"] for entry in read_commit(destination, plan.run, n).outputs] for n in shards}
+    keys = {key for _, _, key in chosen}
+    planned = [one for n in shards for one in shard_pictures(destination, plan.run, n) if one.key in keys]
+    frames = _frames(source, planned, request)
     entries = []
-    for branch, rank, key in choose_gallery(metrics):
+    for branch, rank, key in chosen:
         row = rows[branch, key]
-        if row["shard"] not in paths:
-            outputs = read_commit(destination, plan.run, row["shard"]).outputs
-            paths[row["shard"]] = [entry["path"] for entry in outputs]
         path = next((p for p in paths[row["shard"]] if p.rpartition(".")[0] == f"pictures/{branch}/{key}"), None)
         if path is None:
             continue
-        before, after = _picture(source, key, request), _picture(destination, path, request)
+        before = frames[key] if key in frames else _picture(source, key, request)
+        after = _picture(destination, path, request)
         if before is not None and after is not None:
             size = (row["width"], row["height"])
             entries.append(GalleryEntry(branch, key, rank, row["psnr"], row["bpp"], before, after, size))
@@ -220,12 +205,24 @@ def _picture(store: Store, key: str, request: DevelopRequest) -> np.ndarray | No
         return None
 
 
-def _versions() -> dict[str, str]:
-    installed = {}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            installed[package] = importlib.metadata.version(package)
-    return installed
+def _frames(source: Store, planned: list[SourcePicture], request: DevelopRequest) -> dict[str, np.ndarray | None]:
+    """Likewise those of some pictures that are frames, by their keys; every file is fetched once."""
+    files: dict[str, list[SourcePicture]] = {}
+    for one in planned:
+        if one.frame is not None:
+            files.setdefault(one.object_key, []).append(one)
+    found: dict[str, np.ndarray | None] = {}
+    for key, pictures in files.items():
+        numbers = {one.frame: one.key for one in pictures if one.frame is not None}
+        file = SharedFile(source, key, pictures[0].size, numbers, request.pixel_limit)
+        for number in sorted(numbers):
+            try:
+                file.fetch()
+                found[numbers[number]] = shrunk(to_8bit(file.read(number, key).picture.colour))
+            except (StorageError, PictureError):
+                found[numbers[number]] = None
+        file.close()
+    return found
 
 
 def failure_rows(request: DevelopRequest, plan: Plan, limit: int) -> list[dict[str, Any]]:

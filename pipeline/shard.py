@@ -17,11 +17,14 @@ import cv2
 from models.training import choose_device
 from pipeline.batching import Batcher
 from pipeline.develop import Developed, Settings, develop_picture, fail, unread
-from pipeline.plan import Plan, commit_path, destination_of, recipe_of, shard_objects, source_of
+from pipeline.frames.shared_file import SharedFile
+from pipeline.frames.source import SourcePicture
+from pipeline.picture import PictureError, parse_crop
+from pipeline.plan import Plan, commit_path, destination_of, recipe_of, shard_pictures, source_of
 from pipeline.recipe import Recipe
 from pipeline.request import DevelopRequest
 from pipeline.stages import MemoryBudget, Stage, cores
-from pipeline.storage import StorageError, Store, StoredObject, exists, read, write
+from pipeline.storage import StorageError, Store, exists, read, write
 from pipeline.tables import part_path, to_parquet
 
 #: bytes that decoded pictures in work may take together, and how many bytes a pixel costs at its worst
@@ -64,7 +67,7 @@ def run_shard(
     if exists(destination, commit_path(plan.run, shard)):
         return read_commit(destination, plan.run, shard)
     started = time.monotonic()
-    found = shard_objects(destination, plan.run, shard)
+    found = shard_pictures(destination, plan.run, shard)
     with Batcher(choose_device(request.device), request.batch) as batcher:
         stream = _Stream(request, destination, batcher, found)
         developed = stream.run(progress, stopped)
@@ -79,11 +82,12 @@ def read_commit(destination: Store, run: str, shard: int) -> Commit:
 class _Stream:
     """The stages of one shard. At most `depth` pictures are under way; results arrive in any order."""
 
-    def __init__(self, request: DevelopRequest, destination: Store, batcher: Batcher, found: list[StoredObject]):
+    def __init__(self, request: DevelopRequest, destination: Store, batcher: Batcher, found: list[SourcePicture]):
         self.source, self.destination = source_of(request), destination
         self.recipe: Recipe = recipe_of(request)
-        self.settings = Settings(request.pixel_limit, request.measure)
+        self.settings = Settings(request.pixel_limit, request.measure, parse_crop(request.crop), request.model)
         self.batcher, self.found, self.deadline = batcher, found, request.deadline_s
+        self.most = request.frame_limit
         self.workers = request.workers or cores()
         # a batch can only fill when as many pictures are in work at once
         self.workers += batcher.batch - 1
@@ -93,6 +97,7 @@ class _Stream:
         self.taken: dict[int, int] = {}
         self.abandoned: set[int] = set()
         self.lock = threading.Lock()
+        self.files = _files(self.source, found, request.pixel_limit)
         self.written: list[dict[str, Any]] = []
         self.bytes_read = 0
 
@@ -132,6 +137,8 @@ class _Stream:
                 self.abandoned.update(range(len(self.found)))
             for stage in stages.values():
                 stage.close()
+            for file in self.files.values():
+                file.close()
             cv2.setNumThreads(threads)
         return [results[index] for index in range(len(self.found))]
 
@@ -140,8 +147,21 @@ class _Stream:
             return
         found = self.found[index]
         with self._timed(index, "read"):
+            data: bytes | SharedFile
             try:
-                data = read(self.source, found.key, size=found.size)
+                if found.frame is not None:
+                    data = self.files[found.object_key]
+                    count = data.fetch()
+                elif found.frames is not None:
+                    raise PictureError("too_large", f"the file has more frames than the frame limit, {self.most:,}")
+                else:
+                    data = read(self.source, found.key, size=found.size)
+                    count = len(data)
+            except PictureError as error:
+                developed = unread(found)
+                fail(developed, None, "read", error.reason, error.message)
+                self.results.put((index, developed))
+                return
             except StorageError as error:
                 if error.kind == "unreachable":
                     self.results.put(error)
@@ -154,10 +174,10 @@ class _Stream:
                 self.results.put(error)
                 return
         with self.lock:
-            self.bytes_read += len(data)
+            self.bytes_read += count
         self.work_stage.submit((index, data))
 
-    def _develop(self, item: tuple[int, bytes]) -> None:
+    def _develop(self, item: tuple[int, bytes | SharedFile]) -> None:
         index, data = item
         if index in self.abandoned:
             return
@@ -228,8 +248,11 @@ class _Stream:
         for index, stage in late:
             # its thread may hang for ever; another takes its place, and its memory is no longer waited for
             stages[stage].grow()
+            found = self.found[index]
+            if found.frame is not None:
+                self.files[found.object_key].give_up(found.frame)
             self._give_back(index)
-            developed = unread(self.found[index])
+            developed = unread(found)
             fail(developed, None, stage, "deadline", f"not done after {self.deadline:g} s in the {stage} stage")
             self.results.put((index, developed))
 
@@ -252,6 +275,17 @@ class _Timed:
     def __exit__(self, *_: object) -> None:
         with self.stream.lock:
             self.stream.since.pop(self.index, None)
+
+
+def _files(source: Store, found: list[SourcePicture], pixel_limit: int) -> dict[str, SharedFile]:
+    """The files of frames that pictures of a shard are in, by their keys; none is fetched yet."""
+    wanted: dict[str, list[int]] = {}
+    sizes: dict[str, int] = {}
+    for one in found:
+        if one.frame is not None:
+            wanted.setdefault(one.object_key, []).append(one.frame)
+            sizes[one.object_key] = one.size
+    return {key: SharedFile(source, key, sizes[key], frames, pixel_limit) for key, frames in wanted.items()}
 
 
 def _refuse_outputs(developed: Developed, message: str) -> None:

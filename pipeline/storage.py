@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS", "StorageError", "StorageOptions", "Store", "StoredObject", "check_access", "delete", "exists",
-    "list_objects", "open_store", "read", "size", "with_retries", "write",
+    "list_objects", "local_path", "open_store", "read", "size", "with_retries", "write",
 ]  # fmt: skip
 
 # Made by file managers and archivers next to the pictures, on every kind of store.
@@ -97,7 +97,8 @@ def open_store(url: str | Path, options: StorageOptions | None = None) -> Store:
         return Store(f"s3://{root}", root, "s3", options or StorageOptions.from_environment(), f"s3://{root}")
     try:
         root = url_to_fs(address)[1]
-    except (ValueError, ImportError) as error:
+    # chained systems, such as zip://, already look for their file here
+    except (ValueError, ImportError, OSError) as error:
         raise StorageError("invalid", f"{clean}: {without_credentials(str(error))}") from None
     return Store(clean, root, scheme, address=address)
 
@@ -250,6 +251,11 @@ def _fetch_s3(place: Place, key: str, start: int | None, end: int | None, size: 
         return s3.get_in_parts(place, key, first, stop)
     body = s3.get(place, key, start, end, limit=PART)
     return s3.get_in_parts(place, key, 0, body.length) if body.data is None else body.data
+
+
+def local_path(store: Store, key: str) -> str | None:
+    """The path of an object of a local store; None for other stores. Raises `StorageError` for a key out of it."""
+    return local.path_of(store.root, key, False) if store.scheme == "file" else None
 
 
 def write(store: Store, key: str, data: bytes | bytearray | memoryview, durable: bool = False) -> None:

@@ -8,14 +8,17 @@ wrong is a row in `failures`. No table holds NaN.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 #: Raised whenever a column changes its name, type or meaning; written into every file's metadata.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 4
 
 _UTC = pa.timestamp("us", tz="UTC")
 _BYTES = pa.list_(pa.field("element", pa.int8(), nullable=False))
@@ -29,7 +32,7 @@ def _schema(name: str, *columns: tuple[str, pa.DataType, bool, str]) -> pa.Schem
 
 
 _KEY = (
-    ("key", pa.string(), False, "path of the object below the source"),
+    ("key", pa.string(), False, "path of the object below the source; of one frame of it: that, # and its number"),
     ("shard", pa.int32(), False, "number of the shard that wrote the row"),
 )
 
@@ -37,20 +40,24 @@ MANIFEST = _schema(
     "manifest",
     *_KEY,
     ("url", pa.string(), False, "full URL of the object"),
-    ("size", pa.int64(), False, "bytes, as listed"),
+    ("size", pa.int64(), False, "bytes of the object, as listed"),
     ("etag", pa.string(), False, "what the store says identifies this content (local files: size and time)"),
     ("modified", _UTC, True, "last modification, as listed"),
     ("sha256", pa.string(), True, "SHA-256 of the bytes, hexadecimal; null when they could not be read"),
-    ("width", pa.int32(), True, "pixels, upright (after EXIF orientation); null when undecodable"),
-    ("height", pa.int32(), True, "pixels, upright"),
+    ("width", pa.int32(), True, "pixels, upright (after EXIF orientation), of the crop if any; null when undecodable"),
+    ("height", pa.int32(), True, "pixels, likewise"),
     ("channels", pa.int32(), True, "1 grey, 2 grey + alpha, 3 RGB, 4 RGB + alpha"),
-    ("bit_depth", pa.int32(), True, "bits per sample in the file"),
-    ("format", pa.string(), True, "jpeg, png, webp, tiff, bmp, gif, jpeg2000, avif, …"),
+    ("bit_depth", pa.int32(), True, "bits per sample in the file; of a .drk stream those of its original"),
+    ("format", pa.string(), True, "jpeg, png, webp, tiff, bmp, gif, jpeg2000, avif, drk, …"),
     ("mode", pa.string(), True, "the file's colour model: grey, rgb, rgb+alpha, palette, cmyk, …"),
     ("orientation", pa.int32(), True, "EXIF orientation found in the file, 1..8"),
     ("perceptual_hash", pa.string(), True, "64-bit DCT hash, 16 hexadecimal digits; near pictures differ in few bits"),
     ("status", pa.string(), False, "ok or failed"),
     ("reason", pa.string(), True, "reason class when failed (see failures)"),
+    ("file", pa.string(), True, "path of the object, of which the row is one frame; null: key is the object"),
+    ("frame", pa.int32(), True, "number of the frame, page or slice in its file, from 0; null for ordinary pictures"),
+    ("frames", pa.int32(), True, "frames the file announces"),
+    ("duration_s", pa.float64(), True, "seconds the frame is shown; null when the file does not say"),
 )
 
 METRICS = _schema(
@@ -76,6 +83,17 @@ METRICS = _schema(
     ("sharpness", pa.float64(), True, "variance of the Laplacian of luma"),
     ("colourfulness", pa.float64(), True, "Hasler and Süsstrunk 2003; 0 for grey"),
     ("noise_sigma", pa.float64(), True, "estimated noise, 8-bit levels (Immerkær 1996)"),
+    (
+        "noise_before",
+        pa.float64(),
+        True,
+        "noise in what the branch's first restoration step got, 8-bit levels, texture not counted",
+    ),
+    ("noise_after", pa.float64(), True, "likewise in what its last restoration step gave"),
+    ("colour_drift", pa.float64(), True, "most that a restoration step moved the mean of a channel, 8-bit levels"),
+    ("structure_drift", pa.float64(), True, "1 - SSIM of what a restoration step got and gave, both made small; most"),
+    ("warning", pa.string(), True, "why a restoration is to be looked at; null when all is well"),
+    ("skipped", pa.string(), True, "restoration steps that found nothing to do, and why; null when there are none"),
 )
 
 LATENTS = _schema(
@@ -83,10 +101,29 @@ LATENTS = _schema(
     *_KEY,
     ("branch", pa.string(), False, "branch whose step said it"),
     ("model", pa.string(), False, "name of the model, @ and the first 12 digits of its weights' SHA-256"),
-    ("latent", _BYTES, False, "symbols in C, H, W order"),
-    ("shape", _SIZES, False, "C, H, W of the latent"),
-    ("scale", _FLOATS, False, "per channel: latent value = symbol * scale"),
-    ("stream", pa.string(), True, "path of the stream below the destination"),
+    (
+        "latent",
+        _BYTES,
+        True,
+        "symbols in C, H, W order, or those of a vector, -127..127; null over 40 megapixels: in the stream only",
+    ),
+    ("shape", _SIZES, False, "C, H, W of a codec's latent; the length of a vector"),
+    (
+        "scale",
+        _FLOATS,
+        False,
+        "size of a step. A codec's, per channel: symbol * scale is what the prior's mean left over; a vector's, one "
+        "number: symbol * scale is the vector",
+    ),
+    ("stream", pa.string(), True, "path of the stream below the destination; null for vectors"),
+    ("hyper", _BYTES, True, "symbols of the hyper latents in C, H, W order; null when latent is, and for vectors"),
+    ("hyper_shape", _SIZES, True, "C, H, W of the hyper latents; null for vectors"),
+    ("overflow", _SIZES, True, "symbols that were clipped: flat index, value, flat index, value, …"),
+    ("quality", pa.float64(), True, "1..64, in sixteenths; null for vectors"),
+    ("width", pa.int32(), False, "pixels of the picture"),
+    ("height", pa.int32(), False, "pixels of the picture"),
+    ("grey", pa.bool_(), False, "whether it is grey; else RGB"),
+    ("tile", pa.int32(), True, "pixels a side of the stream's tiles; null for vectors"),
 )
 
 FAILURES = _schema(
@@ -98,33 +135,234 @@ FAILURES = _schema(
     ("message", pa.string(), False, "what happened, for people"),
 )
 
-SCHEMAS: Mapping[str, pa.Schema] = {
+SCHEMAS: dict[str, pa.Schema] = {
     "manifest": MANIFEST,
     "metrics": METRICS,
     "latents": LATENTS,
     "failures": FAILURES,
 }
 
-#: Rows per row group. Flat rows are small; a latent is some tens of kilobytes, so 100 of them are a few megabytes.
-_ROW_GROUP = {"manifest": 10_000, "metrics": 10_000, "latents": 100, "failures": 10_000}
+_CODEC = (
+    ("codec", pa.string(), False, "name of the codec or of the published curve"),
+    ("group", pa.string(), False, "measured (in this evaluation) or published (by others, taken from a file)"),
+)
+
+POINTS = _schema(
+    "points",
+    *_CODEC,
+    ("branch", pa.string(), True, "branch of the run that was measured; null for published points"),
+    ("parameter", pa.string(), True, "the codec's parameter that was varied; null when lossless or published"),
+    ("value", pa.float64(), True, "its value"),
+    ("pictures", pa.int64(), True, "pictures the means are over: those that every branch could do; null if published"),
+    ("bpp", pa.float64(), False, "mean bits per pixel, whole files (published: as published)"),
+    ("psnr", pa.float64(), False, "mean of the pictures' PSNR, dB on 8-bit levels, at most 100"),
+    ("ms_ssim", pa.float64(), True, "mean of the pictures' MS-SSIM; null where none was published"),
+    ("encode_s", pa.float64(), True, "mean seconds to encode a picture"),
+    ("decode_s", pa.float64(), True, "mean seconds to decode a picture"),
+)
+
+BD_RATES = _schema(
+    "bd_rate",
+    *_CODEC,
+    ("anchor", pa.string(), False, "codec or published curve the rate is compared with"),
+    ("anchor_group", pa.string(), False, "measured or published"),
+    ("metric", pa.string(), False, "psnr or ms_ssim (as -10 log10(1 - MS-SSIM))"),
+    ("bd_rate", pa.float64(), True, "percent more (positive) or fewer bits at equal quality; null: see message"),
+    ("low", pa.float64(), True, "dB, lower end of the qualities both reach"),
+    ("high", pa.float64(), True, "dB, upper end"),
+    ("left_out", pa.int64(), True, "points of both curves that were no better than a cheaper one"),
+    ("message", pa.string(), True, "why there is no figure"),
+)
+
+_RESTORED = (
+    ("suite", pa.string(), False, "denoise, upscale, deblock, inpaint, deblur or enhance"),
+    ("setting", pa.string(), False, "how the pictures were spoiled, such as float-25, x2 or q10"),
+    ("method", pa.string(), False, "name of the method or of the published one"),
+    ("label", pa.string(), False, "its name for people"),
+    ("group", pa.string(), False, "input, baseline, network or (by others, taken from a file) published"),
+    ("told", pa.string(), False, "what it knew besides the picture; empty for nothing"),
+)
+
+_RESTORATION_SCORES = (
+    ("psnr", pa.float64(), True, "dB over all channels on 8-bit levels, at most 100; null where the suite has others"),
+    ("ssim", pa.float64(), True, "mean of the channels"),
+    ("psnr_y", pa.float64(), True, "dB on BT.601 studio-range luma, border cut"),
+    ("ssim_y", pa.float64(), True, "likewise"),
+    ("psnr_b", pa.float64(), True, "dB on luma, less what stands out at the borders of 8 x 8 blocks"),
+    ("psnr_holes", pa.float64(), True, "dB over the missing pixels alone"),
+    ("seconds", pa.float64(), True, "seconds a picture, waiting for the device included; null if published"),
+)
+
+RESTORATION_SCORES = _schema(
+    "scores",
+    ("key", pa.string(), False, "path of the object below the source"),
+    *_RESTORED,
+    *_RESTORATION_SCORES,
+)
+
+RESTORATION_MEANS = _schema(
+    "means",
+    *_RESTORED,
+    ("pictures", pa.int64(), True, "pictures the means are over; null if published"),
+    ("gain", pa.float64(), True, "how much more of the suite's first score than the input has; null if published"),
+    *_RESTORATION_SCORES,
+    ("source", pa.string(), True, "where a published row is from"),
+)
+
+TRAVERSAL = _schema(
+    "traversal",
+    ("rank", pa.int64(), False, "0 for the number of the latent that changes the picture most"),
+    ("dimension", pa.int64(), False, "which number of the latent"),
+    ("mean", pa.float64(), False, "of this number over pictures"),
+    ("deviation", pa.float64(), False, "its standard deviation over pictures"),
+    ("pixel_change", pa.float64(), False, "mean difference of the pictures at both ends of its range, 8-bit levels"),
+    ("share", pa.float64(), False, "of what all numbers change, 0..1"),
+    ("brightness", pa.float64(), False, "by how many 8-bit levels the upper end is brighter"),
+    ("contrast", pa.float64(), False, "by how many 8-bit levels its brightness deviates more"),
+    ("warmth", pa.float64(), False, "by how many 8-bit levels red gains on blue; 0 for grey"),
+    ("area", pa.float64(), False, "share of pixels that differ by more than 16 levels"),
+    ("centre_x", pa.float64(), True, "where the change is, 0 left to 1 right; null where there is none"),
+    ("centre_y", pa.float64(), True, "likewise, 0 top to 1 bottom"),
+    ("extent", pa.float64(), True, "its standard deviation, in parts of a side; an even change has 0.29"),
+    ("says", pa.string(), False, "the same in words"),
+)
+
+EXPLORED = _schema(
+    "explored",
+    ("key", pa.string(), False, "path of the picture below the source"),
+    ("model", pa.string(), False, "whose latent it is, name@hash"),
+    ("label", pa.string(), True, "as given; null when none is"),
+    ("pca_x", pa.float64(), False, "first principal component"),
+    ("pca_y", pa.float64(), False, "second"),
+    ("umap_x", pa.float64(), True, "place on the UMAP map; null when none was made"),
+    ("umap_y", pa.float64(), True, "likewise"),
+    ("kmeans", pa.int32(), False, "k-means cluster, 0 the largest"),
+    ("hdbscan", pa.int32(), True, "HDBSCAN cluster, 0 the largest; null for pictures in no dense place"),
+    ("duplicates", pa.int32(), True, "group of near-duplicates; null for none"),
+    ("latent", pa.float64(), True, "mean distance of the latent from its nearest neighbours"),
+    ("reconstruction", pa.float64(), True, "mean squared error of the reconstruction, values 0..1; null for codecs"),
+    ("patch", pa.float64(), True, "distance of the oddest patch from those of others (PatchCore); null for codecs"),
+    ("anomaly", pa.float64(), False, "mean rank of these scores, 0 usual to 1 odd"),
+    ("heat", pa.string(), True, "path of the heat map below the exploration; null when none was drawn"),
+)
+
+NEIGHBOURS = _schema(
+    "neighbours",
+    ("key", pa.string(), False, "path of the picture below the source"),
+    ("rank", pa.int32(), False, "0 for the nearest"),
+    ("neighbour", pa.string(), False, "path of the other picture"),
+    ("similarity", pa.float64(), False, "cosine of the centred latents, -1..1"),
+)
+
+DUPLICATES = _schema(
+    "duplicates",
+    ("group", pa.int32(), False, "pictures connected by pairs are one group; 0 the largest"),
+    ("key", pa.string(), False, "path of a picture below the source"),
+    ("other", pa.string(), False, "path of another that shows the same"),
+    ("kind", pa.string(), False, "copy, mirrored copy, part or mirrored part"),
+    ("correlation", pa.float64(), False, "of both as wholes, made small, in grey, -1..1"),
+    ("agreeing", pa.int32(), False, "local features that agree on one shift, turn and scale; 0 where not needed"),
+)
+
+CLUSTERS = _schema(
+    "clusters",
+    ("method", pa.string(), False, "k-means or HDBSCAN"),
+    ("cluster", pa.int32(), False, "its number, 0 the largest"),
+    ("pictures", pa.int64(), False, "how many it has"),
+    ("centre", pa.string(), False, "path of the picture nearest to its mean"),
+    ("label", pa.string(), True, "the commonest label in it; null when none are given"),
+)
+
+PROBES = _schema(
+    "probes",
+    ("probe", pa.string(), False, "linear (logistic regression) or nearest neighbours"),
+    ("accuracy", pa.float64(), False, "on held-out pictures, 0..1"),
+    ("chance", pa.float64(), False, "share of the commonest class among them"),
+    ("train", pa.int64(), False, "pictures trained on"),
+    ("test", pa.int64(), False, "pictures held out"),
+    ("classes", pa.int64(), False, "how many labels there are"),
+)
+
+#: What an evaluation leaves in runs/<id>/evaluation/<name>.parquet; no `key` and `shard`, for it is over all pictures.
+EVALUATION_SCHEMAS: dict[str, pa.Schema] = {"points": POINTS, "bd_rate": BD_RATES}
+#: What a suite leaves there.
+SUITE_SCHEMAS: dict[str, pa.Schema] = {"scores": RESTORATION_SCORES, "means": RESTORATION_MEANS}
+#: What an exploration leaves in explorations/<id>/<name>.parquet.
+EXPLORATION_SCHEMAS: dict[str, pa.Schema] = {
+    "explored": EXPLORED,
+    "neighbours": NEIGHBOURS,
+    "duplicates": DUPLICATES,
+    "clusters": CLUSTERS,
+    "probes": PROBES,
+}
+
+#: What `darkroom generate --traverse` leaves in traversal.parquet.
+GENERATION_SCHEMAS: dict[str, pa.Schema] = {"traversal": TRAVERSAL}
+
+#: A row group ends after so many rows, or so many numbers in its lists: writing lists takes some 14 bytes a number.
+_GROUP_ROWS, _GROUP_NUMBERS = 10_000, 8_000_000
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A list column's numbers, compressed for as long as they wait to be written."""
+
+    data: bytes
+    dtype: str
+    count: int
+
+
+def pack(numbers: np.ndarray) -> Packed:
+    """Numbers, one-dimensional, to what `to_parquet` takes for them."""
+    return Packed(zlib.compress(numbers.tobytes(), 1), numbers.dtype.str, len(numbers))
 
 
 def to_parquet(table: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Rows (in the order given) as the bytes of one Parquet file with the table's fixed schema.
 
-    The same rows give the same bytes. Raises pyarrow.ArrowInvalid when a row does not fit the schema.
+    Lists may be lists, arrays, or `pack`ed. The same rows give the same bytes. Raises pyarrow.ArrowInvalid when a row
+    does not fit the schema.
     """
-    arrow = pa.Table.from_pylist(list(rows), schema=SCHEMAS[table])
+    schema = (SCHEMAS | EVALUATION_SCHEMAS | SUITE_SCHEMAS | GENERATION_SCHEMAS | EXPLORATION_SCHEMAS)[table]
     buffer = io.BytesIO()
-    pq.write_table(
-        arrow,
-        buffer,
-        compression="zstd",
-        row_group_size=_ROW_GROUP[table],
-        write_page_index=True,
-        data_page_version="1.0",
-    )
+    with pq.ParquetWriter(buffer, schema, compression="zstd", write_page_index=True, data_page_version="1.0") as writer:
+        for group in _groups(rows):
+            columns = [_column(field, [row.get(field.name) for row in group]) for field in schema]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
     return buffer.getvalue()
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    group: list[Mapping[str, Any]] = []
+    numbers = 0
+    for row in rows:
+        count = sum(value.count for value in row.values() if isinstance(value, Packed))
+        if group and (len(group) == _GROUP_ROWS or numbers + count > _GROUP_NUMBERS):
+            yield group
+            group, numbers = [], 0
+        group.append(row)
+        numbers += count
+    yield group
+
+
+def _column(field: pa.Field, values: list[Any]) -> pa.Array:
+    if not field.nullable and any(value is None for value in values):
+        raise pa.ArrowInvalid(f"column {field.name} has a row without a value")
+    if not pa.types.is_list(field.type):
+        return pa.array(values, field.type)
+    # from lists and arrays Arrow would take some 20 bytes a number
+    arrays = [None if value is None else _numbers(value) for value in values]
+    parts = [pa.array(array, field.type.value_type) for array in arrays if array is not None]
+    ends = np.cumsum([0] + [0 if array is None else len(array) for array in arrays])
+    missing = pa.array([array is None for array in arrays], pa.bool_())
+    flat = pa.concat_arrays(parts) if parts else pa.array([], field.type.value_type)
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), flat, type=field.type, mask=missing)
+
+
+def _numbers(value: Any) -> np.ndarray | list:
+    if isinstance(value, Packed):
+        return np.frombuffer(zlib.decompress(value.data, bufsize=value.count), value.dtype)
+    return value
 
 
 def part_path(table: str, run: str, shard: int) -> str:

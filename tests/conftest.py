@@ -9,14 +9,19 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from tests.s3_server import S3Server, environment_of, s3_server
 
 if TYPE_CHECKING:
     from pipeline.storage import StorageOptions, Store
+
+# Before anything imports PyTorch, and for all processes started: tests run side by side, and threads that wait for
+# each other on the same cores take several times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Before anything imports Prefect or botocore: both read their settings then, and Prefect writes to its home.
 _PREFECT_HOME = tempfile.mkdtemp(prefix="darkroom-prefect-")
@@ -31,6 +36,12 @@ os.environ |= {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
+
+
+# The same examples at every run, so that a change is judged by what it changes; `make test-slow` searches for new ones.
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.register_profile("searching", deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +86,21 @@ def datasets() -> Path:
     if not folder:
         pytest.skip("DARKROOM_DATASETS names no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium that keeps what pages log and request."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("chromium and chromedriver are not installed")
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--no-sandbox", "--headless=new", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    one = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    one.set_window_size(1280, 900)
+    yield one
+    one.quit()

@@ -2,10 +2,8 @@
 
 The coder is constriction's `AnsCoder` (64-bit state, 32-bit words, 24-bit probabilities; Duda et al. 2015). Where
 constriction has no wheel (Linux on aarch64) the same bytes are read and written by the few lines of Python below,
-which also serve the tests as a second implementation.
-
-Order: channels 0 .. M-1, each in row order, then the escaped symbols in the same order as 8-bit numbers. ANS is a
-stack, so the encoder pushes all of that backwards and the decoder pops it forwards. Words are little-endian.
+which also serve the tests as a second implementation. ANS is a stack: the writer keeps what it is given and pushes it
+backwards at the end, the reader pops it forwards. Words are little-endian.
 """
 
 from __future__ import annotations
@@ -21,56 +19,103 @@ try:
 except ImportError:
     constriction = None
 
+#: symbols outside a table are written as 16-bit numbers, high byte first
+SYMBOL_LIMIT = 1023
 #: shares of 1/65536 become the coder's 24-bit probabilities without rounding
 _PRECISION = 24
 _SHIFT = _PRECISION - TOTAL.bit_length() + 1
-_ESCAPES = Table(-128, np.full(256, TOTAL // 256, np.int64))
+_BYTE = Table(0, np.append(np.full(256, TOTAL // 256 - 1, np.int64), 256))
 
 
 class StreamError(Exception):
     """A stream that cannot be decoded; the message says what is wrong with it."""
 
 
-def encode_symbols(symbols: np.ndarray, tables: Sequence[Table]) -> bytes:
-    """Symbols M x h x w int8 to bytes (a multiple of 4)."""
-    escaped = []
-    groups = []
-    for channel, table in zip(symbols, tables, strict=True):
-        flat = channel.reshape(-1).astype(np.int32)
-        indices = flat - table.low
-        escape = len(table.frequencies) - 1
-        outside = (indices < 0) | (indices >= escape)
-        escaped.append(flat[outside])
-        groups.append((np.where(outside, escape, indices).astype(np.int32), table))
-    groups.append(((np.concatenate(escaped) - _ESCAPES.low).astype(np.int32), _ESCAPES))
-    coder = _coder()
-    for indices, table in reversed(groups):
-        coder.push(indices, table)
-    return coder.words().astype("<u4").tobytes()
+class Writer:
+    """Takes groups of symbols in the order they will be read; `bytes` then gives the stream."""
+
+    def __init__(self) -> None:
+        self.groups: list[tuple[np.ndarray, Table]] = []
+
+    def put(self, symbols: np.ndarray, table: Table) -> None:
+        """Symbols of one table, without escapes."""
+        self.groups.append(((symbols - table.low).astype(np.int32), table))
+
+    def put_levels(self, symbols: np.ndarray, levels: np.ndarray, tables: Sequence[Table]) -> None:
+        """Symbols (int32, within +-1023), each with the table of its level: sorted by level, then the escapes."""
+        order = np.argsort(levels.astype(np.uint8), kind="stable")
+        escaped = []
+        start = 0
+        for table, count in zip(tables, np.bincount(levels, minlength=len(tables)).tolist(), strict=True):
+            if not count:
+                continue
+            indices = symbols[order[start : start + count]] - table.low
+            start += count
+            escape = len(table.frequencies) - 1
+            outside = (indices < 0) | (indices >= escape)
+            if outside.any():
+                escaped.append(indices[outside] + table.low)
+                indices = np.where(outside, escape, indices)
+            self.groups.append((indices.astype(np.int32), table))
+        if escaped:
+            numbers = np.concatenate(escaped) + 32768
+            self.put(numbers >> 8, _BYTE)
+            self.put(numbers & 255, _BYTE)
+
+    def bytes(self) -> bytes:
+        """The stream, a multiple of 4 bytes."""
+        coder = _coder()
+        for indices, table in reversed(self.groups):
+            coder.push(indices, table)
+        return coder.words().astype("<u4").tobytes()
 
 
-def decode_symbols(data: bytes, tables: Sequence[Table], height: int, width: int) -> np.ndarray:
-    """The mirror image of `encode_symbols`: bytes to symbols M x height x width int8.
+class Reader:
+    """The mirror image of `Writer`. Raises StreamError for bytes that no writer leaves."""
 
-    Raises StreamError when the bytes are no whole number of words or do not end where the symbols do.
-    """
-    if len(data) % 4:
-        raise StreamError(f"the payload of {len(data)} bytes is not a whole number of 32-bit words")
-    words = np.frombuffer(data, "<u4").astype(np.uint32)
-    if len(words) and words[-1] == 0:
-        raise StreamError("the payload ends in an empty word")
-    coder = _coder(words)
-    count = height * width
-    symbols = np.empty((len(tables), count), np.int16)
-    escapes = np.zeros((len(tables), count), bool)
-    for channel, table in enumerate(tables):
-        indices = coder.pop(count, table)
-        escapes[channel] = indices == len(table.frequencies) - 1
-        symbols[channel] = indices + table.low
-    symbols[escapes] = coder.pop(int(escapes.sum()), _ESCAPES) + _ESCAPES.low
-    if not coder.empty():
-        raise StreamError("the payload goes on after the last symbol")
-    return symbols.astype(np.int8).reshape(len(tables), height, width)
+    def __init__(self, data: bytes):
+        if len(data) % 4:
+            raise StreamError(f"a payload of {len(data)} bytes is not a whole number of 32-bit words")
+        words = np.frombuffer(data, "<u4").astype(np.uint32)
+        if len(words) and words[-1] == 0:
+            raise StreamError("a payload ends in an empty word")
+        self.coder = _coder(words)
+
+    def take(self, count: int, table: Table) -> np.ndarray:
+        """The next symbols, int32, of one table that has no escapes."""
+        indices = self.coder.pop(count, table)
+        if (indices == len(table.frequencies) - 1).any():
+            raise StreamError("an escape where none can be: the file is damaged")
+        return indices + table.low
+
+    def take_levels(self, levels: np.ndarray, tables: Sequence[Table]) -> np.ndarray:
+        """The next symbols, int32, each by the table of its level."""
+        order = np.argsort(levels.astype(np.uint8), kind="stable")
+        symbols = np.empty(len(levels), np.int32)
+        escapes = []
+        start = 0
+        for table, count in zip(tables, np.bincount(levels, minlength=len(tables)).tolist(), strict=True):
+            if not count:
+                continue
+            places = order[start : start + count]
+            start += count
+            indices = self.coder.pop(count, table)
+            symbols[places] = indices + table.low
+            outside = indices == len(table.frequencies) - 1
+            if outside.any():
+                escapes.append(places[outside])
+        if escapes:
+            places = np.concatenate(escapes)
+            numbers = (self.take(len(places), _BYTE) << 8) + self.take(len(places), _BYTE) - 32768
+            if np.abs(numbers).max() > SYMBOL_LIMIT:
+                raise StreamError("a symbol beyond every limit: the file is damaged")
+            symbols[places] = numbers
+        return symbols
+
+    def finish(self) -> None:
+        """Raises StreamError unless the bytes end where the symbols do."""
+        if not self.coder.empty():
+            raise StreamError("a payload goes on after its last symbol")
 
 
 class PythonCoder:
@@ -139,8 +184,10 @@ def _coder(words: np.ndarray | None = None) -> ConstrictionCoder | PythonCoder:
 
 
 def _model(table: Table) -> object:
-    # perfect=True keeps probabilities that are already multiples of 2^-16 exactly as they are
-    return constriction.stream.model.Categorical(table.frequencies / TOTAL, perfect=True)
+    if "constriction" not in table.cache:
+        # perfect=True keeps probabilities that are already multiples of 2^-16 exactly as they are
+        table.cache["constriction"] = constriction.stream.model.Categorical(table.frequencies / TOTAL, perfect=True)
+    return table.cache["constriction"]
 
 
 def _shares(table: Table) -> tuple[list[int], list[int]]:

@@ -1,4 +1,4 @@
-"""The compression autoencoder as it is trained: analysis, gain, rounding, inverse gain, synthesis."""
+"""The codec as it is trained: analysis, gain, hyperprior, four coding steps, inverse gain, synthesis."""
 
 from __future__ import annotations
 
@@ -7,59 +7,86 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.codec.prior import QUALITIES, SYMBOL_LIMIT, Prior
+from models.codec.prior import (
+    CONTEXT_LIMIT,
+    HYPER_LIMIT,
+    QUALITIES,
+    STEPS,
+    HyperAnalysis,
+    Prior,
+    laplace_bits,
+    position_classes,
+    scale_of,
+    step_mask,
+)
 from models.codec.transforms import STRIDE, Analysis, Synthesis
 
 
-class Autoencoder(nn.Module):
-    """A variable-rate compression autoencoder with int8 latents.
+class CodecNetwork(nn.Module):
+    """A variable-rate mean-scale hyperprior with a four-step context, integer from the hyper latent on."""
 
-    `tables` and `table_sizes` are the integer probability tables of the entropy coder (see `models.codec.tables`);
-    they are filled when training ends and travel with the weights: every machine decodes with the same integers.
-    `reach` is how many pixels around a latent or a pixel its value may depend on, rounded up to whole latents.
-    """
+    multiple = STRIDE * 4
+    #: levels are offsets in units of four table steps and have a long way to go; the linear paths feed hundreds of
+    #: inputs into one sum, and full steps throw them off
+    learning_rates: ClassVar[dict[str, float]] = {
+        "prior.level_quality": 40.0,
+        "prior.": 2.0,
+        "analysis.lapped.": 0.1,
+        "synthesis.lapped.": 0.1,
+    }
+    #: share of the hyper latents' rate that pulls on them; see `begin_step`
+    hyper_pull = 1.0
 
-    multiple = STRIDE
-    reach = 64
-    #: the linear paths start near their goal and feed hundreds of inputs into one sum: full steps throw them off
-    learning_rates: ClassVar[dict[str, float]] = {"prior.": 4.0, "analysis.lapped.": 0.1, "synthesis.lapped.": 0.1}
-    tables: Tensor
-    table_sizes: Tensor
-    table_lows: Tensor
-
-    def __init__(self, width: int = 128, latents: int = 192, down: int = 3, up: int = 5):
+    def __init__(self, width: int = 128, latents: int = 320, down: int = 3, up: int = 5, hyper: int = 64):
         super().__init__()
         self.analysis = Analysis(width, latents, down)
         self.synthesis = Synthesis(width, latents, up)
-        self.prior = Prior(latents)
-        self.register_buffer("tables", torch.zeros(0, dtype=torch.int32))
-        self.register_buffer("table_sizes", torch.zeros(QUALITIES, latents, dtype=torch.int32))
-        self.register_buffer("table_lows", torch.zeros(QUALITIES, latents, dtype=torch.int32))
+        self.hyper_analysis = HyperAnalysis(latents, 128, hyper)
+        self.prior = Prior(latents, hyper)
 
-    def forward(self, picture: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-        """Training pass. N x 3 x H x W in 0..1 and N qualities to (reconstruction, bits per pixel, N values)."""
+    def begin_step(self, step: int) -> None:
+        """Hyper latents are nearly free at first: before anything has learned to use them, their price ends them."""
+        self.hyper_pull = min(1.0, max(0.05, step / 4000))
+
+    def forward(self, picture: Tensor, quality: Tensor, hard: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """N x 3 x H x W in 0..1 (multiples of 64), N qualities: reconstruction, bpp of latents, bpp of hyper latents.
+
+        Rates are of noisy symbols, or of rounded ones when `hard`.
+        """
         latents = self.analysis(picture)
-        # rates are differences of small numbers: never in half precision
         with torch.autocast(picture.device.type, enabled=False):
-            gain = self.prior.gain(quality)
-            # a true clamp: where it bites, the gradient reaches the gain through the decoder and lowers it
-            scaled = (latents.float() * gain[:, :, None, None]).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
-            noisy = scaled + torch.rand_like(scaled) - 0.5
-            rounded = scaled + (scaled.round() - scaled).detach()
-            bits = self.prior.bits(noisy, gain).sum((1, 2, 3)) / (picture.shape[-2] * picture.shape[-1])
-        return self.synthesis(rounded / gain[:, :, None, None]), bits
+            gain = self.prior.gain(quality)[:, :, None, None]
+            scaled = latents.float() * gain
+            rounded, bits, hyper_bits = self._code(scaled, quality, hard)
+            plane = ((quality - 1) / (QUALITIES - 1))[:, None, None, None].expand(-1, 1, *scaled.shape[-2:])
+            decoded = torch.cat([rounded / gain, plane], 1)
+        pixels = picture.shape[-2] * picture.shape[-1]
+        return self.synthesis(decoded), bits.sum((1, 2, 3)) / pixels, hyper_bits.sum((1, 2, 3)) / pixels
 
-    def symbols(self, picture: Tensor, quality: Tensor) -> Tensor:
-        """N x 3 x H x W in 0..1 to whole-numbered symbols in -127..127, N x M x H/16 x W/16."""
-        gain = self.prior.gain(quality)
-        return quantise(self.analysis(picture), gain)
-
-    def picture(self, symbols: Tensor, quality: Tensor) -> Tensor:
-        """The mirror image of `symbols`: symbols to a picture in 0..1."""
-        gain = self.prior.gain(quality)
-        return self.synthesis(symbols / gain[:, :, None, None]).clamp(0, 1)
-
-
-def quantise(latents: Tensor, gain: Tensor) -> Tensor:
-    """Latents N x M x h x w under gains N x M to whole-numbered symbols in -127..127."""
-    return (latents * gain[:, :, None, None]).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+    def _code(self, scaled: Tensor, quality: Tensor, hard: bool) -> tuple[Tensor, Tensor, Tensor]:
+        hyper = self.hyper_analysis(scaled)
+        rounded_hyper = (hyper + (hyper.round() - hyper).detach()).clamp(-HYPER_LIMIT, HYPER_LIMIT)
+        hyper_bits = self.prior.hyper_bits(rounded_hyper.detach(), quality)
+        if not hard:
+            noisy = self.prior.hyper_bits(hyper + torch.rand_like(hyper) - 0.5, quality)
+            hyper_bits = self.hyper_pull * (noisy - noisy.detach()) + hyper_bits
+        features = self.prior.features(rounded_hyper, quality)
+        classes = position_classes(scaled.shape[-2], scaled.shape[-1], scaled.device)
+        known = torch.zeros_like(scaled)
+        result, residual = torch.zeros_like(scaled), torch.zeros_like(scaled)
+        levels = torch.zeros_like(scaled)
+        for step in range(STEPS):
+            mask = step_mask(scaled.shape[1], classes, step)[None]
+            mean, level = self.prior.parameters_of(features, known, step, classes, quality)
+            difference = scaled - mean
+            symbols = difference.round().detach()
+            result = torch.where(mask, mean + difference + (symbols - difference).detach(), result)
+            residual = torch.where(mask, difference, residual)
+            levels = torch.where(mask, level, levels)
+            known = torch.where(mask, symbols.clamp(-CONTEXT_LIMIT, CONTEXT_LIMIT), known)
+        # scales learn from what is really coded; latents and means need the noise for their gradients
+        scales = scale_of(levels)
+        bits = laplace_bits(residual.round().detach(), scales)
+        if not hard:
+            bits = laplace_bits(residual + torch.rand_like(residual) - 0.5, scales.detach()) + bits - bits.detach()
+        return result, bits, hyper_bits

@@ -1,8 +1,15 @@
-"""What is known of the latents before any is seen: a factorised density, and the gains that set the rate.
+"""The prior as it is trained: hyperprior and context in simulated integer arithmetic.
 
-One density per channel serves every quality: the latent value has a mixture-of-logistics density, quality q multiplies
-it by a gain before rounding, and a symbol's probability is the density's mass over the rounding cell. Gains are learned
-at a few anchors and interpolated geometrically between them (asymmetric gained VAE, arXiv 2003.02012).
+What decides a probability must be the same on every machine, so the layers from the hyper latent z to means and
+scales are integer arithmetic: weights are whole multiples of 1/1024, activations whole numbers in fixed ranges, and
+every division is a shift. Training runs the same arithmetic in floating point with straight-through gradients (Balle
+et al., Integer Networks for Data Compression with Latent-Variable Models, ICLR 2019); `models.codec.integer_prior`
+runs it exactly.
+
+Latents are coded in four steps. Channels fall into four groups (channel mod 4), positions into four classes (their
+place in a 2 x 2 square); step s codes group (s + class) mod 4 at every position. Each step after the first thus
+knows, at every position, other channels of the same place and the same channels of its neighbours (the quadtree
+partition of DCVC-DC, Li et al. 2023; checkerboard: arXiv 2103.15306).
 """
 
 from __future__ import annotations
@@ -17,11 +24,25 @@ from models.codec.transforms import dct_order
 
 #: qualities run from 1 (smallest) to this (best)
 QUALITIES = 64
-#: symbols are int8
-SYMBOL_LIMIT = 127
-_ANCHORS = 8
-_MIXTURES = 3
-_LAMBDA = (0.0005, 0.0600)
+#: gains and biases are learned at so many qualities and interpolated between them
+ANCHORS = 8
+#: symbols of z; larger ones are clipped
+HYPER_LIMIT = 31
+#: standard deviations of the coder's tables: LEVELS of them, log-spaced
+LEVELS = 64
+SMALLEST_SCALE, LARGEST_SCALE = 0.08, 80.0
+#: residuals the context sees are clipped to this
+CONTEXT_LIMIT = 31
+#: means are whole multiples of 1/16 step, within this many steps
+MEAN_LIMIT = 1023
+STEPS = 4
+#: one hyper latent for 4 x 4 latents
+HYPER_STRIDE = 4
+
+WEIGHT_BITS, ACTIVATION_BITS, MEAN_BITS, LEVEL_BITS = 10, 4, 4, 2
+ACTIVATION_LIMIT = 255
+WEIGHT_LIMIT = 2047
+_LAMBDA = (0.0008, 0.25)
 
 
 def rate_weight(quality: Tensor) -> Tensor:
@@ -30,42 +51,161 @@ def rate_weight(quality: Tensor) -> Tensor:
     return torch.exp(low + (quality - 1) / (QUALITIES - 1) * (high - low))
 
 
-class Prior(nn.Module):
-    """Gains and densities of M latent channels."""
+def at_quality(anchors: Tensor, quality: Tensor) -> Tensor:
+    """Linear interpolation of anchors (ANCHORS x C) at N qualities in 1..64: N x C."""
+    position = (quality - 1) / (QUALITIES - 1) * (ANCHORS - 1)
+    lower = position.floor().clamp(0, ANCHORS - 2)
+    fraction = (position - lower)[:, None]
+    lower = lower.long()
+    return anchors[lower] * (1 - fraction) + anchors[lower + 1] * fraction
 
-    def __init__(self, latents: int = 192):
+
+class HyperAnalysis(nn.Module):
+    """Scaled latents N x M x h x w (h, w multiples of 4) to N x Z x h/4 x w/4, before rounding. Encoder only."""
+
+    def __init__(self, latents: int = 320, width: int = 128, hyper: int = 64):
         super().__init__()
-        weight = rate_weight(torch.linspace(1, QUALITIES, _ANCHORS))
+        self.layers = nn.Sequential(
+            nn.Conv2d(2 * latents, width, 1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(width, width, 3, padding=1, groups=width),
+            nn.LeakyReLU(0.1),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(4 * width, width, 1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(width, width, 3, padding=1, groups=width),
+            nn.LeakyReLU(0.1),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(4 * width, hyper, 1),
+        )
+
+    def forward(self, scaled: Tensor) -> Tensor:
+        return self.layers(torch.cat([scaled * 0.1, torch.log1p(scaled.abs())], 1))
+
+
+class IntegerLayer(nn.Module):
+    """A 1 x 1 convolution (or a depthwise one) whose weights are whole multiples of 1/1024; see `integer_prior`."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, scale: float = 1.0):
+        super().__init__()
+        fan_in = inputs if kernel == 1 else kernel * kernel
+        self.depthwise = kernel > 1
+        self.weight = nn.Parameter(torch.randn(outputs, inputs if kernel == 1 else 1, kernel, kernel))
+        self.weight.data *= scale * math.sqrt(2 / fan_in)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight * 2**WEIGHT_BITS
+        weight = (weight + (weight.round() - weight).detach()).clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT) / 2**WEIGHT_BITS
+        groups = x.shape[1] if self.depthwise else 1
+        return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2, groups=groups)
+
+
+class Prior(nn.Module):
+    """Gains, hyper latents' densities, and means and scales of the latents, as trained."""
+
+    def __init__(self, latents: int = 320, hyper: int = 64, width: int = 128):
+        super().__init__()
+        weight = rate_weight(torch.linspace(1, QUALITIES, ANCHORS))
         # the step that balances rate and distortion for a uniform quantiser, in units where white is 1
         step = 5.1 / weight.sqrt() / 255
         self.log_gain = nn.Parameter((-step.log())[:, None].repeat(1, latents))
+        self.hyper_mean = nn.Parameter(torch.zeros(ANCHORS, hyper))
+        self.hyper_log_scale = nn.Parameter(torch.zeros(ANCHORS, hyper))
+        self.first = IntegerLayer(hyper, 4 * width)
+        self.first_quality = nn.Parameter(torch.zeros(ANCHORS, 4 * width))
+        self.second_mix = IntegerLayer(width, width, 3)
+        self.second = IntegerLayer(width, 4 * width)
+        self.third_mix = IntegerLayer(width, width, 3)
+        self.embed = IntegerLayer(latents, width)
+        self.around = IntegerLayer(width, width, 5)
+        self.join = IntegerLayer(3 * width, 3 * width // 2)
+        #: the context knows which groups of channels are known at its own place
+        self.join_step = nn.Parameter(torch.zeros(STEPS, 4, 3 * width // 2))
+        self.mean = IntegerLayer(3 * width // 2, latents, scale=0.1)
+        self.level = IntegerLayer(3 * width // 2, latents, scale=0.1)
         deviation = torch.tensor([_expected_deviation(*coefficient) for coefficient in dct_order(latents)])
-        spread = torch.tensor([0.3, 0.9, 2.5])
-        self.log_scale = nn.Parameter((deviation[:, None] * spread * 0.55).log())
-        self.mean = nn.Parameter(torch.zeros(latents, _MIXTURES))
-        self.weight = nn.Parameter(torch.zeros(latents, _MIXTURES))
+        expected = deviation[None] * self.log_gain.detach().exp()
+        self.level_quality = nn.Parameter(level_of(expected.clamp(SMALLEST_SCALE, LARGEST_SCALE)) / 2**LEVEL_BITS)
 
     def gain(self, quality: Tensor) -> Tensor:
         """Quality, N values in 1..64, fractions allowed, to N x M gains."""
-        position = (quality - 1) / (QUALITIES - 1) * (_ANCHORS - 1)
-        lower = position.floor().clamp(0, _ANCHORS - 2)
-        fraction = (position - lower)[:, None]
-        lower = lower.long()
-        return torch.exp(self.log_gain[lower] * (1 - fraction) + self.log_gain[lower + 1] * fraction)
+        return at_quality(self.log_gain, quality).exp()
 
-    def bits(self, symbols: Tensor, gain: Tensor) -> Tensor:
-        """Symbols N x M x h x w (rounded, or with uniform noise) under gains N x M to bits, same shape."""
-        # symbols / gain has the density; the rounding cell is 1 / gain wide
-        value = (symbols / gain[:, :, None, None]).unsqueeze(-1)
-        half = (0.5 / gain)[:, :, None, None, None]
-        shape = (1, -1, 1, 1, _MIXTURES)
-        mean = self.mean.view(shape)
-        precision = torch.exp(-self.log_scale).view(shape)
-        # mass of a cell, taken on the side of the mean where the sigmoids do not saturate
-        distance = (value - mean).abs()
-        mass = torch.sigmoid((half - distance) * precision) - torch.sigmoid((-half - distance) * precision)
-        weight = F.softmax(self.weight, dim=1).view(shape)
-        return -torch.log2((weight * mass).sum(-1).clamp_min(1e-9))
+    def hyper_bits(self, hyper: Tensor, quality: Tensor) -> Tensor:
+        """Bits of z (rounded, or with uniform noise) under a logistic density per channel and quality."""
+        mean = at_quality(self.hyper_mean, quality)[:, :, None, None]
+        precision = torch.exp(-at_quality(self.hyper_log_scale, quality))[:, :, None, None]
+        distance = (hyper - mean).abs()
+        mass = torch.sigmoid((0.5 - distance) * precision) - torch.sigmoid((-0.5 - distance) * precision)
+        return -torch.log2(mass.clamp_min(1e-9))
+
+    def features(self, hyper: Tensor, quality: Tensor) -> Tensor:
+        """Rounded z, N x Z x h/4 x w/4, to features N x C x h x w."""
+        x = self.first(hyper) + at_quality(self.first_quality, quality)[:, :, None, None]
+        x = activate(F.pixel_shuffle(x, 2))
+        x = activate(self.second_mix(x))
+        x = activate(F.pixel_shuffle(self.second(x), 2))
+        return activate(self.third_mix(x))
+
+    def parameters_of(
+        self, features: Tensor, known: Tensor, step: int, classes: Tensor, quality: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Means in steps and levels in 0..63 (both whole multiples of their grid) of what a step codes."""
+        signed = requantise(self.embed(known), ACTIVATION_BITS, -ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+        around = activate(self.around(signed))
+        bias = self.join_step[step][classes].permute(2, 0, 1)
+        x = self.join(torch.cat([features, around, activate(signed)], 1)) + bias
+        x = activate(x)
+        mean = requantise(self.mean(x), MEAN_BITS, -MEAN_LIMIT * 16, MEAN_LIMIT * 16)
+        level = self.level(x) + at_quality(self.level_quality, quality)[:, :, None, None]
+        return mean, requantise(level * 2**LEVEL_BITS, 0, 0, LEVELS - 1)
+
+
+def activate(x: Tensor) -> Tensor:
+    """ReLU onto the grid of activations."""
+    return requantise(x, ACTIVATION_BITS, 0, ACTIVATION_LIMIT)
+
+
+def requantise(x: Tensor, bits: int, low: int, high: int) -> Tensor:
+    """Round to multiples of 2^-bits (halves up) and clip to low..high of those, gradients straight through."""
+    scaled = x * 2**bits
+    scaled = scaled + (torch.floor(scaled + 0.5) - scaled).detach()
+    return scaled.clamp(low, high) / 2**bits
+
+
+def level_of(scale: Tensor) -> Tensor:
+    """Standard deviation to its level, not rounded."""
+    return (scale / SMALLEST_SCALE).log() / math.log(LARGEST_SCALE / SMALLEST_SCALE) * (LEVELS - 1)
+
+
+def scale_of(level: Tensor) -> Tensor:
+    """The mirror image of `level_of`."""
+    return SMALLEST_SCALE * torch.exp(level * (math.log(LARGEST_SCALE / SMALLEST_SCALE) / (LEVELS - 1)))
+
+
+def laplace_bits(residual: Tensor, scale: Tensor) -> Tensor:
+    """Bits of residuals under a zero-mean Laplace density of that standard deviation, integrated over cells of width 1.
+
+    What a good prior leaves of image transforms has heavier tails than the normal density.
+    """
+    spread = scale * math.sqrt(0.5)
+    distance = residual.abs()
+    inner = 1 - 0.5 * (torch.exp((distance.clamp_max(0.5) - 0.5) / spread) + torch.exp(-(distance + 0.5) / spread))
+    outer = 0.5 * torch.exp(-(distance.clamp_min(0.5) - 0.5) / spread) * (1 - torch.exp(-1 / spread))
+    return -torch.log2(torch.where(distance < 0.5, inner, outer).clamp_min(1e-9))
+
+
+def position_classes(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+    """height x width: each position's place in its 2 x 2 square, 0..3 row by row."""
+    rows = torch.arange(height, device=device)[:, None] % 2
+    return rows * 2 + torch.arange(width, device=device)[None, :] % 2
+
+
+def step_mask(latents: int, classes: Tensor, step: int) -> Tensor:
+    """M x h x w, true where the step codes."""
+    group = torch.arange(latents, device=classes.device)[:, None, None] % 4
+    return group == (step + classes[None]) % 4
 
 
 def _expected_deviation(component: int, v: int, u: int) -> float:

@@ -1,20 +1,15 @@
-"""Integer probability tables: what the entropy coder uses in place of the trained density.
+"""Integer probability tables: what the entropy coder uses in place of trained densities.
 
-A table covers the symbols low .. low + size - 2 and, as its last entry, an escape for everything else. Its entries are
+A table covers the symbols low .. low + size - 2 and, as its last entry, an escape for everything else; its entries are
 whole numbers of at least 1 that sum to 65536. They are counted on training pictures once, when training ends, and are
 part of the weights: encoder and decoder on any machine read the same integers, so no rounding can part them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
-
-from models.codec.network import Autoencoder, quantise
-from models.codec.prior import QUALITIES, SYMBOL_LIMIT
 
 TOTAL = 1 << 16
 
@@ -25,52 +20,51 @@ class Table:
 
     low: int
     frequencies: np.ndarray
+    #: the entropy coder's own form of the table, made at first use
+    cache: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
+
+    def bits(self, symbols: np.ndarray, escape_bits: float) -> np.ndarray:
+        """What symbols cost in bits, an escape `escape_bits` more than its own entry."""
+        escape = len(self.frequencies) - 1
+        indices = symbols - self.low
+        outside = (indices < 0) | (indices >= escape)
+        cost = 16 - np.log2(self.frequencies)
+        return cost[np.where(outside, escape, indices)] + outside * escape_bits
 
 
-def freeze_tables(network: Autoencoder, pictures: list[Tensor]) -> None:
-    """Count symbols over pictures (3 x H x W float in 0..1, multiples of 16) and fill the network's table buffers.
+def counted_table(counts: np.ndarray, density: np.ndarray, low: int, weight: float) -> Table:
+    """The table of counted symbols low .. low + len - 1, mixed with an expected density that is worth `weight` symbols.
 
-    Counts are mixed with the trained density, worth 8 symbols, so that a symbol never counted keeps a fair price.
+    Symbols rarer than one in 2^17 are left to the escape, for they would cost more in the table.
     """
-    with torch.no_grad():
-        latents = torch.cat([network.analysis(p[None])[0].flatten(1) for p in pictures], dim=1)
-        channels = latents.shape[0]
-        support = torch.arange(-SYMBOL_LIMIT, SYMBOL_LIMIT + 1.0)
-        grid = support[None, None, :, None].expand(1, channels, -1, 1)
-        tables = []
-        for level in range(1, QUALITIES + 1):
-            gain = network.prior.gain(torch.tensor([float(level)]))
-            symbols = quantise(latents[None, :, :, None], gain)[0, :, :, 0].to(torch.int64) + SYMBOL_LIMIT
-            density = torch.exp2(-network.prior.bits(grid, gain))[0, :, :, 0].double().numpy()
-            for channel in range(channels):
-                counts = np.bincount(symbols[channel].numpy(), minlength=2 * SYMBOL_LIMIT + 1).astype(float)
-                tables.append(_table(counts, density[channel]))
-    network.tables = torch.from_numpy(np.concatenate([t.frequencies for t in tables])).int()
-    network.table_sizes = torch.tensor([len(t.frequencies) for t in tables]).view(QUALITIES, channels).int()
-    network.table_lows = torch.tensor([t.low for t in tables]).view(QUALITIES, channels).int()
-
-
-def tables_of(network: Autoencoder, quality: int) -> list[Table]:
-    """The tables of one quality (1..64), one a channel. Raises ValueError when the network has none yet."""
-    if not len(network.tables):
-        raise ValueError("this autoencoder has no probability tables yet; finish its training first")
-    sizes = network.table_sizes.numpy()
-    start = int(sizes[: quality - 1].sum())
-    ends = start + np.cumsum(sizes[quality - 1])
-    flat = network.tables.numpy().astype(np.int64)
-    lows = network.table_lows[quality - 1].tolist()
-    starts = np.concatenate([[start], ends[:-1]])
-    return [Table(low, flat[a:b]) for low, a, b in zip(lows, starts, ends, strict=True)]
-
-
-def _table(counts: np.ndarray, density: np.ndarray) -> Table:
-    expected = counts + 8 * density / density.sum()
-    # symbols rarer than one in 2^17 cost more in the table than they do as escapes
+    expected = counts + weight * density / density.sum()
     kept = np.flatnonzero(expected >= expected.sum() / 2 / TOTAL)
-    low, high = int(kept[0]), int(kept[-1])
-    inside = expected[low : high + 1]
-    weights = np.append(inside, max(expected.sum() - inside.sum(), 0.0))
-    return Table(low - SYMBOL_LIMIT, _whole(weights / weights.sum()))
+    first, last = int(kept[0]), int(kept[-1])
+    inside = expected[first : last + 1]
+    shares = np.append(inside, max(expected.sum() - inside.sum(), 0.0))
+    return Table(low + first, _whole(shares / shares.sum()))
+
+
+def pack_tables(tables: list[Table]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tables one after another (int32), their sizes and lows (int32), as they are stored with the weights."""
+    sizes = np.array([len(table.frequencies) for table in tables], np.int32)
+    lows = np.array([table.low for table in tables], np.int32)
+    return np.concatenate([table.frequencies for table in tables]).astype(np.int32), sizes, lows
+
+
+def unpack_tables(flat: np.ndarray, sizes: np.ndarray, lows: np.ndarray) -> list[Table]:
+    """The mirror image of `pack_tables`. Raises ValueError when a table does not sum to 65536."""
+    ends = np.cumsum(sizes)
+    tables = [
+        Table(int(low), flat[end - size : end].astype(np.int64))
+        for low, size, end in zip(lows, sizes, ends, strict=True)
+    ]
+    if any(
+        len(table.frequencies) < 2 or table.frequencies.min() < 1 or table.frequencies.sum() != TOTAL
+        for table in tables
+    ):
+        raise ValueError("the model's probability tables do not sum to 65536; its weights are damaged")
+    return tables
 
 
 def _whole(probabilities: np.ndarray) -> np.ndarray:

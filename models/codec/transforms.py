@@ -24,10 +24,9 @@ _KERNEL = 32
 class Analysis(nn.Module):
     """N x 3 x H x W in 0..1 (H, W multiples of 16) to latents N x M x H/16 x W/16, before gain and rounding."""
 
-    def __init__(self, width: int = 128, latents: int = 192, blocks: int = 3):
+    def __init__(self, width: int = 128, latents: int = 320, blocks: int = 3):
         super().__init__()
-        self.lapped = nn.Conv2d(3, latents, _KERNEL, stride=STRIDE, padding=STRIDE // 2, bias=False)
-        self.lapped.weight.data = lapped_dct(latents)
+        self.lapped = LappedAnalysis(latents)
         self.residual = nn.Sequential(
             nn.PixelUnshuffle(8),
             nn.Conv2d(192, width, 1),
@@ -42,14 +41,17 @@ class Analysis(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Latents N x M x h x w (after rounding and inverse gain) to a picture N x 3 x 16h x 16w, not clipped."""
+    """Latents to a picture N x 3 x 16h x 16w, not clipped.
 
-    def __init__(self, width: int = 128, latents: int = 192, blocks: int = 5):
+    The input is N x (M + 1) x h x w: M latents (after rounding and inverse gain) and a plane that holds the quality
+    as a fraction in 0..1, by which the network knows how coarse the rounding was.
+    """
+
+    def __init__(self, width: int = 128, latents: int = 320, blocks: int = 5):
         super().__init__()
-        self.lapped = nn.ConvTranspose2d(latents, 3, _KERNEL, stride=STRIDE, padding=STRIDE // 2, bias=False)
-        self.lapped.weight.data = lapped_dct(latents)
+        self.lapped = LappedSynthesis(latents)
         self.residual = nn.Sequential(
-            nn.Conv2d(latents, width * 4, 1),
+            nn.Conv2d(latents + 1, width * 4, 1),
             nn.PixelShuffle(2),
             *(Block(width) for _ in range(blocks)),
             nn.Conv2d(width, 192, 1),
@@ -58,7 +60,39 @@ class Synthesis(nn.Module):
         _start_at_zero(self.residual[-2])
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.lapped(latents) + self.residual(latents) + 0.5
+        return self.lapped(latents[:, :-1]) + self.residual(latents) + 0.5
+
+
+class LappedAnalysis(nn.Module):
+    """A convolution of 32 x 32 kernels with stride 16, as one matrix product over unfolded blocks.
+
+    On a CPU that is faster than the convolution, and in half precision too coarse: the largest latents have hundreds of
+    steps. So it stays in float32 under autocast.
+    """
+
+    def __init__(self, latents: int):
+        super().__init__()
+        self.weight = nn.Parameter(lapped_dct(latents))
+
+    def forward(self, picture: Tensor) -> Tensor:
+        with torch.autocast(picture.device.type, enabled=False):
+            blocks = F.unfold(picture.to(self.weight.dtype), _KERNEL, stride=STRIDE, padding=STRIDE // 2)
+            latents = self.weight.flatten(1) @ blocks
+        return latents.view(len(picture), -1, picture.shape[2] // STRIDE, picture.shape[3] // STRIDE)
+
+
+class LappedSynthesis(nn.Module):
+    """The mirror image of `LappedAnalysis`: a transposed convolution, as a matrix product folded onto the picture."""
+
+    def __init__(self, latents: int):
+        super().__init__()
+        self.weight = nn.Parameter(lapped_dct(latents))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        with torch.autocast(latents.device.type, enabled=False):
+            blocks = self.weight.flatten(1).T @ latents.to(self.weight.dtype).flatten(2)
+            size = (latents.shape[2] * STRIDE, latents.shape[3] * STRIDE)
+            return F.fold(blocks, size, _KERNEL, stride=STRIDE, padding=STRIDE // 2)
 
 
 class Block(nn.Module):
@@ -84,9 +118,10 @@ class Block(nn.Module):
 def dct_order(latents: int) -> list[tuple[int, int, int]]:
     """Which DCT coefficient each latent starts as: (component Y=0 Cb=1 Cr=2, vertical, horizontal frequency).
 
-    Two thirds are luma, the rest is split between the chroma components; low frequencies first.
+    Seven tenths are luma, the rest is split between the chroma components; low frequencies first. At 320 latents the
+    plain transform keeps Kodak at 43.5 dB; a smaller share of luma keeps less.
     """
-    chroma = latents // 6
+    chroma = latents * 3 // 20
     frequencies = sorted(((v, u) for v in range(16) for u in range(16)), key=lambda f: (f[0] ** 2 + f[1] ** 2, f))
     counts = (latents - 2 * chroma, chroma, chroma)
     return [(c, v, u) for c, count in enumerate(counts) for v, u in frequencies[:count]]

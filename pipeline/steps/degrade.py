@@ -1,22 +1,27 @@
-"""Degradations, for measuring restorations: noise, JPEG artefacts, blur, shrinking and holes.
+"""Degradations, for measuring restorations: noise, JPEG artefacts, blur, bad light, shrinking and holes.
 
 Every step takes H x W x 1|3, uint8 (0..255) or uint16 (0..65535), and gives the same dtype back. Strengths are in
 8-bit levels at both depths. The seeded ones draw from the generator they are given and nothing else, so the same
-seed and key give the same picture in every run, in any order, on any number of machines.
+seed and key give the same picture in every run, in any order, on any number of machines. What restoration networks
+are trained on is defined in `models.restoration.degradations`, and computed by it or compared with it in a test.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Self
 
 import cv2
 import numpy as np
-from pydantic import Field
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
 
+from models.restoration import degradations as spoil
 from pipeline.picture import to_8bit
 from pipeline.steps import codecs
-from pipeline.steps.arrays import level_step, row_slices, to_levels, white_level, with_channels
+from pipeline.steps.arrays import row_slices, to_levels, white_level, with_channels
 from pipeline.steps.geometry import resample
 from pipeline.steps.registry import Parameters, pixel_step
 
@@ -34,6 +39,19 @@ class GaussianNoise(Seeded):
 class PoissonNoise(Seeded):
     photons: float = Field(
         default=100.0, gt=0, le=1e9, description="photons that a white sample stands for; fewer is noisier"
+    )
+
+
+class CameraNoise(Seeded):
+    photons: float = Field(
+        default=300.0, gt=0, le=1e9, description="photons that a white sample stands for; fewer is noisier"
+    )
+    sigma: float = Field(default=4.0, ge=0, le=255, description="standard deviation of read noise, in 8-bit levels")
+    correlation: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of the noise that neighbours have in common, as demosaicking leaves it",
     )
 
 
@@ -65,17 +83,50 @@ class Downscale(Parameters):
     )
 
 
+class LowLight(Parameters):
+    exposure: float = Field(default=0.2, gt=0, le=1, description="factor on linear light; 1 changes nothing")
+
+
+class LowContrast(Parameters):
+    contrast: float = Field(default=0.5, ge=0, le=1, description="share of the contrast that is left")
+    pivot: float = Field(default=0.5, ge=0, le=1, description="grey that values are drawn towards, 0 black to 1 white")
+
+
+class ColourCast(Parameters):
+    red: float = Field(default=1.25, gt=0, le=10, description="factor on red's linear light")
+    green: float = Field(default=1.0, gt=0, le=10, description="factor on green's linear light")
+    blue: float = Field(default=0.75, gt=0, le=10, description="factor on blue's linear light")
+
+
+class RealisticDegradation(CameraNoise):
+    factor: int = Field(default=2, ge=1, le=8, description="how many times smaller each side becomes")
+    blur: float = Field(default=1.0, ge=0.1, le=100, description="standard deviation of a Gaussian, in pixels")
+    quality: int = Field(default=70, ge=1, le=100, description="JPEG quality")
+
+
 class Holes(Seeded):
-    count: int = Field(default=8, ge=0, le=10_000, description="number of square holes; they may overlap")
+    kind: Literal["squares", "scratches"] = Field(
+        default="squares", description="squares, or scratches: bent lines of two straight parts"
+    )
+    count: int = Field(default=8, ge=0, le=10_000, description="number of holes; they may overlap")
     size: int = Field(
-        default=16, ge=1, le=10_000, description="side of a hole in pixels; not used where fraction is given"
+        default=16,
+        ge=1,
+        le=10_000,
+        description="side of a square, or width of a scratch, in pixels; not used where fraction is given",
     )
     fraction: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="area of all holes together as a fraction of the picture, overlaps counted twice",
+        description="area of all squares together as a fraction of the picture, overlaps counted twice",
     )
+
+    @model_validator(mode="after")
+    def _fraction_is_of_squares(self) -> Self:
+        if self.fraction is not None and self.kind != "squares":
+            raise ValueError("fraction is for squares; give scratches a count and a size")
+        return self
 
 
 def generator_for(seed: int, key: str) -> np.random.Generator:
@@ -88,15 +139,10 @@ def generator_for(seed: int, key: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
-@pixel_step(GaussianNoise, seeded=True)
+@pixel_step(GaussianNoise, seeded=True, version=2)
 def gaussian_noise(pixels: np.ndarray, parameters: GaussianNoise, generator: np.random.Generator) -> np.ndarray:
     """Additive white Gaussian noise, rounded and clipped to the dtype as a real file would be."""
-    strength = np.float32(parameters.sigma * level_step(pixels))
-    result = np.empty_like(pixels, order="C")
-    for rows in row_slices(pixels):
-        noise = generator.standard_normal(pixels[rows].shape, dtype=np.float32)
-        result[rows] = to_levels(pixels[rows] + noise * strength, pixels.dtype)
-    return result
+    return _in_rows(pixels, lambda rows: spoil.gaussian_noise(rows, parameters.sigma, generator))
 
 
 @pixel_step(PoissonNoise, seeded=True)
@@ -107,6 +153,13 @@ def poisson_noise(pixels: np.ndarray, parameters: PoissonNoise, generator: np.ra
     for rows in row_slices(pixels):
         result[rows] = to_levels(generator.poisson(pixels[rows] / gain) * gain, pixels.dtype)
     return result
+
+
+@pixel_step(CameraNoise, seeded=True)
+def camera_noise(pixels: np.ndarray, parameters: CameraNoise, generator: np.random.Generator) -> np.ndarray:
+    """Shot noise and read noise, some of it common to neighbours, rounded and clipped."""
+    strengths = (parameters.photons, parameters.sigma, parameters.correlation)
+    return _in_rows(pixels, lambda rows: spoil.camera_noise(rows, *strengths, generator))
 
 
 @pixel_step(SaltAndPepper, seeded=True)
@@ -128,19 +181,43 @@ def jpeg_artifacts(pixels: np.ndarray, parameters: JpegArtifacts) -> np.ndarray:
     PictureError("step_failed") when a side is longer than JPEG allows (65500).
     """
     settings = codecs.Jpeg(quality=parameters.quality, subsampling="4:2:0")
-    decoded = codecs.decode_opencv(codecs.encode_jpeg(to_8bit(pixels), settings))
-    return decoded if pixels.dtype == np.uint8 else decoded.astype(np.uint16) * np.uint16(257)
+    return _in_depth(codecs.decode_opencv(codecs.encode_jpeg(to_8bit(pixels), settings)), pixels.dtype)
 
 
-@pixel_step(Blur)
+@pixel_step(Blur, version=2)
 def blur(pixels: np.ndarray, parameters: Blur) -> np.ndarray:
     """Gaussian blur, or the smear of a straight motion."""
     if parameters.kind == "gaussian":
-        return with_channels(cv2.GaussianBlur(pixels, (0, 0), parameters.sigma))
-    return with_channels(cv2.filter2D(pixels, -1, motion_kernel(parameters.length, parameters.angle)))
+        # left to itself, OpenCV cuts the Gaussian shorter in 8-bit pictures than in 16-bit ones
+        side = 2 * int(np.ceil(4 * parameters.sigma)) + 1
+        return with_channels(cv2.GaussianBlur(pixels, (side, side), parameters.sigma))
+    side = 2 * int(np.ceil(parameters.length / 2)) + 3
+    kernels = spoil.motion_kernels(torch.tensor([parameters.length]), torch.tensor([parameters.angle]), side)
+    return with_channels(cv2.filter2D(pixels, -1, kernels[0].numpy()))
 
 
-@pixel_step(Downscale, resizes=True)
+@pixel_step(LowLight)
+def low_light(pixels: np.ndarray, parameters: LowLight) -> np.ndarray:
+    """Darker by a factor on linear light (sRGB assumed), as if exposed for a shorter time."""
+    return _in_rows(pixels, lambda rows: spoil.low_light(rows, parameters.exposure))
+
+
+@pixel_step(LowContrast)
+def low_contrast(pixels: np.ndarray, parameters: LowContrast) -> np.ndarray:
+    """Flatter: all values drawn towards one grey."""
+    return _in_rows(pixels, lambda rows: spoil.low_contrast(rows, parameters.contrast, parameters.pivot))
+
+
+@pixel_step(ColourCast)
+def colour_cast(pixels: np.ndarray, parameters: ColourCast) -> np.ndarray:
+    """Linear light of red, green and blue (sRGB assumed) times a factor each; grey pictures stay as they are."""
+    if pixels.shape[2] == 1:
+        return pixels.copy(order="C")
+    gains = torch.tensor([[parameters.red, parameters.green, parameters.blue]])
+    return _in_rows(pixels, lambda rows: spoil.colour_cast(rows, gains))
+
+
+@pixel_step(Downscale, resizes=True, version=2)
 def downscale(pixels: np.ndarray, parameters: Downscale) -> np.ndarray:
     """Shrink by a factor with the cubic kernel of super-resolution benchmarks (a = -0.5, antialiased).
 
@@ -148,13 +225,31 @@ def downscale(pixels: np.ndarray, parameters: Downscale) -> np.ndarray:
     """
     height, width = (max(1, round(side / parameters.factor)) for side in pixels.shape[:2])
     if parameters.antialias:
-        return resample(pixels, width, height, "cubic")
+        return resample(pixels, width, height, "cubic", exact=True)
     return with_channels(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
+
+
+@pixel_step(RealisticDegradation, seeded=True, resizes=True)
+def realistic_degradation(
+    pixels: np.ndarray, parameters: RealisticDegradation, generator: np.random.Generator | None = None
+) -> np.ndarray:
+    """Blurred, made smaller, a camera's noise and JPEG: what a picture from the web has been through.
+
+    JPEG has 8 bits: uint16 comes back as uint16 with 8-bit values. Without a generator, as alpha comes, it is only
+    made smaller.
+    Raises PictureError("step_failed") when a side of the result is longer than JPEG allows (65500).
+    """
+    smaller = Downscale(factor=parameters.factor)
+    if generator is None:
+        return downscale(pixels, smaller)
+    small = downscale(blur(to_8bit(pixels), Blur(sigma=parameters.blur)), smaller)
+    noisy = camera_noise(small, parameters, generator)
+    return _in_depth(jpeg_artifacts(noisy, JpegArtifacts(quality=parameters.quality)), pixels.dtype)
 
 
 @pixel_step(Holes, seeded=True)
 def holes(pixels: np.ndarray, parameters: Holes, generator: np.random.Generator) -> np.ndarray:
-    """Black square holes at random places; `inpaint` with mask: holes and the same settings finds them again."""
+    """Black holes at random places; `inpaint` or `repair` with mask: holes and the same settings finds them again."""
     result = pixels.copy(order="C")
     result[hole_mask(pixels.shape[0], pixels.shape[1], parameters, generator)] = 0
     return result
@@ -162,6 +257,8 @@ def holes(pixels: np.ndarray, parameters: Holes, generator: np.random.Generator)
 
 def hole_mask(height: int, width: int, parameters: Holes, generator: np.random.Generator) -> np.ndarray:
     """Where the holes are: bool, H x W. Fixed by the size, the parameters and the state of the generator."""
+    if parameters.kind == "scratches":
+        return _scratch_mask(height, width, parameters, generator)
     side = parameters.size
     if parameters.fraction is not None and parameters.count:
         side = max(1, round((parameters.fraction * height * width / parameters.count) ** 0.5))
@@ -173,16 +270,32 @@ def hole_mask(height: int, width: int, parameters: Holes, generator: np.random.G
     return mask
 
 
-def motion_kernel(length: float, angle: float) -> np.ndarray:
-    """A line of `length` pixels through the centre, drawn by bilinear splats: float32, odd sides, sum 1."""
-    steps = np.linspace(-(length - 1) / 2, (length - 1) / 2, 8 * int(np.ceil(length)) + 1)
-    radius = int(np.ceil(length / 2)) + 1
-    across = steps * np.cos(np.radians(angle)) + radius
-    down = -steps * np.sin(np.radians(angle)) + radius
-    kernel = np.zeros((2 * radius + 1, 2 * radius + 1))
-    left, top = np.floor(across).astype(int), np.floor(down).astype(int)
-    for right in (0, 1):
-        for below in (0, 1):
-            share = np.abs(1 - right - (across - left)) * np.abs(1 - below - (down - top))
-            np.add.at(kernel, (top + below, left + right), share)
-    return (kernel / kernel.sum()).astype(np.float32)
+def _scratch_mask(height: int, width: int, parameters: Holes, generator: np.random.Generator) -> np.ndarray:
+    mask = np.zeros((height, width), dtype=bool)
+    points = spoil.stroke_points(height, width, 1, parameters.count, generator)
+    for start, end in spoil.stroke_parts(points):
+        # only what a line may touch is looked at, a few rows at a time
+        low, high = torch.minimum(start, end)[0].tolist(), torch.maximum(start, end)[0].tolist()
+        top, left = (max(0, int(place - parameters.size)) for place in low)
+        bottom, right = (int(place + parameters.size) + 1 for place in high)
+        around = mask[top:bottom, left:right]
+        columns = torch.arange(left, left + around.shape[1], dtype=torch.float32)
+        for part in row_slices(around):
+            rows = torch.arange(top, top + around.shape[0], dtype=torch.float32)[part]
+            around[part] |= spoil.on_stroke(rows, columns, start, end, parameters.size)[0].numpy()
+    return mask
+
+
+def _in_depth(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """8-bit values, as uint16 multiplied by 257."""
+    return pixels if dtype == np.uint8 else pixels.astype(np.uint16) * np.uint16(257)
+
+
+def _in_rows(pixels: np.ndarray, change: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """Change a picture a few rows at a time, as 1 x C x h x w float32 in 0..1; rounded and clipped."""
+    white = white_level(pixels)
+    result = np.empty_like(pixels, order="C")
+    for rows in row_slices(pixels, samples=1 << 20):
+        picture = torch.from_numpy(pixels[rows].astype(np.float32)).permute(2, 0, 1)[None] / white
+        result[rows] = to_levels((change(picture)[0] * white).permute(1, 2, 0).numpy(), pixels.dtype)
+    return result

@@ -55,18 +55,19 @@ def resize(pixels: np.ndarray, parameters: Resize) -> np.ndarray:
     return resample(pixels, width, height, parameters.method)
 
 
-def resample(pixels: np.ndarray, width: int, height: int, method: Method) -> np.ndarray:
+def resample(pixels: np.ndarray, width: int, height: int, method: Method, *, exact: bool = False) -> np.ndarray:
     """Pixels (H x W x 1|3) at another size, dtype kept.
 
     `area` is OpenCV's pixel-area average (bilinear where it enlarges). `lanczos` and `cubic` are Pillow's,
-    which widen their kernels when they shrink and so do not alias; uint16 goes through them in float32.
+    which widen their kernels when they shrink and so do not alias; uint16 goes through them in float32, and so does
+    uint8 when `exact`: else it is rounded and clipped between rows and columns, a few levels at hard edges.
     """
     if (height, width) == pixels.shape[:2]:
         return pixels.copy(order="C")
     if method == "area":
         return with_channels(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA))
     kernel = Image.Resampling.LANCZOS if method == "lanczos" else Image.Resampling.BICUBIC
-    if pixels.dtype == np.uint8:
+    if pixels.dtype == np.uint8 and not exact:
         picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
         return with_channels(np.array(picture.resize((width, height), kernel)))
     result = np.empty((height, width, pixels.shape[2]), dtype=pixels.dtype)

@@ -5,10 +5,11 @@ A step is one of three kinds:
 - **pixel step**: `function(pixels, parameters) -> pixels`, pixels H x W x 1|3 in and out;
 - **codec step**: `encode(pixels, parameters) -> bytes` and `decode(data) -> pixels`; the branch goes on with what
   was decoded and the run measures the bytes;
-- **network step**: `load(parameters)` gives a network that works on pixels (`PixelNetwork`) or leaves a stream
-  (`CodecNetwork`); its tensors travel to the device in batches of equal size.
+- **network step**: `load(parameters)` gives a network that restores (`Restorer`), leaves a stream (`CodecNetwork`) or
+  leaves a vector and the picture as it is (`Representer`); its tensors travel to the device in batches of equal size.
 
-Pixels never carry alpha here: the branch takes it off before a step and puts it back after.
+Pixels never carry alpha here: the branch takes it off before a step and puts it back after. Network steps take whole
+pictures and see to alpha themselves.
 All steps take uint8 or uint16 and give the same dtype back unless their docstring says otherwise.
 """
 
@@ -51,7 +52,8 @@ class Step:
     encode: Callable[[np.ndarray, Any], bytes] | None = None
     decode: Callable[[bytes], np.ndarray] | None = None
     extension: str = ""
-    #: network steps: parameters -> a PixelNetwork or a CodecNetwork of `pipeline.steps.networks`
+    #: network steps: parameters -> a Restorer (of `.restoration`), a CodecNetwork (`.networks`), a Representer
+    #: (`.autoencoders`)
     load: Callable[[Any], Any] | None = None
     #: network steps that leave a stream
     has_stream: bool = False

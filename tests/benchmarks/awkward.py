@@ -1,4 +1,5 @@
-"""A folder of awkward pictures through the whole pipeline: every file must be a good row or a telling failure.
+"""A folder of awkward pictures through the whole pipeline: every file must be a good row or a telling failure; where
+it holds several frames, every one of them.
 
 The folder holds MANIFEST.csv with columns `file` and `expected`: ok (a good row), reject or load_error (a failure),
 needs_plugin (a failure of reason unsupported), either (both will do). The exit code is 1 when one is missed, when the
@@ -75,13 +76,16 @@ def check(console: Console, folder: Path, name: str, recipe: str | dict[str, Any
             console.print(f"[bold red]{name}: not done after {limit_s:g} s[/]")
             return 1
         manifest, metrics, failures = (rows_of(Path(place), table) for table in ("manifest", "metrics", "failures"))
-    outcome = {row["key"]: row["reason"] or "ok" for row in manifest}
+    # a file of several frames is as good as its worst
+    outcome: dict[str, str] = {}
+    for row in manifest:
+        outcome[row["file"] or row["key"]] = row["reason"] or outcome.get(row["file"], "ok")
     missed = [key for key, wanted in expected.items() if outcome.get(key, "no row") not in ALLOWED[wanted]]
     missed += [key for key in outcome if key not in expected]
     in_branch = [row for row in failures if row["branch"] is not None]
     console.print(_table(f"{name}: files by expectation and outcome", expected, outcome))
     for key in missed:
-        message = next((row["message"] for row in failures if row["key"] == key), "")
+        message = next((row["message"] for row in failures if row["key"].partition("#")[0] == key), "")
         console.print(f"[red]missed[/] {escape(key)}: expected {expected.get(key, 'nothing')}, became "
                       f"{outcome.get(key, 'no row')} {escape(message)}", soft_wrap=True)  # fmt: skip
     for row in in_branch:

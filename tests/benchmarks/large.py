@@ -1,6 +1,6 @@
 """One picture of 100 megapixels through single branches, each in a process of its own: wall time and peak memory.
 
-python -m tests.benchmarks.large [--megapixels 100] [--networks] [--json FILE]
+python -m tests.benchmarks.large [--megapixels 100] [--what classical restoration codec] [--json FILE]
 """
 
 from __future__ import annotations
@@ -18,26 +18,35 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from pipeline.request import DevelopRequest
-from pipeline.run import develop
-from tests.benchmarks.measuring import in_fresh_process, peak_memory, photographs
+from pipeline.compression import compression, decompression
+from pipeline.request import CompressRequest, DecompressRequest, DevelopRequest
+from pipeline.run import Summary, develop
+from tests.benchmarks.measuring import Measured, in_fresh_process, peak_memory, photographs
 
 CLASSICAL: dict[str, list[dict[str, Any]]] = {
     "clahe": [{"step": "clahe"}, {"step": "unsharp_mask"}],
     "balanced": [{"step": "grey_world"}, {"step": "contrast_stretch"}],
     "jpeg": [{"step": "jpeg", "quality": 75}],
 }
-NETWORKS: dict[str, list[dict[str, Any]]] = {"denoise": [{"step": "denoise"}], "autoencode": [{"step": "autoencode"}]}
+#: networks, and which picture they get: what is enlarged is a quarter as large, and as large as the other then
+RESTORATION: dict[str, list[dict[str, Any]]] = {
+    "denoise": [{"step": "denoise", "auto": False}],
+    "upscale": [{"step": "upscale", "factor": 2}],
+}
+RESTORED = {"denoise": "large.jpg", "upscale": "quarter.jpg"}
+#: a part of the picture that spans four tiles
+CROP = "1000,1000,256,256"
 
 
 def write_picture(folder: Path, megapixels: float) -> None:
-    """A PNG and a JPEG of one picture, 4:3: a smooth photograph with the grain of a sensor."""
+    """A PNG and a JPEG of one picture, 4:3, a smooth photograph with the grain of a sensor; a JPEG of its quarter."""
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     pixels = cv2.resize(photographs()[0], (height * 4 // 3, height), interpolation=cv2.INTER_CUBIC)
     grain = np.random.default_rng(1).integers(-6, 7, pixels.shape, dtype=np.int8)
     pixels = cv2.add(pixels, grain, dtype=cv2.CV_8U)
     cv2.imwrite(str(folder / "large.png"), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     cv2.imwrite(str(folder / "large.jpg"), pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    cv2.imwrite(str(folder / "quarter.jpg"), pixels[: height // 2, : height * 2 // 3], [cv2.IMWRITE_JPEG_QUALITY, 92])
 
 
 def run(source: str, destination: str, name: str, steps: list[dict[str, Any]], file: str, measure: bool) -> None:
@@ -51,22 +60,65 @@ def run(source: str, destination: str, name: str, steps: list[dict[str, Any]], f
         deadline_s=36_000,
         measure=measure,
     )
-    summary = develop(request)
+    _require_one(develop(request), f"{name} of {file}")
+
+
+def compress(source: str, destination: str) -> None:
+    """Compress the picture at the default quality, decode it and measure, as `darkroom compress` does."""
+    request = CompressRequest(
+        source=source, destination=destination, include=("large.jpg",), device="cpu", deadline_s=36_000
+    )
+    _require_one(develop(compression(request)), "compress")
+
+
+def decompress(source: str, destination: str, crop: str | None) -> None:
+    """Decompress what `compress` left, to JPEG, which takes less time than PNG."""
+    request = DecompressRequest(
+        source=source, destination=destination, format="jpeg", crop=crop, device="cpu", deadline_s=36_000
+    )
+    _require_one(develop(decompression(request)), "decompress")
+
+
+def _require_one(summary: Summary, what: str) -> None:
     if summary.counts["rows"] != 1:
-        raise RuntimeError(f"{name} of {file} failed: {summary.reasons}")
+        raise RuntimeError(f"{what} failed: {summary.reasons}")
+
+
+def codec_rows(source: Path, place: Path) -> list[dict[str, Any]]:
+    """Compression, decompression of the whole and of a part."""
+    rows = [_row("compress", "large.jpg", True, in_fresh_process(compress, str(source), str(place / "drk")))]
+    (stream,) = (place / "drk/streams").rglob("*.drk")
+    for name, crop in (("decompress", None), (f"decompress, crop {CROP}", CROP)):
+        done = in_fresh_process(decompress, str(stream.parent), str(place / f"out-{crop}"), crop)
+        rows.append(_row(name, stream.name, False, done))
+    return rows
+
+
+def _row(branch: str, file: str, metrics: bool, measured: Measured[None]) -> dict[str, Any]:
+    result = {"branch": branch, "file": file, "metrics": metrics}
+    return result | {"seconds": measured.seconds, "peak_bytes": measured.peak}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megapixels", type=float, default=100)
-    parser.add_argument("--networks", action="store_true", help="denoise and autoencode too: minutes without a GPU")
+    parser.add_argument(
+        "--what",
+        nargs="+",
+        choices=("classical", "restoration", "codec"),
+        default=["classical"],
+        help="restoration and codec take minutes without a GPU",
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     console = Console()
-    branches = CLASSICAL | (NETWORKS if options.networks else {})
-    cases = [(name, "large.jpg", measure) for name in CLASSICAL for measure in (False, True)]
-    cases += [(name, "large.jpg", True) for name in NETWORKS if options.networks]
-    cases.insert(0, ("clahe", "large.png", False))
+    branches = CLASSICAL | RESTORATION
+    cases: list[tuple[str, str, bool]] = []
+    if "classical" in options.what:
+        cases += [("clahe", "large.png", False)]
+        cases += [(name, "large.jpg", measure) for name in CLASSICAL for measure in (False, True)]
+    if "restoration" in options.what:
+        cases += [(name, file, True) for name, file in RESTORED.items()]
     rows = []
     with tempfile.TemporaryDirectory(prefix="darkroom-large-") as place:
         source = Path(place) / "source"
@@ -75,8 +127,9 @@ def main() -> None:
         for number, (name, file, measure) in enumerate(track(cases, "branches", transient=True)):
             destination = str(Path(place) / str(number))
             measured = in_fresh_process(run, str(source), destination, name, branches[name], file, measure)
-            rows.append({"branch": name, "file": file, "metrics": measure}
-                        | {"seconds": measured.seconds, "peak_bytes": measured.peak})  # fmt: skip
+            rows.append(_row(name, file, measure, measured))
+        if "codec" in options.what:
+            rows += codec_rows(source, Path(place))
     table = Table(title=f"One picture of {options.megapixels:g} megapixels", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("branch", "file", "metrics"):
         table.add_column(heading, no_wrap=True)

@@ -7,10 +7,13 @@ import random
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from pipeline.compression import compression, decompression
+from pipeline.request import CompressRequest, DecompressRequest
 from pipeline.run import develop
 from pipeline.tables import SCHEMAS
 from tests.runs import command, commits, contents, darkroom, fill, request, tables
@@ -71,11 +74,47 @@ def test_killed_runs_end_like_an_undisturbed_one(seed: int, moments: tuple[int, 
     assert done.returncode == 0, done.stderr
 
     develop(request(source, tmp_path / "whole", RECIPE, shard_size=4))
+    assert_like_undisturbed(out, tmp_path / "whole", 21)
+
+
+@pytest.mark.parametrize(
+    ("seed", "moments"),
+    [(1, (3, 20)), *(pytest.param(seed, (3, 12, 20), marks=pytest.mark.slow) for seed in range(2, 7))],
+)
+@pytest.mark.parametrize("work", ["compress", "decompress"])
+def test_killed_compressions_end_like_undisturbed_ones(
+    work: str, seed: int, moments: tuple[int, ...], tmp_path: Path
+) -> None:
+    """To a size, and back to pictures: the same streams, pictures and tables as if nobody had come by."""
+    source, out, whole = fill(tmp_path / "source", 14, height=96, width=112), tmp_path / "out", tmp_path / "whole"
+    (source / "bad.png").write_bytes(b"bad")
+    settings: dict[str, Any] = {"shard_size": 4, "workers": 2, "device": "cpu"}
+    compressed = CompressRequest(source=str(source), destination=str(whole), target_bpp=1.5, **settings)
+    develop(compression(compressed))
+    options: list[object] = ["--target-bpp", 1.5]
+    if work == "decompress":
+        source, options = whole / "streams/compressed", ["--format", "webp", "--crop", "5,6,70,80"]
+        (source / "bad.drk").write_bytes(b"\x93DRK\x01 and no more")
+        whole = tmp_path / "pictures"
+        changes: dict[str, Any] = {"format": "webp", "crop": "5,6,70,80"} | settings
+        develop(decompression(DecompressRequest(source=str(source), destination=str(whole), **changes)))
+    options += ["--shard-size", 4, "--workers", 2, "--device", "cpu", "--no-prefect"]
+    chance = random.Random(seed)
+    for most in moments:
+        run_and_kill([work, source, out, *options], out, chance.randint(1, most), chance.uniform(0, 0.3))
+        assert_commits_hold(out)
+    done = darkroom(work, source, out, *options)
+    assert done.returncode == 0, done.stderr
+    assert_like_undisturbed(out, whole, 15)
+
+
+def assert_like_undisturbed(out: Path, whole: Path, objects: int) -> None:
+    """The same tables and objects in both, each named by one commit; half-written ones are named by none."""
     assert_commits_hold(out)
-    assert tables(out) == tables(tmp_path / "whole")
-    assert len(tables(out)["manifest"]) == 21
+    assert tables(out) == tables(whole)
+    assert len(tables(out)["manifest"]) == objects
     same = ("pictures/", "streams/", *(f"tables/{name}/" for name in SCHEMAS if name != "metrics"))
-    whole = contents(tmp_path / "whole", *same)
-    assert {path: found for path, found in contents(out, *same).items() if "/.darkroom-" not in path} == whole
+    expected = contents(whole, *same)
+    assert {path: found for path, found in contents(out, *same).items() if "/.darkroom-" not in path} == expected
     named = [entry["path"] for commit in commits(out) for entry in commit["outputs"]]
-    assert len(named) == len(set(named)) == len(whole) + len(commits(out))
+    assert len(named) == len(set(named)) == len(expected) + len(commits(out))

@@ -1,9 +1,7 @@
 """The report as its readers get it: opened in a browser, with hostile names, with much, with little, with nothing."""
 
 import io
-import json
 import os
-import shutil
 from html.parser import HTMLParser
 
 import cv2
@@ -158,41 +156,6 @@ def realistic():
     )
     run = run_of({name: chain for name, (_, chain) in BRANCHES.items()})
     return run, metrics, failures, gallery
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("chromium and chromedriver are not installed")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--no-sandbox", "--headless=new", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    one = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    one.set_window_size(1280, 900)
-    yield one
-    one.quit()
-
-
-@pytest.fixture
-def show(browser, tmp_path):
-    """Opens a page; at the end of the test nothing may have been logged, popped up or requested."""
-    page = tmp_path / "report.html"
-
-    def open_page(text):
-        page.write_text(text, encoding="utf-8")
-        browser.get_log("browser"), browser.get_log("performance")
-        browser.get(page.as_uri())
-        return browser
-
-    yield open_page
-    assert browser.get_log("browser") == []
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    requested = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
-    assert {url for url in requested if not url.startswith("data:")} == {page.as_uri()}
 
 
 def screenshot(browser, name, scheme="light", width=1280):

@@ -8,17 +8,11 @@ import uuid
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.codec.bitstream import unpack
-from models.codec.entropy_coder import decode_symbols
-from models.codec.network import Autoencoder
-from models.codec.tables import tables_of
-from models.registry import load_model
 from pipeline.plan import Plan, PlanError, plan_run
 from pipeline.run import develop
 from pipeline.shard import run_shard
@@ -66,7 +60,7 @@ def test_columns_and_types_are_as_documented_for_duckdb_and_polars(name: str, tm
     of_duckdb = {
         "string": "VARCHAR", "int64": "BIGINT", "int32": "INTEGER", "double": "DOUBLE",
         "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE", "list<element: int8 not null>": "TINYINT[]",
-        "list<element: int32 not null>": "INTEGER[]", "list<element: float not null>": "FLOAT[]",
+        "list<element: int32 not null>": "INTEGER[]", "list<element: float not null>": "FLOAT[]", "bool": "BOOLEAN",
     }  # fmt: skip
     with duckdb.connect() as connection:
         described = connection.execute(f"DESCRIBE SELECT * FROM '{parts}'").fetchall()
@@ -113,24 +107,6 @@ def test_rows_add_up_and_name_what_lies_there(source: Path, tmp_path: Path) -> N
         assert bpp == 8 * size / (40 * 56)
         assert 10 < psnr <= 100
         assert 0 < ssim <= 1
-
-
-def test_latents_are_what_the_streams_hold(tmp_path: Path) -> None:
-    """Decoding a stream gives the very symbols that the latents table has, by shape, for any reader."""
-    out = tmp_path / "out"
-    source = fill(tmp_path / "source", 3, height=70, width=90)
-    summary = develop(request(source, out, LEARNED))
-    model = load_model("autoencoder-small", "autoencode")
-    assert isinstance(model.network, Autoencoder)
-    rows = table(out, "latents", "key, model, latent, shape, scale, stream")
-    assert (len(rows), summary.counts["latents"]) == (3, 3)
-    for key, name, latent, shape, scale, path in rows:
-        assert (name, path) == (model.tag, f"streams/learned/{key}.drk")
-        stream = unpack((out / path).read_bytes())
-        symbols = decode_symbols(stream.payload, tables_of(model.network, stream.quality), shape[1], shape[2])
-        np.testing.assert_array_equal(np.array(latent, np.int8).reshape(shape), symbols)
-        assert len(scale) == shape[0]
-        assert np.any(symbols)
 
 
 def test_a_second_run_does_nothing_at_all(source: Path, tmp_path: Path) -> None:

@@ -210,10 +210,10 @@ from pipeline.run import develop
 from tests.runs import request
 
 honest = develop_module._run_step
-def hanging(item, before, apply):
+def hanging(item, before, settings, apply):
     if before.picture.key == "001.png":
         time.sleep(10_000)
-    return honest(item, before, apply)
+    return honest(item, before, settings, apply)
 
 develop_module._run_step = hanging
 summary = develop(request(sys.argv[1], sys.argv[2], deadline_s=1, workers=1))
@@ -236,10 +236,10 @@ def test_a_hanging_picture_gives_back_its_memory(tmp_path: Path, monkeypatch: py
     released = False
     honest = develop_module._run_step
 
-    def hanging(item: Any, before: Any, apply: Any) -> Any:
+    def hanging(item: Any, before: Any, settings: Any, apply: Any) -> Any:
         while before.picture.key == "001.png" and not released:
             time.sleep(0.05)
-        return honest(item, before, apply)
+        return honest(item, before, settings, apply)
 
     monkeypatch.setattr(develop_module, "_run_step", hanging)
     summary = develop(request(fill(tmp_path / "source", 6), tmp_path / "out", deadline_s=1, shard_size=6))
@@ -252,9 +252,9 @@ def test_waiting_for_memory_is_not_held_against_a_picture(tmp_path: Path, monkey
     monkeypatch.setattr(shard_module, "_MEMORY", 1)
     honest = develop_module._run_step
 
-    def slow(item: Any, before: Any, apply: Any) -> Any:
+    def slow(item: Any, before: Any, settings: Any, apply: Any) -> Any:
         time.sleep(0.7)
-        return honest(item, before, apply)
+        return honest(item, before, settings, apply)
 
     monkeypatch.setattr(develop_module, "_run_step", slow)
     recipe = {"branches": {"gamma": QUICK["branches"]["gamma"]}}

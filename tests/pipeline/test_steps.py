@@ -30,7 +30,7 @@ SETTINGS: dict[str, list[Given]] = {
     "dct_denoise": [{"sigma": 25}, {"sigma": None}, {"sigma": 10, "stride": 4}],
     "downscale": [{}, {"factor": 3.7, "antialias": False}],
     "gamma": [{"gamma": 0.45}, {"gamma": 2.2}],
-    "holes": [{"size": 3}, {"fraction": 0.2}],
+    "holes": [{"size": 3}, {"fraction": 0.2}, {"kind": "scratches", "size": 2, "count": 3}],
     "inpaint": [{"colour": (0, 0, 0), "tolerance": 60}, {"mask": "holes", "size": 2, "method": "navier_stokes"}],
     "median": [{}, {"radius": 3}],
     "non_local_means": [{"template": 1, "search": 2}],

@@ -1,0 +1,49 @@
+"""Putting frames together again under Prefect: one task run for a whole destination."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from prefect import State, flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, Failed
+
+from flows.blocks import with_blocks
+from flows.develop import worth_retrying
+from flows.progress import tell
+from pipeline.frames.assemble import Assembled
+from pipeline.frames.assemble import assemble as assemble_plainly
+from pipeline.request import AssembleRequest
+
+_SHOWN = 100
+
+
+@task(
+    task_run_name="assemble {request.source}",
+    retries=3,
+    retry_delay_seconds=[5, 30, 120],
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def assemble_files(request: AssembleRequest) -> list[Assembled]:
+    """Put together every file of a destination; a retry begins anew."""
+    return assemble_plainly(
+        request, lambda count: tell("files", count), lambda done: tell("picture", done.path is not None)
+    )
+
+
+@flow(name="assemble", persist_result=False)
+def assemble(request: AssembleRequest) -> State:
+    """Put the developed frames of animations, pages, videos and stacks together again, a file for each.
+
+    Completed when every file could be, else Failed; what could is kept. Raises PlanError and StorageError.
+    """
+    done = assemble_files(with_blocks(request))
+    tell("assembled", done)
+    create_table_artifact([asdict(one) for one in done[:_SHOWN]], key="assemble-files", description="First 100 files")
+    failed = sum(one.path is None for one in done)
+    if failed:
+        return Failed(message=f"{failed} of {len(done)} files could not be put together")
+    return Completed(message=f"{len(done)} files put together")

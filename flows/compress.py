@@ -1,0 +1,19 @@
+"""Compression under Prefect: the task runs of `flows.develop` with a recipe of one codec branch."""
+
+from __future__ import annotations
+
+from prefect import State, flow
+
+from flows.blocks import with_blocks
+from flows.develop import final_state, run_request
+from pipeline.compression import compression
+from pipeline.request import CompressRequest
+
+
+@flow(name="compress", persist_result=False)
+def compress(request: CompressRequest) -> State:
+    """Compress an image set to .drk streams, at a quality or to a target; every stream is decoded once and measured.
+
+    Completed or Failed as `develop` is; raises what `develop` raises.
+    """
+    return final_state(run_request(compression(with_blocks(request))))

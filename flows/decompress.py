@@ -1,0 +1,19 @@
+"""Decompression under Prefect: the task runs of `flows.develop` over streams, with a recipe without steps."""
+
+from __future__ import annotations
+
+from prefect import State, flow
+
+from flows.blocks import with_blocks
+from flows.develop import final_state, run_request
+from pipeline.compression import decompression
+from pipeline.request import DecompressRequest
+
+
+@flow(name="decompress", persist_result=False)
+def decompress(request: DecompressRequest) -> State:
+    """Decompress the .drk streams of a source to pictures, or to a part of each.
+
+    Completed or Failed as `develop` is; raises what `develop` raises.
+    """
+    return final_state(run_request(decompression(with_blocks(request))))

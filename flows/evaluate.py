@@ -1,0 +1,61 @@
+"""Evaluations under Prefect: codecs with the task runs of `flows.develop`, a suite in one task run."""
+
+from __future__ import annotations
+
+from prefect import State, flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.blocks import with_blocks
+from flows.develop import final_state, link_report, rounded, run_request, worth_retrying
+from flows.progress import tell
+from pipeline.evaluation import conclude, prepare
+from pipeline.request import EvaluateRequest
+from pipeline.suites.conclude import SuiteEvaluation
+from pipeline.suites.run import evaluate_suite
+
+
+@task(
+    task_run_name="suite {request.suite}",
+    retries=3,
+    retry_delay_seconds=[5, 30, 120],
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def measure_suite(request: EvaluateRequest) -> SuiteEvaluation:
+    """Measure every picture of a suite; a retry goes on where the last attempt stopped."""
+    return evaluate_suite(request, lambda plan: tell("planned", plan), lambda good: tell("picture", good))
+
+
+@flow(name="evaluate", persist_result=False)
+def evaluate(request: EvaluateRequest) -> State:
+    """Compare codecs on the pictures of a source, or with a suite restorations, with a report.
+
+    Completed or Failed as `develop` is. Raises RequestError for unknown codecs, anchors, curves, models and sets before
+    anything runs, and what `develop` raises.
+    """
+    if request.suite:
+        return _evaluate_suite(with_blocks(request))
+    comparison = prepare(with_blocks(request))
+    evaluation = conclude(comparison, run_request(comparison.develop))
+    tell("evaluated", evaluation)
+    summary = evaluation.summary
+    if evaluation.bd_rates:
+        rows = [rounded(row) for row in evaluation.bd_rates]
+        create_table_artifact(rows, key="evaluate-bd-rate", description=f"Run {summary.run}, BD-rates in percent")
+    if evaluation.report:
+        link_report(evaluation.report, f"Evaluation of run {summary.run}", "evaluate-report")
+    return final_state(summary)
+
+
+def _evaluate_suite(request: EvaluateRequest) -> State:
+    evaluation = measure_suite(request)
+    summary = evaluation.summary
+    tell("finished", summary)
+    tell("evaluated", evaluation)
+    if evaluation.means:
+        rows = [rounded(row) for row in evaluation.means]
+        create_table_artifact(rows, key="evaluate-suite", description=f"Run {summary.run}, means")
+    link_report(evaluation.report, f"Evaluation of run {summary.run}", "evaluate-report")
+    return final_state(summary)

@@ -1,0 +1,49 @@
+"""Exploring under Prefect: the task runs of `flows.develop` where latents are wanting, then one task run."""
+
+from __future__ import annotations
+
+from prefect import State, flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+
+from flows.blocks import with_blocks
+from flows.develop import final_state, link_report, rounded, run_request, worth_retrying
+from flows.progress import tell
+from pipeline.exploration.explore import Exploration, explore_latents, representation
+from pipeline.request import ExploreRequest
+from pipeline.run import Summary
+
+
+@task(
+    task_run_name="explore",
+    retries=3,
+    retry_delay_seconds=[5, 30, 120],
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def find_out(request: ExploreRequest, summary: Summary | None) -> Exploration:
+    """Explore the latents that are there, and write tables and page."""
+    return explore_latents(request, summary, lambda text: tell("stage", text))
+
+
+@flow(name="explore", persist_result=False)
+def explore(request: ExploreRequest) -> State:
+    """Explore what latents say of pictures: maps, clusters, neighbours, near-duplicates, anomalies, probes.
+
+    Completed or Failed as `develop` is, where pictures had to be represented first; else Completed. Raises RequestError
+    when there is nothing to explore, and what `develop` raises.
+    """
+    request = with_blocks(request)
+    developed = representation(request)
+    summary = run_request(developed) if developed else None
+    exploration = find_out(request, summary)
+    tell("explored", exploration)
+    if exploration.findings.probes:
+        rows = [rounded(vars(probe)) for probe in exploration.findings.probes]
+        create_table_artifact(rows, key="explore-probes", description=f"Probes of {request.source}")
+    link_report(exploration.report, f"Exploration of {request.source}", "explore-report")
+    if summary:
+        return final_state(summary)
+    return Completed(message=f"run {exploration.findings.source.newest.run}: explored")

@@ -1,0 +1,44 @@
+"""New pictures under Prefect: one request, one task, a link to the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.blocks import with_blocks
+from flows.develop import link_report, rounded, worth_retrying
+from flows.progress import tell
+from pipeline.generation.generated import Generation
+from pipeline.request import GenerateRequest
+
+
+@task(
+    retries=3,
+    retry_delay_seconds=[5, 30, 120],
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def make_pictures(request: GenerateRequest) -> Generation:
+    """Make and write what the request asks for."""
+    from pipeline.generation.run import generate as generate_plainly
+
+    return generate_plainly(request)
+
+
+@flow(name="generate", persist_result=False)
+def generate(request: GenerateRequest) -> dict[str, Any]:
+    """Make new pictures with an autoencoder: samples, a way between two, what each number of its latent does.
+
+    Returns what `generation.json` says. Raises RequestError, ModelError, PictureError, DataError and StorageError.
+    """
+    generation = make_pictures(with_blocks(request))
+    tell("generated", generation)
+    if generation.traversal:
+        rows = [rounded(row) for row in generation.traversal.rows[:100]]
+        create_table_artifact(rows, key="generate-traversal", description=f"{generation.card.name}: what numbers do")
+    link_report(generation.page, f"Pictures from {generation.card.name}", "generate-page")
+    return generation.facts

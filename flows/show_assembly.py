@@ -1,0 +1,52 @@
+"""`darkroom assemble` in a terminal: progress while it runs, a line for every file when it is done."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from flows.display import no_summary, out, run_bar, run_flow
+from pipeline.frames.assemble import Assembled
+from pipeline.frames.assemble import assemble as assemble_plainly
+from pipeline.request import AssembleRequest, RequestError
+
+_SHOWN = 50
+
+
+def assemble(request: AssembleRequest, prefect: bool) -> int:
+    """Put frames together with a progress bar and a closing table; returns the exit code."""
+    block = request.source_block or request.destination_block
+    if block and not prefect:
+        raise RequestError(f"the block {block!r} is kept in Prefect; leave out --no-prefect")
+    with run_bar(prefect) as (show, told):
+        if prefect:
+            from flows.assemble import assemble as assemble_flow
+
+            run_flow(assemble_flow, request, show)
+        else:
+            done = assemble_plainly(request, partial(show, "files"), lambda one: show("picture", one.path is not None))
+            show("assembled", done)
+    if "assembled" not in told:
+        return no_summary()
+    return _tell(told["assembled"])
+
+
+def _tell(done: list[Assembled]) -> int:
+    table = Table(title="put together", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, side in (("branch", "left"), ("file", "left"), ("frames", "right"), ("bytes", "right")):
+        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    good = [one for one in done if one.path is not None]
+    for one in good[:_SHOWN]:
+        missing = f" [yellow]without {len(one.missing)}[/]" if one.missing else ""
+        table.add_row(one.branch, escape(str(one.path).split("/", 2)[2]), f"{one.frames:,}{missing}", f"{one.bytes:,}")
+    out.print(table)
+    if len(good) > _SHOWN:
+        out.print(f"and {len(good) - _SHOWN:,} more, in assembled.json")
+    bad: list[Any] = [one for one in done if one.path is None]
+    for one in bad:
+        out.print(f"[red]not[/] {escape(one.branch)}/{escape(one.file)}: {escape(str(one.message))}", soft_wrap=True)
+    return 1 if bad else 0

@@ -1,0 +1,112 @@
+"""`darkroom evaluate` in a terminal: progress while it runs, a table of codecs when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from flows.display import check_engine, no_summary, out, print_ending, run_bar, run_flow
+from pipeline.rate_distortion import Evaluation, Name
+from pipeline.request import EvaluateRequest
+
+
+def evaluate(request: EvaluateRequest, prefect: bool) -> int:
+    """Run an evaluation with a progress bar and a closing table; returns the exit code."""
+    check_engine(request, prefect)
+    # what is wrong with the request shows at once, before any server starts
+    plainly, show_result = (_suite if request.suite else _codecs_compared)(request)
+    with run_bar(prefect) as (show, told):
+        if prefect:
+            from flows.evaluate import evaluate as evaluate_flow
+
+            run_flow(evaluate_flow, request, show)
+        else:
+            evaluation = plainly(request, partial(show, "planned"), partial(show, "picture"))
+            show("finished", evaluation.summary)
+            show("evaluated", evaluation)
+    if "evaluated" not in told:
+        return no_summary()
+    show_result(told["evaluated"])
+    return 1 if told["evaluated"].summary.status == "failed" else 0
+
+
+def _codecs_compared(request: EvaluateRequest) -> tuple[Callable[..., Any], Callable[[Any], None]]:
+    """What compares codecs, and what shows the result; the request is checked."""
+    from pipeline.evaluation import evaluate as evaluate_codecs
+    from pipeline.evaluation import prepare
+    from pipeline.plan import check_request
+
+    check_request(prepare(request).develop)
+    return evaluate_codecs, print_evaluation
+
+
+def _suite(request: EvaluateRequest) -> tuple[Callable[..., Any], Callable[[Any], None]]:
+    """What runs a suite of restorations, and what shows the result; the request is checked."""
+    from flows.show_suite import print_suite
+    from pipeline.suites.prepare import prepare_suite
+    from pipeline.suites.run import evaluate_suite
+
+    prepare_suite(request)
+    return evaluate_suite, print_suite
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """The codecs with their BD-rates, how the run went, and where the report of the evaluation is."""
+    if evaluation.points:
+        out.print(_codecs(evaluation))
+    print_ending(evaluation.summary)
+    if evaluation.left_out:
+        objects = "object" if evaluation.left_out == 1 else "objects"
+        out.print(f"[yellow]{evaluation.left_out:,} {objects} left out[/]: not every codec could be measured there")
+    if evaluation.absent:
+        out.print(f"[yellow]nothing measured[/] at {', '.join(evaluation.absent)}", soft_wrap=True)
+    if evaluation.report:
+        out.print(f"evaluation {escape(evaluation.report)}", soft_wrap=True)
+
+
+def _codecs(evaluation: Evaluation) -> Table:
+    """A row for every codec, fewest bits first, lossless ones last; then the published curves in the same order."""
+    anchor = evaluation.labels.get(evaluation.anchor[0], evaluation.anchor[0])
+    pictures = "picture" if evaluation.pictures == 1 else "pictures"
+    title = f"{evaluation.pictures:,} {pictures}; BD-rates against {anchor}"
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("codec", style="bold", no_wrap=True)
+    for heading in ("bpp", "PSNR dB", "enc ms", "dec ms", "BD-rate PSNR", "MS-SSIM"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    rates = {(row["codec"], row["group"], row["metric"]): row.get("bd_rate") for row in evaluation.bd_rates}
+    every = dict.fromkeys((point["codec"], point["group"]) for point in evaluation.points)
+    for name in sorted(every, key=lambda name: (name[1] == "published", *_ascending(rates.get((*name, "psnr"))))):
+        points = [point for point in evaluation.points if (point["codec"], point["group"]) == name]
+        cells = [_span(points, "bpp", ".2f"), _span(points, "psnr", ".1f")]
+        cells += [_milliseconds(points, "encode_s"), _milliseconds(points, "decode_s")]
+        cells += [_percent(rates.get((*name, metric))) for metric in ("psnr", "ms_ssim")]
+        style = "dim" if name[1] == "published" else None
+        table.add_row(escape(_label(evaluation, name)), *cells, style=style)
+    return table
+
+
+def _label(evaluation: Evaluation, name: Name) -> str:
+    return evaluation.labels[name[0]] if name[1] == "measured" else f"{name[0]} (published)"
+
+
+def _ascending(rate: float | None) -> tuple[bool, float]:
+    return rate is None, rate or 0.0
+
+
+def _span(points: list[dict[str, Any]], column: str, form: str) -> str:
+    low, high = (format(end(point[column] for point in points), form) for end in (min, max))
+    return low if low == high else f"{low} – {high}"
+
+
+def _milliseconds(points: list[dict[str, Any]], column: str) -> str:
+    known = [point[column] for point in points if point[column] is not None]
+    return f"{1000 * sum(known) / len(known):,.1f}" if known else "—"
+
+
+def _percent(rate: float | None) -> str:
+    return "—" if rate is None else f"{rate:+.1f} %"

@@ -1,0 +1,41 @@
+"""A sweep under Prefect: one request, one task, progress by trials, the best of them at the end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.blocks import with_blocks
+from flows.develop import link_report
+from flows.progress import tell
+from pipeline.request import SweepRequest
+from pipeline.sweep import SweepSummary, TrialReport, run_sweep
+
+
+@flow(name="sweep", persist_result=False)
+def sweep(request: SweepRequest) -> dict[str, Any]:
+    """Search for the best sizes, losses and rates of a training; returns the summary."""
+    summary = run_trials(with_blocks(request))
+    tell("swept", summary)
+    rows = [{"option": name, "value": str(value)} for name, value in summary.best_options.items()]
+    create_table_artifact(rows, key="sweep-best", description=f"Best {summary.figure}: {summary.best_value}")
+    link_report(summary.page, f"Sweep over {len(summary.best_options)} options", "sweep-page")
+    return asdict(summary)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def run_trials(request: SweepRequest) -> SweepSummary:
+    """Run the trials that are left."""
+    artifact: Any = create_progress_artifact(0.0, key="sweep-progress", description=request.destination)
+
+    def report(line: TrialReport) -> None:
+        tell("trial", line)
+        if line.ended:
+            text = f"trial {line.number}: {line.ended}, {line.value}"
+            update_progress_artifact(artifact, 100 * (line.done + 1) / line.of, description=text)
+
+    return run_sweep(request, report, lambda read, of: tell("reading", (read, of)))

@@ -1,0 +1,112 @@
+"""The quality that meets a target: so many bits a pixel from below, or so much PSNR from above."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from models.codec.codec import HIGHEST, LOWEST, Codec, Latent, Still, analyse, compress, compress_latents, picture_of
+from models.inference import Apply
+
+#: latents of larger pictures are computed anew for every quality that is tried; they take 5 bytes a pixel
+KEPT_PIXELS = 16_000_000
+
+
+class TargetError(ValueError):
+    """No quality meets the target; the message says what the codec can do for this picture."""
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A stream, its latent, and the quality (1..64, in sixteenths) it was coded at."""
+
+    data: bytes
+    latent: Latent
+    quality: float
+
+
+def compress_to_bpp(codec: Codec, still: Still, target: float, apply: Apply) -> Compressed:
+    """The best quality whose whole file takes at most `target` bits a pixel (all of the file counts).
+
+    Qualities are a third of a percent of rate apart, so files end within 2 % of the target unless they are tiny.
+    Raises TargetError when even the lowest quality takes more.
+    """
+    pixels = still.colour.shape[0] * still.colour.shape[1]
+    coded = _coder(codec, still, apply)
+    found: dict[int, float] = {}
+
+    def bpp(quality: int) -> float:
+        if quality not in found:
+            found[quality] = 8 * len(coded(quality)[0]) / pixels
+        return found[quality]
+
+    if bpp(LOWEST) > target:
+        raise TargetError(
+            f"{target:g} bits a pixel cannot be reached: the smallest file (quality 1) takes {bpp(LOWEST):.4g}"
+        )
+    quality = _last(lambda quality: bpp(quality) <= target, lambda q: float(np.log(bpp(q))), float(np.log(target)))
+    return Compressed(*coded(quality), quality / 16)
+
+
+def compress_to_psnr(codec: Codec, still: Still, target: float, apply: Apply) -> Compressed:
+    """The lowest quality whose decoded colours have at least `target` dB PSNR (8-bit levels, all channels together).
+
+    Qualities are about 0.015 dB apart. Raises TargetError when even the highest quality has less.
+    """
+    coded = _coder(codec, still, apply)
+    found: dict[int, float] = {}
+
+    def psnr(quality: int) -> float:
+        if quality not in found:
+            found[quality] = _psnr(picture_of(codec, coded(quality)[1], apply), still.colour)
+        return found[quality]
+
+    if psnr(HIGHEST) < target:
+        raise TargetError(f"{target:g} dB cannot be reached: quality 64 gives {psnr(HIGHEST):.2f} dB")
+    quality = LOWEST
+    if psnr(LOWEST) < target:
+        quality = _last(lambda quality: psnr(quality) < target, psnr, target) + 1
+    return Compressed(*coded(quality), quality / 16)
+
+
+def _coder(codec: Codec, still: Still, apply: Apply) -> Callable[[int], tuple[bytes, Latent]]:
+    """Codes the picture at a quality; the latents are kept for all qualities where there is room for them.
+
+    What was coded is not kept: it is coded again at the end, once, and else would fill memory.
+    """
+    height, width = still.colour.shape[:2]
+    if height * width > KEPT_PIXELS:
+        return partial(compress, codec, still, apply=apply)
+    return partial(compress_latents, codec, still, analyse(codec, still, apply))
+
+
+def _last(holds: Callable[[int], bool], value: Callable[[int], float], target: float) -> int:
+    """The last quality at which `holds`, which holds at the lowest and is meant to fail from some quality on.
+
+    Interpolates `value` towards the target between what held and what failed, and halves when that creeps.
+    """
+    low, high = LOWEST, HIGHEST
+    if holds(high):
+        return high
+    turn = 0
+    while high - low > 1:
+        below, above = value(low), value(high)
+        share = (target - below) / (above - below) if above > below else 0.5
+        guess = (low + high) // 2 if turn % 3 == 2 else round(low + share * (high - low))
+        guess = min(high - 1, max(low + 1, guess))
+        if holds(guess):
+            low = guess
+        else:
+            high = guess
+        turn += 1
+    return low
+
+
+def _psnr(decoded: np.ndarray, original: np.ndarray) -> float:
+    rows = range(0, len(decoded), 256)
+    squares = (np.square(decoded[row : row + 256].astype(np.float32) - original[row : row + 256]) for row in rows)
+    error = sum(float(part.sum(dtype=np.float64)) for part in squares) / decoded.size
+    return 100.0 if error == 0 else min(100.0, 10 * np.log10(255**2 / error))

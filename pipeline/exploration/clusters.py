@@ -1,0 +1,110 @@
+"""Clusters of vectors, and how well they agree with labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+#: numbers of clusters that are tried when none is given
+TRIED = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
+#: points that a silhouette is taken over, and above which k-means takes them in small batches
+_SILHOUETTE, _BATCHED = 3000, 20_000
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Each point's cluster, N int32, largest cluster 0; -1 for none. `silhouette` -1..1 is over a sample, or None.
+
+    `tried` maps each number of clusters that was tried to its silhouette.
+    """
+
+    labels: np.ndarray
+    silhouette: float | None
+    tried: dict[int, float]
+
+
+def kmeans(points: np.ndarray, count: int | None, seed: int = 0) -> Clusters:
+    """k-means of points N x K into `count` clusters, or as many of `TRIED` as have the best silhouette.
+
+    Rousseeuw 1987. Duplicates may leave fewer clusters than asked.
+    """
+    distinct = len(np.unique(points, axis=0))
+    if count is not None:
+        found = _kmeans(points, min(count, distinct), seed)
+        return Clusters(by_size(found), _silhouette(points, found, seed), {})
+    tried: dict[int, float] = {}
+    best: tuple[float, np.ndarray] | None = None
+    for number in TRIED:
+        if number > distinct // 2:
+            break
+        found = _kmeans(points, number, seed)
+        score = _silhouette(points, found, seed)
+        if score is None:
+            continue
+        tried[number] = score
+        if best is None or score > best[0]:
+            best = score, found
+    if best is None:
+        return Clusters(np.zeros(len(points), np.int32), None, {})
+    return Clusters(by_size(best[1]), best[0], tried)
+
+
+def hdbscan(points: np.ndarray, seed: int = 0) -> Clusters:
+    """HDBSCAN (Campello et al. 2013) of points N x K; clusters have a hundredth of the points, five at least.
+
+    What lies in no dense place is -1. Meant for few dimensions, where density means something.
+    """
+    from sklearn.cluster import HDBSCAN
+
+    smallest = max(5, len(points) // 100)
+    if len(points) < 2 * smallest:
+        return Clusters(np.full(len(points), -1, np.int32), None, {})
+    found = HDBSCAN(min_cluster_size=smallest, copy=True).fit_predict(points.astype(np.float64))
+    inside = found >= 0
+    return Clusters(by_size(found), _silhouette(points[inside], found[inside], seed), {})
+
+
+def agreement(labels: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
+    """Normalised mutual information 0..1, and accuracy 0..1 when every cluster is given the one label that suits best.
+
+    Clusters and labels, N each, of any kind, are matched one to one (Hungarian method).
+    """
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import normalized_mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix
+
+    table = contingency_matrix(labels, clusters)
+    rows, columns = linear_sum_assignment(-table)
+    return float(normalized_mutual_info_score(labels, clusters)), float(table[rows, columns].sum() / len(labels))
+
+
+def by_size(found: np.ndarray) -> np.ndarray:
+    """The same clusters numbered from the largest, 0; -1 stays."""
+    names, counts = np.unique(found[found >= 0], return_counts=True)
+    order = {name: rank for rank, name in enumerate(names[np.argsort(-counts, kind="stable")])} | {-1: -1}
+    return np.array([order[name] for name in found.tolist()], np.int32)
+
+
+def central(points: np.ndarray, labels: np.ndarray, cluster: int, count: int) -> np.ndarray:
+    """Rows of the `count` points of a cluster that lie nearest to its mean, nearest first."""
+    rows = np.flatnonzero(labels == cluster)
+    distances = np.linalg.norm(points[rows] - points[rows].mean(axis=0), axis=1)
+    return rows[np.argsort(distances, kind="stable")[:count]]
+
+
+def _kmeans(points: np.ndarray, count: int, seed: int) -> np.ndarray:
+    from sklearn.cluster import KMeans, MiniBatchKMeans
+
+    kind = MiniBatchKMeans if len(points) > _BATCHED else KMeans
+    return kind(count, n_init=4, random_state=seed).fit_predict(points)
+
+
+def _silhouette(points: np.ndarray, found: np.ndarray, seed: int) -> float | None:
+    from sklearn.metrics import silhouette_score
+
+    if len(points) > _SILHOUETTE:
+        rows = np.random.default_rng(seed).choice(len(points), _SILHOUETTE, replace=False)
+        points, found = points[rows], found[rows]
+    count = len(np.unique(found))
+    return float(silhouette_score(points, found)) if 1 < count < len(points) else None

@@ -1,0 +1,273 @@
+"""Exploring the latents of a run: everything found out in one go, written beside the run as tables and one page.
+
+Latents are found where the source is the destination of a run. Any other source is a set of pictures, which is first
+developed by a recipe of the one step `represent`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from models.autoencoders import Autoencoder
+from models.training import choose_device
+from pipeline.evaluation import keep
+from pipeline.exploration.anomalies import (
+    fit_patch_memory,
+    latent_distances,
+    patch_features,
+    reconstruction_errors,
+    together,
+)
+from pipeline.exploration.clusters import agreement, hdbscan, kmeans
+from pipeline.exploration.duplicates import find_duplicates, groups
+from pipeline.exploration.exploration import Anomalies, Findings
+from pipeline.exploration.latents_source import LatentsSource, find_latents, plans_at, read_vectors, recipe_steps
+from pipeline.exploration.looks import Look, look_at_all
+from pipeline.exploration.maps import principal_components, umap_map
+from pipeline.exploration.neighbours import exact_index
+from pipeline.exploration.page import render_exploration
+from pipeline.exploration.probes import probe, read_labels
+from pipeline.exploration.rows import account_of, heat_path, heat_pictures, tables_of
+from pipeline.frames.source import SourcePicture
+from pipeline.plan import destination_of, shard_pictures, source_of
+from pipeline.request import DevelopRequest, ExploreRequest, RequestError
+from pipeline.run import Summary, develop
+from pipeline.steps.autoencoders import DEFAULT_MODEL, open_autoencoder
+from pipeline.storage import Store, open_store
+from pipeline.tables import to_parquet
+
+#: nearest neighbours that are kept of every picture
+NEIGHBOURS = 10
+#: nearest neighbours of every picture that may be near-duplicates
+_NEAREST = 5
+#: heat maps that are drawn
+HEAT_MAPS = 24
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """What came out: findings, the URL of the page, and how the run ended that gave the latents, if there was one."""
+
+    findings: Findings
+    report: str
+    seconds: float
+    summary: Summary | None = None
+
+
+def explore(
+    request: ExploreRequest,
+    planned: Callable[[object], None] = lambda plan: None,
+    progress: Callable[[bool], None] = lambda good: None,
+    stage: Callable[[str], None] = lambda text: None,
+) -> Exploration:
+    """Explore in this process, without Prefect; `stage` is told what is being done, the others as by a run.
+
+    Raises RequestError when there is nothing to explore, and what `pipeline.run.develop` raises.
+    """
+    developed = representation(request)
+    summary = develop(developed, planned, progress) if developed else None
+    return explore_latents(request, summary, stage)
+
+
+def representation(request: ExploreRequest) -> DevelopRequest | None:
+    """The run that gives the latents; None where the source is a run's destination and has them already.
+
+    Raises RequestError where pictures are to be represented and no destination is named.
+    """
+    if _is_run(request):
+        return None
+    if request.destination == request.source:
+        raise RequestError(f"{request.source} holds no run; give a DESTINATION, where its latents can go")
+    step = {"step": "represent"} | ({"model": request.model} if request.model else {})
+    recipe = {"name": "represent", "branches": {"vectors": [step]}, "output": {"format": "none"}}
+    return DevelopRequest(**request.shared(), recipe=recipe, measure=False)
+
+
+def explore_latents(
+    request: ExploreRequest, summary: Summary | None = None, stage: Callable[[str], None] = lambda text: None
+) -> Exploration:
+    """Explore the latents that are there, and write tables and page. Raises RequestError, StorageError."""
+    started = datetime.now(UTC)
+    _check_libraries()
+    source = latents_of(request)
+    findings = _find_out(request, source, stage)
+    stage("writing")
+    folder = f"explorations/{_mark(request, source)}"
+    destination = destination_of(request)
+    heat = heat_pictures(findings)
+    for row, data in heat.items():
+        keep(destination, f"{folder}/{heat_path(row)}", data)
+    for name, rows in tables_of(findings).items():
+        keep(destination, f"{folder}/{name}.parquet", to_parquet(name, rows))
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    account = account_of(findings, started.isoformat(timespec="seconds"), seconds)
+    keep(destination, f"{folder}/explore.json", (json.dumps(account, indent=1) + "\n").encode())
+    page = render_exploration(findings, account, heat, destination.url)
+    keep(destination, f"{folder}/explore.html", page.encode())
+    return Exploration(findings, destination.url_of(f"{folder}/explore.html"), seconds, summary)
+
+
+def latents_of(request: ExploreRequest) -> LatentsSource:
+    """The latents that a request is about. Raises RequestError when there are none."""
+    if _is_run(request):
+        return find_latents(request.source, request.source_storage, request.model)
+    return find_latents(request.destination, request.destination_storage, "vectors")
+
+
+def network_of(source: LatentsSource) -> tuple[Autoencoder, str] | None:
+    """The autoencoder that said the latents, and its tag; None where they are a codec's."""
+    steps = [step for step in recipe_steps(source) if step["step"] == "represent"]
+    if not steps:
+        return None
+    opened = open_autoencoder(steps[-1].get("model", DEFAULT_MODEL))
+    return opened.network, opened.model
+
+
+def _find_out(request: ExploreRequest, source: LatentsSource, stage: Callable[[str], None]) -> Findings:
+    notes: list[str] = []
+    stage("reading latents")
+    vectors = read_vectors(source, request.limit)
+    if vectors.all > len(vectors.keys):
+        notes.append(f"{len(vectors.keys):,} of {vectors.all:,} pictures, evenly spaced, are explored (--limit)")
+    if vectors.left_out:
+        notes.append(f"{vectors.left_out:,} rows of the latents table hold no vector that fits and are left out")
+    labels = read_labels(request.labels, vectors.keys, request.source_storage) if request.labels else None
+    network = _network(source, notes)
+    stage("looking at pictures")
+    looks = _looks(request, source, vectors.keys, network)
+    gone = sum(look is None for look in looks)
+    if gone:
+        notes.append(f"{gone:,} pictures could not be read again; they have no thumbnail and fewer scores")
+    stage("neighbours")
+    # one more, for the nearest of each is itself
+    similarities, rows = exact_index(vectors.keys, vectors.values).nearest(vectors.values, NEIGHBOURS + 1)
+    rows, similarities = _without_self(rows, similarities)
+    stage("near-duplicates")
+    pairs = [(row, near) for others in rows.T[:_NEAREST] for row, near in enumerate(others.tolist()) if near >= 0]
+    duplicates = find_duplicates(looks, pairs)
+    stage("anomalies")
+    anomalies = _anomalies(vectors.values, looks, network, choose_device(request.device), request.seed)
+    stage("clusters")
+    components = principal_components(vectors.values, request.seed)
+    groups_by_mean = kmeans(components.values, request.clusters, request.seed)
+    stage("maps")
+    umap = umap_map(components.values, request.seed) if request.umap else None
+    by_density = hdbscan(components.values[:, :10] if umap is None else umap, request.seed)
+    stage("probes")
+    return Findings(
+        source,
+        vectors,
+        looks,
+        components,
+        umap,
+        groups_by_mean,
+        by_density,
+        rows,
+        similarities,
+        duplicates,
+        groups(len(vectors.keys), duplicates),
+        anomalies,
+        labels,
+        probe(vectors.values, labels, request.seed) if labels else [],
+        _agreements(labels, {"k-means": groups_by_mean.labels, "HDBSCAN": by_density.labels}),
+        notes,
+    )
+
+
+def _is_run(request: ExploreRequest) -> bool:
+    return bool(plans_at(request.source, request.source_storage))
+
+
+def _network(source: LatentsSource, notes: list[str]) -> Autoencoder | None:
+    found = network_of(source)
+    if found is None:
+        notes.append(f"{source.model} is a codec: its latents are pooled, and only their distance tells anomalies")
+        return None
+    network, tag = found
+    if tag != source.model:
+        raise RequestError(f"the latents are those of {source.model}, but the model there is now {tag}; develop again")
+    return network
+
+
+def _looks(
+    request: ExploreRequest, source: LatentsSource, keys: Sequence[str], network: Autoencoder | None
+) -> list[Look | None]:
+    """A look at every picture, or None, in the order of the keys."""
+    wanted, pictures = set(keys), dict[str, SourcePicture]()
+    for plan in source.plans:
+        for shard in range(plan.shards):
+            for one in shard_pictures(source.destination, plan.run, shard):
+                if one.key in wanted:
+                    pictures.setdefault(one.key, one)
+    shape = None if network is None else network.shape
+    found = look_at_all(_pictures_store(request, source), list(pictures.values()), request.pixel_limit, shape, True)
+    return [found.get(key) for key in keys]
+
+
+def _pictures_store(request: ExploreRequest, source: LatentsSource) -> Store:
+    """Where the run's pictures are."""
+    return source_of(request) if not _is_run(request) else open_store(source.newest.source, request.source_storage)
+
+
+def _without_self(rows: np.ndarray, similarities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours N x K + 1 without each row itself, or without the last where it is not among them."""
+    own = rows == np.arange(len(rows))[:, None]
+    own[~own.any(axis=1), -1] = True
+    shape = (len(rows), rows.shape[1] - 1)
+    return rows[~own].reshape(shape), similarities[~own].reshape(shape)
+
+
+def _anomalies(
+    vectors: np.ndarray, looks: Sequence[Look | None], network: Autoencoder | None, device: str, seed: int
+) -> Anomalies:
+    scores = {"latent": latent_distances(vectors)}
+    rows = [row for row, look in enumerate(looks) if look is not None and look.model_input is not None]
+    if network is None or not rows:
+        return Anomalies(scores, together(list(scores.values())))
+    pictures = np.stack([look.model_input for look in looks if look is not None and look.model_input is not None])
+    scores["reconstruction"] = _spread(reconstruction_errors(network, pictures, device), rows, len(looks))
+    features = patch_features(network, pictures, device)
+    maps: dict[int, np.ndarray] = {}
+    heat = (0.0, 1.0)
+    if features is not None:
+        patch, all_maps = fit_patch_memory(features, seed).scores(features, range(len(rows)))
+        scores["patch"] = _spread(patch, rows, len(looks))
+        heat = (float(np.quantile(all_maps, 0.5)), float(np.quantile(all_maps, 0.998)))
+        maps = dict(zip(rows, all_maps, strict=True))
+    whole = together([np.nan_to_num(score, nan=-1.0) for score in scores.values()])
+    oddest = np.argsort(-whole, kind="stable")[:HEAT_MAPS].tolist()
+    return Anomalies(scores, whole, {row: maps[row] for row in oddest if row in maps}, heat)
+
+
+def _spread(values: np.ndarray, rows: Sequence[int], count: int) -> np.ndarray:
+    spread = np.full(count, np.nan, np.float32)
+    spread[list(rows)] = values
+    return spread
+
+
+def _agreements(labels: Sequence[str | None] | None, clusters: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    rows = [row for row, label in enumerate(labels or ()) if label is not None]
+    if labels is None or not rows:
+        return {}
+    names = np.array([labels[row] for row in rows])
+    return {name: agreement(names, found[rows]) for name, found in clusters.items()}
+
+
+def _mark(request: ExploreRequest, source: LatentsSource) -> str:
+    """The exploration's name: a hash of all that decides what is found."""
+    asked = {name: getattr(request, name) for name in ("labels", "clusters", "umap", "limit", "seed")}
+    content = [source.model, source.branch, [plan.run for plan in source.plans], asked]
+    return f"e{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]}"
+
+
+def _check_libraries() -> None:
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise RequestError("scikit-learn is not installed; install darkroom[explore]") from error

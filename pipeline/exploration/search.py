@@ -1,0 +1,137 @@
+"""The pictures of a run that are most like a given one: represented as the run did it, then looked up."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from markupsafe import Markup
+
+from models.inference import apply_in_batches
+from models.training import choose_device
+from pipeline.decode import decode
+from pipeline.develop import Settings, develop_picture
+from pipeline.exploration.latents_source import LatentsSource, find_latents, recipe_steps, vectors_of
+from pipeline.exploration.looks import Look, look_at, look_at_all
+from pipeline.exploration.neighbours import open_index
+from pipeline.exploration.page import data_uri
+from pipeline.frames.source import SourcePicture
+from pipeline.picture import PictureError
+from pipeline.plan import shard_pictures
+from pipeline.recipe import parse_recipe
+from pipeline.report import asset, environment
+from pipeline.request import RequestError, SearchRequest
+from pipeline.storage import StorageOptions, Store, open_store, read, write
+from pipeline.tables import to_parquet
+
+#: pictures that a page shows
+MOST_SHOWN = 200
+_QUERY = "query"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is like the picture: keys with cosines -1..1, nearest first, of `all` pictures; `page` is a URL or None."""
+
+    model: str
+    pictures: list[tuple[str, float]]
+    all: int
+    page: str | None
+
+
+def search(request: SearchRequest) -> Found:
+    """Look a picture up. Raises RequestError, ModelError, PictureError, StorageError."""
+    source = find_latents(request.run, request.run_storage, request.model)
+    store, name = _split(request.picture, request.picture_storage)
+    data = read(store, name)
+    vector = _vector(source, data, name, request)
+    index = open_index(source)
+    if vector.shape[1] != len(index.mean):
+        raise RequestError(f"the picture gives {vector.shape[1]} numbers, the run's latents {len(index.mean)}")
+    similarities, rows = index.nearest(vector, request.count)
+    pictures = [
+        (index.keys[row], float(similarity))
+        for row, similarity in zip(rows[0].tolist(), similarities[0].tolist(), strict=True)
+        if row >= 0
+    ]
+    page = _write_page(request, source, data, name, pictures, len(index.keys)) if request.page else None
+    return Found(source.model, pictures, len(index.keys), page)
+
+
+def _split(url: str, options: StorageOptions | None) -> tuple[Store, str]:
+    """The store a file is in, and its name there."""
+    folder, slash, name = url.rpartition("/")
+    return open_store(folder or ("/" if slash else "."), options), name
+
+
+def _vector(source: LatentsSource, data: bytes, name: str, request: SearchRequest) -> np.ndarray:
+    """1 x D float32: what the branch that wrote the latents makes of the picture."""
+    branches = {source.branch: recipe_steps(source)}
+    recipe = parse_recipe({"name": _QUERY, "branches": branches, "output": {"format": "none"}})
+    one = SourcePicture(name, name, len(data), "", None)
+    apply = partial(apply_in_batches, device=choose_device(request.device))
+    developed = develop_picture(one, data, recipe, Settings(request.pixel_limit, measure=False), apply)
+    if developed.failures:
+        failure = developed.failures[0]
+        raise PictureError(failure["reason"], f"{request.picture}: {failure['message']}")
+    if developed.latents[0]["model"] != source.model:
+        said = f"the latents are those of {source.model}, but the model there is now {developed.latents[0]['model']}"
+        raise RequestError(f"{said}; develop again")
+    rows = to_parquet("latents", [row | {"shard": 0} for row in developed.latents])
+    keys, vectors = vectors_of(pq.read_table(io.BytesIO(rows)))
+    if not keys:
+        raise RequestError(f"{source.model} says nothing of {request.picture} that could be looked up")
+    return vectors
+
+
+def _write_page(
+    request: SearchRequest,
+    source: LatentsSource,
+    data: bytes,
+    name: str,
+    pictures: Sequence[tuple[str, float]],
+    count: int,
+) -> str:
+    """A page with the picture and what was found; its URL."""
+    assert request.page is not None
+    shown = pictures[:MOST_SHOWN]
+    wanted, planned = {key for key, _ in shown}, dict[str, SourcePicture]()
+    for plan in source.plans:
+        for shard in range(plan.shards):
+            for one in shard_pictures(source.destination, plan.run, shard):
+                if one.key in wanted:
+                    planned.setdefault(one.key, one)
+    where = open_store(source.newest.source, request.source_storage)
+    looks = look_at_all(where, list(planned.values()), request.pixel_limit, None, False)
+    query = look_at(decode(data, name, request.pixel_limit), None, False)
+    page = (
+        environment()
+        .get_template("search.html")
+        .render(
+            query=_shown(request.picture, query, ""),
+            pictures=[_shown(key, looks.get(key), f"{similarity:.3f}") for key, similarity in shown],
+            run=request.run,
+            model=source.model,
+            count=count,
+            css=Markup("\n".join(asset(sheet) for sheet in ("report.css", "evaluation.css", "explore.css"))),
+        )
+    )
+    store, path = _split(request.page, request.run_storage)
+    write(store, path, page.encode("utf-8", "replace"))
+    return store.url_of(path)
+
+
+def _shown(key: str, look: Look | None, text: str) -> dict[str, Any]:
+    return {"key": key, "picture": None if look is None else data_uri(look.thumbnail), "text": text}
+
+
+def as_json(found: Found) -> str:
+    """The same for other programs."""
+    pictures = [{"key": key, "similarity": round(similarity, 6)} for key, similarity in found.pictures]
+    return json.dumps({"model": found.model, "searched": found.all, "pictures": pictures}, indent=1)

@@ -1,0 +1,238 @@
+"""Files that hold several pictures: animations, pages, videos, stacks of slices; how many there are, and each of them.
+
+| what                            | counted by                              | a frame has                              |
+|---------------------------------|-----------------------------------------|------------------------------------------|
+| GIF, animated WebP, APNG, AVIFS | its structure                           | its duration; composed as a viewer would |
+| TIFF                            | its chain of directories                | all that a TIFF of one page would have   |
+| MP4, MOV, AVI, MKV, WebM        | its header                              | 1 / rate as its duration                 |
+| .npy, idx (.gz)                 | its header                              |                                          |
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+from PIL import AvifImagePlugin, GifImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from pipeline.decode import decode, explain
+from pipeline.file_structure import PNG_SIGNATURE, profile_fits
+from pipeline.frames.arrays import idx_layout, npy_layout, slice_of
+from pipeline.frames.tiff_pages import page_offsets, single_page
+from pipeline.frames.video import Video, video_format
+from pipeline.picture import Metadata, Picture, PictureError
+
+VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
+ARRAYS = (".npy", ".idx", ".idx.gz", "-ubyte", "-ubyte.gz")
+#: how the names of files end that may hold several pictures
+SUFFIXES = (".gif", ".webp", ".apng", ".avifs", ".tif", ".tiff", *VIDEOS, *ARRAYS)
+
+_HEAD = 64
+_ANIMATIONS: dict[str, Any] = {
+    "gif": GifImagePlugin.GifImageFile,
+    "webp": WebPImagePlugin.WebPImageFile,
+    "png": PngImagePlugin.PngImageFile,
+    "avif": AvifImagePlugin.AvifImageFile,
+}
+_TIFFS = (b"II*\0", b"MM\0*", b"II+\0")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame, without a key, and for how long it is shown, in seconds; None where the file does not say."""
+
+    picture: Picture
+    duration_s: float | None
+
+
+class Frames(Protocol):
+    """A file of frames that is open. Where `in_order`, `read` is quick only for frames after the last one read, and
+    must not be called from several threads at once. `read` raises PictureError.
+    """
+
+    in_order: bool
+
+    def read(self, frame: int) -> Frame: ...
+
+    def close(self) -> None: ...
+
+
+def count_frames(file: BinaryIO, most: int) -> int:
+    """How many pictures a file holds, 1 where it is none of those that may hold several; counts to `most` + 1 at least.
+
+    Reads headers and structure, decodes nothing. Raises PictureError.
+    """
+    kind = _kind(file)
+    file.seek(0)
+    if kind == "tiff":
+        return len(page_offsets(file, most))
+    if kind == "npy":
+        return npy_layout(file).count
+    if kind == "idx":
+        return idx_layout(file).count
+    if kind == "video":
+        video = Video(file)
+        video.close()
+        return video.count
+    if kind in _ANIMATIONS:
+        try:
+            return int(_ANIMATIONS[kind](file).n_frames)
+        except Exception as error:
+            raise explain(error, kind) from error
+    return 1
+
+
+def open_frames(path: str, pixel_limit: int) -> Frames:
+    """Open a local file of frames. Raises PictureError, OSError."""
+    with open(path, "rb") as file:
+        kind = _kind(file)
+    if kind == "tiff":
+        return _Pages(path, pixel_limit)
+    if kind in ("npy", "idx"):
+        return _Slices(path, kind, pixel_limit)
+    if kind in _ANIMATIONS:
+        return _Animation(path, kind, pixel_limit)
+    # whatever it is named, only what looks like a video is opened as one
+    return _VideoFrames(path, pixel_limit)
+
+
+def _kind(file: BinaryIO) -> str:
+    """What kind of several pictures the file may hold, by its first bytes; "" for none."""
+    head = file.read(_HEAD)
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if head.startswith(PNG_SIGNATURE):
+        file.seek(0)
+        return "png" if b"acTL" in file.read(4096) else ""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        # most WebP are one picture: their bytes need not be fetched to know it
+        return "webp" if head[12:16] == b"VP8X" and len(head) > 20 and head[20] & 2 else ""
+    if head[4:8] == b"ftyp":
+        brands = {head[at : at + 4] for at in (8, *range(16, min(len(head), int.from_bytes(head[:4], "big")), 4))}
+        if b"avis" in brands:
+            return "avif"
+        if brands & {b"avif", b"heic", b"heix", b"mif1", b"msf1"}:
+            return ""
+    if head[:4] in _TIFFS:
+        return "tiff"
+    if head.startswith(b"\x93NUMPY"):
+        return "npy"
+    if head.startswith(b"\0\0\x08") or (head.startswith(b"\x1f\x8b") and _is_zipped_idx(file)):
+        return "idx"
+    return "video" if video_format(head) else ""
+
+
+def _is_zipped_idx(file: BinaryIO) -> bool:
+    file.seek(0)
+    try:
+        return gzip.GzipFile(fileobj=file).read(3) == b"\0\0\x08"
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
+class _Animation:
+    in_order = True
+
+    def __init__(self, path: str, kind: str, pixel_limit: int):
+        self.kind = kind
+        try:
+            # a plugin of its own rather than Image.open, which would try them all on hostile bytes
+            self.image = _ANIMATIONS[kind](path)
+        except Exception as error:
+            raise explain(error, kind) from error
+        pixels = self.image.size[0] * self.image.size[1]
+        if pixels > pixel_limit:
+            self.image.close()
+            raise PictureError("too_large", f"{kind}: frames of {pixels:,} pixels; the limit is {pixel_limit:,}")
+
+    def read(self, frame: int) -> Frame:
+        try:
+            self.image.seek(frame)
+            self.image.load()
+            mode = "RGBA" if self.image.has_transparency_data else "RGB"
+            pixels = np.array(self.image if self.image.mode == "L" else self.image.convert(mode))
+        except Exception as error:
+            raise explain(error, self.kind) from error
+        pixels = np.atleast_3d(pixels)
+        icc = self.image.info.get("icc_profile")
+        kept = icc if icc and profile_fits(icc, pixels.shape[2]) else None
+        model = {1: "grey", 3: "rgb", 4: "rgb+alpha"}[pixels.shape[2]]
+        said = Metadata(self.kind, "palette" if self.kind == "gif" else model, 8, icc=kept)
+        milliseconds = self.image.info.get("duration")
+        return Frame(Picture("", pixels, said), None if milliseconds is None else float(milliseconds) / 1000)
+
+    def close(self) -> None:
+        self.image.close()
+
+
+class _Pages:
+    in_order = False
+
+    def __init__(self, path: str, pixel_limit: int):
+        self.path, self.pixel_limit = path, pixel_limit
+        with open(path, "rb") as file:
+            self.pages = page_offsets(file, 1 << 20)
+
+    def read(self, frame: int) -> Frame:
+        if frame >= len(self.pages):
+            raise PictureError("truncated", f"tiff: {len(self.pages)} pages are left")
+        with open(self.path, "rb") as file:
+            page = single_page(file, self.pages[frame])
+        return Frame(decode(page, pixel_limit=self.pixel_limit), None)
+
+    def close(self) -> None:
+        pass
+
+
+class _VideoFrames:
+    in_order = True
+
+    def __init__(self, path: str, pixel_limit: int):
+        self.video = Video(path, pixel_limit)
+
+    def read(self, frame: int) -> Frame:
+        picture = Picture("", self.video.read(frame), Metadata(str(self.video.format), "rgb", 8))
+        return Frame(picture, 1 / self.video.rate if self.video.rate else None)
+
+    def close(self) -> None:
+        self.video.close()
+
+
+class _Slices:
+    def __init__(self, path: str, kind: str, pixel_limit: int):
+        with open(path, "rb") as file:
+            self.layout = npy_layout(file) if kind == "npy" else idx_layout(file)
+            file.seek(0)
+            self.in_order = file.read(2) == b"\x1f\x8b"
+        pixels = self.layout.height * self.layout.width
+        if pixels > pixel_limit:
+            raise PictureError("too_large", f"{kind}: slices of {pixels:,} pixels; the limit is {pixel_limit:,}")
+        self.open: Callable[[], Any] = partial(gzip.open if self.in_order else open, path, "rb")
+        self.stream: Any = self.open() if self.in_order else None
+
+    def read(self, frame: int) -> Frame:
+        start = self.layout.offset + frame * self.layout.slice_bytes
+        if self.stream is not None:
+            self._seek(start)
+            pixels = slice_of(self.layout, self.stream)
+        else:
+            with self.open() as file:
+                file.seek(start)
+                pixels = slice_of(self.layout, file)
+        mode = ("grey", "grey+alpha", "rgb", "rgb+alpha")[pixels.shape[2] - 1]
+        return Frame(Picture("", pixels, Metadata(self.layout.format, mode, 8 * pixels.itemsize)), None)
+
+    def _seek(self, start: int) -> None:
+        try:
+            self.stream.seek(start)
+        except (OSError, EOFError, zlib.error) as error:
+            raise PictureError("corrupt", f"{self.layout.format}: {error}") from error
+
+    def close(self) -> None:
+        if self.stream is not None:
+            self.stream.close()

@@ -1,0 +1,50 @@
+"""What a request for new pictures gave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from models.registry import Card
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """Two pictures and what lies between them: originals 2 x H x W x C, pictures N x H x W x C uint8."""
+
+    ends: tuple[str, str]
+    way: str
+    originals: np.ndarray
+    pictures: np.ndarray
+
+
+@dataclass(frozen=True)
+class Traversal:
+    """A picture and what each number of its latent does to it.
+
+    `original` H x W x C and `pictures`, dimensions x steps x H x W x C, uint8; `steps` are standard deviations; `rows`
+    those of the table, the strongest first.
+    """
+
+    key: str
+    original: np.ndarray
+    steps: tuple[float, ...]
+    pictures: np.ndarray
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a request gave. `prior` says what samples were drawn from, `spread` what a deviation is taken of."""
+
+    card: Card
+    destination: str
+    page: str
+    prior: str = ""
+    spread: str = ""
+    samples: np.ndarray | None = None
+    interpolation: Interpolation | None = None
+    traversal: Traversal | None = None
+    facts: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,132 @@
+"""What is wrong with a picture, estimated from its pixels alone: noise, JPEG blocks, blur, bad light.
+
+Every function takes H x W x 1|3, uint8 or uint16, of any size, and is deterministic. Large pictures are sampled, so
+that an estimate takes a fraction of a second whatever the size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from pipeline.steps.arrays import level_step, luma
+
+#: at most so many tiles of a picture are looked at for noise, blocks and blur
+_TILES, _TILE = 16, 512
+#: small enough for the percentiles of light, large enough to hold its highlights
+_LIGHT_SIDE = 512
+#: side of the blocks that noise is estimated in
+_BLOCK = 16
+#: the quietest tenth of blocks lies below the mean of all: 100 draws of white noise gave this
+_QUIET_SHARE, _QUIET_BIAS = 10, 1.08
+_CLIPPED = 0.1
+#: differences above this belong to the picture, whatever JPEG did
+_EDGE = 24.0
+
+# Limits below which (of light: within which) a picture is taken for good. Measured on Kodak, McMaster and CBSD68:
+
+#: 8-bit levels; photographs have 1 or less, film grain up to 2, sigma 5 is found as 4.5 or more
+CLEAN_NOISE = 2.0
+#: 8-bit levels; photographs are below 0.17, those at JPEG quality 80 above 0.2, at quality 90 half of them
+CLEAN_BLOCKS = 0.2
+#: brightest hundredth of luma; photographs reach 160, at a fifth of their light 124 at most
+_DARK = 150
+#: from the darkest to the brightest hundredth; photographs span 129, with half their contrast 125 at most
+_FLAT = 128
+#: natural logarithm in linear light; one photograph in eight is above it, and most of those with a strong cast
+_CAST = 0.3
+
+
+def noise_level(pixels: np.ndarray) -> float:
+    """Standard deviation of white noise in 8-bit levels, mean of the channels; 0 for a side under 18 pixels.
+
+    Immerkær's estimate (1996) in blocks, of which the quietest tenth counts: texture is not taken for noise. Blocks
+    of which a tenth is black or white are left out where there are others, for clipping hides their noise.
+    """
+    kernel = np.array([1, -2, 1], np.float32)
+    found: list[np.ndarray] = []
+    clipped: list[np.ndarray] = []
+    for tile in _samples(pixels):
+        tall, wide = ((side - 2) // _BLOCK for side in tile.shape[:2])
+        if min(tall, wide) < 1:
+            continue
+        for channel in cv2.split(tile):
+            response = np.abs(cv2.sepFilter2D(channel, cv2.CV_32F, kernel, kernel))
+            found.append(_block_means(response, tall, wide))
+            clipped.append(_block_means((channel <= 0) | (channel >= 255), tall, wide))
+    if not found:
+        return 0.0
+    levels, inside = np.concatenate(found), np.concatenate(clipped) < _CLIPPED
+    quiet = float(np.percentile(levels[inside] if inside.any() else levels, _QUIET_SHARE))
+    return _QUIET_BIAS * quiet * float(np.sqrt(np.pi / 2)) / 6
+
+
+def blockiness(pixels: np.ndarray) -> float:
+    """How much stronger steps are on an 8 x 8 grid than on the next strongest of the grids beside it, 8-bit levels.
+
+    Some 1 for JPEG at quality 70, 4 at quality 10. The grid may begin anywhere; the mean of both directions, without
+    sides under 24 pixels, which have no grid to speak of. Small pictures may seem blocky by chance.
+    """
+    steps = [np.zeros(8), np.zeros(8)]
+    counts = [np.zeros(8), np.zeros(8)]
+    for tile in _samples(pixels):
+        plane = cv2.cvtColor(tile, cv2.COLOR_RGB2GRAY) if tile.shape[2] == 3 else tile[:, :, 0]
+        for axis, turned in enumerate((plane, plane.T)):
+            if turned.shape[1] < 24:
+                continue
+            difference = np.minimum(np.abs(np.diff(turned, axis=1)), _EDGE).mean(0)
+            step = difference[1:-1] - (difference[:-2] + difference[2:]) / 2
+            for phase in range(8):
+                steps[axis][phase] += step[phase::8].sum()
+                counts[axis][phase] += len(step[phase::8])
+    means = [np.sort(total / count) for total, count in zip(steps, counts, strict=True) if count.any()]
+    return float(np.mean([one[-1] - one[-2] for one in means])) if means else 0.0
+
+
+def bad_light(pixels: np.ndarray) -> str | None:
+    """What is wrong with a picture's light, for people: too dark, too little contrast, a colour cast; None if nothing.
+
+    A cast is what three estimates of the light's colour agree on: the mean (grey world), the highlights (white patch)
+    and the edges (grey edge, van de Weijer et al. 2007). A scene of one colour may be taken for one.
+    """
+    height, width = pixels.shape[:2]
+    scale = min(1.0, _LIGHT_SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], -1)
+    values = small.astype(np.float32) / level_step(small)
+    dark, bright = np.percentile(luma(values), (1, 99))
+    if bright < _DARK:
+        return f"dark: the brightest hundredth begins at {bright:.0f} of 255"
+    if bright - dark < _FLAT:
+        return f"flat: luma spans {bright - dark:.0f} of 255"
+    cast = _cast(values) if values.shape[2] == 3 else 0.0
+    return f"a colour cast of {100 * np.expm1(cast):.0f} %" if cast > _CAST else None
+
+
+def _cast(values: np.ndarray) -> float:
+    """Largest deviation of a channel from the mean of the three that all estimates of the light agree on, as a log."""
+    linear = cv2.GaussianBlur(((values / 255 + 0.055) / 1.055) ** 2.4, (0, 0), 1)
+    edges = np.abs(cv2.Sobel(linear, -1, 1, 0)) + np.abs(cv2.Sobel(linear, -1, 0, 1))
+    flat = linear.reshape(-1, 3)
+    lights = [flat.mean(0), np.percentile(flat, 99, axis=0), (edges.reshape(-1, 3) ** 6).mean(0) ** (1 / 6)]
+    logs = np.log(np.maximum(lights, 1e-6))
+    logs -= logs.mean(1, keepdims=True)
+    agreed = (np.sign(logs) == np.sign(logs[0])).all(0)
+    return float(np.where(agreed, np.abs(logs).min(0), 0).max())
+
+
+def _samples(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    """Evenly spread tiles in 8-bit levels, float32, h x w x 1|3, begun at multiples of 8; all of a small picture."""
+    height, width = pixels.shape[:2]
+    places = [(top, left) for top in range(0, height, _TILE) for left in range(0, width, _TILE)]
+    for top, left in places[:: max(1, -(-len(places) // _TILES))]:
+        tile = pixels[top : top + _TILE, left : left + _TILE]
+        yield np.ascontiguousarray(tile, dtype=np.float32) / np.float32(level_step(pixels))
+
+
+def _block_means(plane: np.ndarray, tall: int, wide: int) -> np.ndarray:
+    """Means of tall x wide blocks, from the second row and column on: one-dimensional."""
+    inner = plane[1 : 1 + tall * _BLOCK, 1 : 1 + wide * _BLOCK]
+    return inner.reshape(tall, _BLOCK, wide, _BLOCK).mean((1, 3)).ravel()

@@ -1,0 +1,95 @@
+"""Restoration networks as methods of a suite: the networks of the pipeline's steps, on floats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from models.inference import Apply, tiled
+from models.onnx_runtime import load_network
+from models.registry import ModelError, list_cards
+from pipeline.request import RequestError
+from pipeline.steps.restoration_networks import Network, network_for, open_network
+from pipeline.suites.suite import Condition, Method, Spoiled, Suite, levels
+
+_TILE = 512
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A network for a task of the suite, and what its card calls it."""
+
+    name: str
+    task: str
+    network: Network
+
+
+def choose_networks(suite: Suite, names: Sequence[str]) -> list[Chosen]:
+    """The networks of those names or URLs, and the shipped ones of tasks that none of them is for.
+
+    Raises RequestError for a model that is for no task of the suite.
+    """
+    tasks = list(dict.fromkeys(setting.task for setting in suite.settings))
+    chosen = [_choose(name, tasks, suite) for name in names]
+    missing = [task for task in tasks if task not in {each.task for each in chosen}]
+    shipped = [_open(card.name, task) for task in missing for card in list_cards() if card.task == task]
+    return chosen + shipped
+
+
+def network_methods(suite: Suite, networks: Sequence[Chosen], apply: Apply) -> list[Method]:
+    """One method for every network and condition of the suite; networks of one name are told apart by their hash."""
+    names = [each.name for each in networks]
+    methods = []
+    for each in networks:
+        name = each.name if names.count(each.name) == 1 else each.network.model
+        settings = tuple(setting.name for setting in suite.settings if setting.task == each.task)
+        for condition in suite.conditions:
+            methods.append(
+                Method(
+                    f"{name}-{condition.name}" if condition.name else name,
+                    f"{name}, {condition.name}" if condition.name else name,
+                    partial(_restore, each.network, condition, apply),
+                    "network",
+                    told=condition.told,
+                    settings=settings,
+                )
+            )
+    return methods
+
+
+def _restore(network: Network, condition: Condition, apply: Apply, spoiled: Spoiled) -> np.ndarray:
+    """uint8 of the size and channels of the truth; grey goes in as three equal channels and comes out as their mean."""
+    planes = torch.from_numpy(np.ascontiguousarray(spoiled.given.transpose(2, 0, 1))).expand(3, -1, -1)
+    plane = condition.plane(spoiled)
+    if plane is not None:
+        planes = torch.cat([planes, torch.from_numpy(plane)[None]])
+    restored = tiled(
+        network_for(network, spoiled.given, 1.0),
+        planes,
+        apply,
+        tile=_TILE,
+        halo=network.reach,
+        enlarge=network.scale,
+        multiple=network.multiple,
+    )
+    height, width, channels = spoiled.clean.shape
+    kept = restored[:, :height, :width].permute(1, 2, 0).numpy()
+    return levels(np.ascontiguousarray(kept if channels == 3 else kept.mean(2, keepdims=True)))
+
+
+def _choose(name: str, tasks: Sequence[str], suite: Suite) -> Chosen:
+    told = []
+    for task in tasks:
+        try:
+            return _open(name, task)
+        except ModelError as error:
+            told.append(str(error))
+    raise RequestError(f"the suite {suite.name} cannot use the model {name!r}: {told[0]}")
+
+
+def _open(name: str, task: str) -> Chosen:
+    return Chosen(load_network(name, task).card.name, task, open_network(name, task))

@@ -1,0 +1,73 @@
+"""A request for a suite, checked before anything runs: baselines that are installed, networks, published figures."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.plan import destination_of, source_of
+from pipeline.published_restorations import CROPS, guess_set, published_rows, published_sets, read_published
+from pipeline.request import EvaluateRequest, RequestError
+from pipeline.storage import check_access
+from pipeline.suites import SUITES
+from pipeline.suites.networks import Chosen, choose_networks
+from pipeline.suites.suite import Suite
+
+
+@dataclass(frozen=True)
+class SuiteRun:
+    """A checked request: the suite with the baselines that are installed, networks, the set the pictures are (as far as
+    it is known) with its published rows, and notes for people."""
+
+    suite: Suite
+    networks: list[Chosen]
+    dataset: str | None
+    published: list[dict[str, Any]]
+    notes: list[str]
+
+
+def prepare_suite(request: EvaluateRequest) -> SuiteRun:
+    """Check a request with a suite, and knock at both stores. Raises RequestError, ModelError, StorageError."""
+    assert request.suite is not None
+    if request.engine != "threads":
+        raise RequestError(f"--suite runs on the threads of one process; leave out --engine {request.engine}")
+    notes: list[str] = []
+    suite = _installed(SUITES[request.suite], notes)
+    networks = choose_networks(suite, request.model)
+    without = [s.label for s in suite.settings if s.task not in {each.task for each in networks}]
+    if without:
+        notes.append(f"No network for {', '.join(without)}: none is shipped, and --model names none.")
+    dataset, published = _published(request, notes)
+    check_access(source_of(request), for_writing=False)
+    check_access(destination_of(request), for_writing=True)
+    return SuiteRun(suite, networks, dataset, published, notes)
+
+
+def _installed(suite: Suite, notes: list[str]) -> Suite:
+    missing = [method for method in suite.methods if method.needs and not importlib.util.find_spec(method.needs)]
+    if missing:
+        names = ", ".join(dict.fromkeys(method.label for method in missing))
+        notes.append(f"Left out, for they are not installed: {names}; pip install darkroom[baselines].")
+    return replace(suite, methods=tuple(method for method in suite.methods if method not in missing))
+
+
+def _published(request: EvaluateRequest, notes: list[str]) -> tuple[str | None, list[dict[str, Any]]]:
+    if not request.published:
+        return request.set, []
+    assert request.suite is not None
+    figures = read_published(request.published)
+    sets = published_sets(figures, request.suite, request.grey)
+    if request.set is not None and request.set not in sets:
+        there = f"there are of {', '.join(sets)}" if sets else f"there are none for {request.suite}"
+        raise RequestError(f"there are no published figures of the set {request.set!r}; {there}")
+    dataset = request.set or guess_set(request.source, sets)
+    if dataset is None:
+        there = f"there are figures of {', '.join(sets)}; name one with --set" if sets else "the file has none"
+        notes.append(f"No published figures of {request.suite} are shown: {there}.")
+        return None, []
+    side = CROPS.get(dataset) if request.suite == "denoise" else None
+    if side is not None and request.crop != side and request.set is None:
+        notes.append(f"Published figures of {dataset} are of crops of {side} x {side}: --crop {side} shows them.")
+        return dataset, []
+    return dataset, published_rows(figures, request.suite, dataset, request.grey)
