@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
+import pkgutil
 import shutil
 import tempfile
 import uuid
@@ -14,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+import flows
+import models
+import pipeline
 from tests.s3_server import S3Server, environment_of, s3_server
 
 if TYPE_CHECKING:
@@ -32,6 +37,8 @@ os.environ |= {
     "PREFECT_HOME": _PREFECT_HOME,
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
+    # a console keeps the width that it finds when it is made: printed tables must not depend on who runs the tests
+    "COLUMNS": "300",
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -42,6 +49,17 @@ os.environ |= {
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.register_profile("searching", deadline=None)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Imports every module of the rooms in processes that share the tests among them.
+
+    Hypothesis draws from the constants of all modules imported by then, which would depend on how tests were shared.
+    """
+    if hasattr(session.config, "workerinput"):
+        for room in (models, pipeline, flows):
+            for found in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
+                importlib.import_module(found.name)
 
 
 @pytest.fixture(scope="session")

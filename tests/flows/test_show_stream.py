@@ -31,10 +31,15 @@ def told(*files: object) -> Result:
 
 
 def rows(result: Result) -> dict[str, str]:
-    """The cells of a printed table of two columns."""
+    """The cells of a printed table of two columns; a cell may go on in the lines below."""
     assert result.exit_code == 0, result.output
-    cells = [line.strip("│").split("│") for line in result.stdout.splitlines() if line.startswith("│")]
-    return {name.strip(): value.strip() for name, value in cells}
+    cells: dict[str, str] = {}
+    for line in result.stdout.splitlines():
+        if line.startswith("│"):
+            name, value = (cell.strip() for cell in line.strip("│").split("│"))
+            name = name or list(cells)[-1]
+            cells[name] = f"{cells.get(name, '')} {value}".strip()
+    return cells
 
 
 def test_the_table_says_what_the_file_says(tmp_path: Path) -> None:

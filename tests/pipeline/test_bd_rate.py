@@ -118,8 +118,12 @@ def test_straight_lines_have_a_closed_form() -> None:
     assert found.percent == pytest.approx(100 * (np.exp(0.05 * 35 - 2) - 1))
 
 
+#: SciPy divides by slopes, which overflows where one is next to nothing
+HEIGHTS = st.just(0.0) | st.floats(1e-100, 5) | st.floats(-5, -1e-100)
+
+
 @given(
-    st.lists(st.tuples(st.floats(0.01, 5), st.floats(-5, 5)), min_size=2, max_size=12),
+    st.lists(st.tuples(st.floats(0.01, 5), HEIGHTS), min_size=2, max_size=12),
     st.floats(0, 1),
     st.floats(0, 1),
 )
