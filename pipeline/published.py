@@ -10,21 +10,24 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.request import RequestError
 from pipeline.storage import StorageOptions, open_store, read, size
 
-SIZE_LIMIT = 1 << 24
+_SIZE_LIMIT = 1 << 24
 Figures = TypeVar("Figures")
 
 
 def read_figures(
     url: str, kind: TypeAdapter[Figures], what: str, example: str, options: StorageOptions | None
 ) -> Figures:
-    """The content of a file. Raises StorageError, and RequestError, which says that it holds no `what`, when it has
-    another form; `example` is how to write it."""
+    """The content of a file.
+
+    Raises StorageError, and RequestError, which says that the file holds no `what` and that `example` is how to write
+    it.
+    """
     place = url if "://" in url else os.path.realpath(url)
     folder, slash, name = place.replace(os.sep, "/").rpartition("/")
     store = open_store(folder + slash, options)
     length = size(store, name)
-    if length > SIZE_LIMIT:
-        raise RequestError(f"{url} is {length:,} bytes; files of figures over {SIZE_LIMIT:,} are refused")
+    if length > _SIZE_LIMIT:
+        raise RequestError(f"{url} is {length:,} bytes; files of figures over {_SIZE_LIMIT:,} are refused")
     try:
         return kind.validate_json(read(store, name, size=length))
     except ValidationError as error:
