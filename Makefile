@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= ./out
-# a process for every core; one file's tests stay together, with what they share
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+# a process for every core; one file's tests stay together, with what they share, and the longest, the flows', come first
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # Prefect's telemetry is off in everything that is run from here
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
