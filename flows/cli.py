@@ -266,6 +266,7 @@ def _guarded(work: Callable[[], int]) -> int:
     from models.distributed import DistributedError
     from models.registry import ModelError
     from models.training import TrainingError
+    from pipeline.lease import LeaseLost
     from pipeline.picture import PictureError
     from pipeline.plan import PlanError
     from pipeline.recipe import RecipeError
@@ -286,6 +287,7 @@ def _guarded(work: Callable[[], int]) -> int:
         StreamError: FAILED,
         PictureError: FAILED,
         RunError: FAILED,
+        LeaseLost: FAILED,
         OSError: STORAGE,
         RequestError: USAGE,
     }

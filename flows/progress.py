@@ -19,7 +19,8 @@ def listen(listener: Callable[[str, object], None]) -> Iterator[None]:
 
 
 def tell(name: str, value: object) -> None:
-    """Events: planned (Plan), picture (bool: good), finished (Summary), evaluated (Evaluation), generated (Generation),
+    """Events: listing (int: objects so far),
+    planned (Plan), picture (bool: good), finished (Summary), evaluated (Evaluation), generated (Generation),
     stage (str: what is being done), explored (Exploration),
     reading (pictures read and there), report (training Report), trained (Card), trial (TrialReport),
     swept (SweepSummary),
