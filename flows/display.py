@@ -262,8 +262,8 @@ def print_ending(summary: Any) -> None:
         rate = counts["objects"] / summary.seconds if summary.seconds else 0
         out.print(
             f"[bold]{counts['good']:,}[/] pictures developed, [bold]{counts['failed']:,}[/] failed, "
-            f"{counts['rows']:,} metric rows, {_bytes(counts['bytes_read'])} read, "
-            f"{_bytes(counts['bytes_written'])} written, {summary.seconds:.1f} s ({rate:.2f} pictures/s)"
+            f"{counts['rows']:,} metric rows, {amount(counts['bytes_read'])} read, "
+            f"{amount(counts['bytes_written'])} written, {summary.seconds:.1f} s ({rate:.2f} pictures/s)"
         )
     if summary.message:
         out.print(f"[bold red]failed[/] {escape(summary.message)}", soft_wrap=True)
@@ -346,7 +346,8 @@ def _kind(about: dict[str, Any]) -> str:
     return kind + (f" {low}..{high}" if low is not None and high is not None else "")
 
 
-def _bytes(count: int) -> str:
+def amount(count: int) -> str:
+    """Bytes for people: 1.2 GB."""
     for unit in ("B", "KB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

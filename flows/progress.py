@@ -24,6 +24,8 @@ def tell(name: str, value: object) -> None:
     stage (str: what is being done), explored (Exploration),
     reading (pictures read and there), report (training Report), trained (Card), trial (TrialReport),
     swept (SweepSummary),
+    shards (int: how many are checked), shard (bool: all is well), verified (Verification), removed (int: so far),
+    collected (Collection),
     files (int: how many will be), assembled (list of Assembled).
     """
     for listener in list(_listeners):

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.frames.source import SourcePicture
 from pipeline.recipe import Recipe, load_recipe, parse_recipe
-from pipeline.request import DevelopRequest, RunRequest
+from pipeline.request import DestinationRequest, DevelopRequest, RunRequest
 from pipeline.storage import StorageError, Store, list_objects, open_store, read, write
 
 _PICTURES = pa.schema(
@@ -84,16 +84,16 @@ def read_plan(destination: Store, run: str) -> Plan:
     return _parse(read(destination, plan_path(run)), destination.url_of(plan_path(run)))
 
 
-def recorded_request(destination: Store, plan: Plan, **given: Any) -> DevelopRequest:
-    """The request that a plan was made for; `given` are fields for this time, such as access. Raises StorageError."""
+def recorded_request(store: Store, plan: Plan, **given: Any) -> DevelopRequest:
+    """The request that a plan at a destination was made for; `given` are fields for this time, such as access. Raises StorageError."""
     path = f"runs/{plan.run}/request.json"
     try:
-        return DevelopRequest(**(json.loads(read(destination, path)) | given))
+        return DevelopRequest(**(json.loads(read(store, path)) | given))
     except ValueError as error:
-        raise PlanError(f"{destination.url_of(path)} is not readable ({error}); develop again with --fresh") from error
+        raise PlanError(f"{store.url_of(path)} is not readable ({error}); develop again with --fresh") from error
 
 
-def earlier_plans(destination: Store, request: RunRequest) -> list[tuple[Plan, bool]]:
+def earlier_plans(destination: Store, request: RunRequest | DestinationRequest) -> list[tuple[Plan, bool]]:
     """Plans at the destination, oldest first, with whether their run is finished."""
     runs = open_store(f"{request.destination.rstrip('/')}/runs", request.destination_storage)
     try:
@@ -159,7 +159,7 @@ def source_of(request: RunRequest) -> Store:
     return open_store(request.source, request.source_storage)
 
 
-def destination_of(request: RunRequest) -> Store:
+def destination_of(request: RunRequest | DestinationRequest) -> Store:
     """The store the request writes to."""
     return open_store(request.destination, request.destination_storage)
 

@@ -22,7 +22,8 @@ ByteCount = Annotated[int, BeforeValidator(lambda value: parse_size(value) if is
 def own_fields_early(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Forms and commands show what is particular to a request right after its source and destination."""
     fields = schema["properties"]
-    first = ["source", "destination", *(name for name in model.__annotations__ if name in fields)]
+    first = [name for name in ("source", "destination") if name in fields]
+    first += [name for name in model.__annotations__ if name in fields]
     schema["properties"] = {name: fields[name] for name in dict.fromkeys([*first, *fields])}
 
 
@@ -74,6 +75,17 @@ class RunRequest(BaseModel):
         return {name: getattr(self, name) for name in RunRequest.model_fields}
 
 
+class DestinationRequest(BaseModel):
+    """What is asked about the runs at a destination."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=own_fields_early)
+
+    destination: str = Field(min_length=1, description="destination of runs: s3://bucket/prefix, a folder, …")
+    take_over: bool = Field(False, description="go on although a run seems to be at work on the destination")
+    destination_storage: StorageOptions | None = Field(None, description="S3 access; default: environment")
+    destination_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the destination")
+
+
 CropText = Annotated[
     str | None,
     Field(
@@ -109,6 +121,23 @@ class DecompressRequest(RunRequest):
     )
     crop: CropText = None
     model: StreamModels = ()
+
+
+class VerifyRequest(DestinationRequest):
+    """Check every object and row that runs have left at a destination; repair what is wrong."""
+
+    quick: bool = Field(False, description="compare sizes with a listing, and read no object")
+    repair: bool = Field(False, description="do again what is wrong, as it was asked for, and check again")
+    report: bool = Field(False, description="write runs/verification.html at the destination")
+    source_storage: StorageOptions | None = Field(None, description="S3 access to the runs' sources, for repairs")
+    source_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the runs' sources")
+
+
+class GcRequest(DestinationRequest):
+    """Remove what no commit names at a destination: what killed runs have left."""
+
+    dry_run: bool = Field(False, description="only say what would be removed")
+    older_than: float = Field(0, ge=0, description="only what was written so many hours ago, or more")
 
 
 class AssembleRequest(BaseModel):

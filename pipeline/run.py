@@ -93,24 +93,25 @@ def finish_run(request: DevelopRequest, plan: Plan, started: datetime) -> Summar
 def _finish_again(request: DevelopRequest, plan: Plan, started: datetime) -> Summary:
     """Let every run concerned end anew with its new rows; the summary is that of what was done again."""
     destination = destination_of(request)
-    commits = _commits(destination, plan)
-    ended = []
-    for target in fold(destination, plan):
-        try:
-            before = json.loads(read(destination, f"runs/{target.run}/run.json"))
-        except (StorageError, ValueError):
-            before = {"started": started.isoformat(timespec="seconds")}
-        kept = {name: before[name] for name in ("started", "finished", "seconds", "engine", "device") if name in before}
-        ended.append(_finish(request, replace(target, lease=plan.lease), started, kept | {"done_again": _now()}))
+    counts, reasons = _sums(_commits(destination, plan))
+    ended = [finish_folded(request, replace(target, lease=plan.lease), started) for target in fold(destination, plan)]
     forget(destination, plan)
     worst = next((one for one in ended if one.status == "failed"), ended[-1])
-    counts, reasons = _sums(commits)
     seconds = (datetime.now(UTC) - started).total_seconds()
     return replace(worst, counts=counts, reasons=reasons, seconds=round(seconds, 3))
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def finish_folded(request: DevelopRequest, plan: Plan, started: datetime) -> Summary:
+    """Let a finished run whose shards were written anew end once more: counts and report are of what it has now.
+
+    Raises what `finish_run` does.
+    """
+    try:
+        before = json.loads(read(destination_of(request), f"runs/{plan.run}/run.json"))
+    except (StorageError, ValueError):
+        before = {}
+    kept = {name: before[name] for name in ("started", "finished", "seconds", "engine", "device") if name in before}
+    return _finish(request, plan, started, kept | {"done_again": datetime.now(UTC).isoformat(timespec="seconds")})
 
 
 def _commits(destination: Store, plan: Plan) -> list[Commit]:
