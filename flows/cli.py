@@ -33,11 +33,13 @@ from pipeline.request import (
     DevelopRequest,
     EvaluateRequest,
     ExploreRequest,
+    GcRequest,
     GenerateRequest,
     RequestError,
     SearchRequest,
     SweepRequest,
     TrainRequest,
+    VerifyRequest,
 )
 
 #: exit codes
@@ -106,6 +108,29 @@ def decompress(prefect: bool, **values: Any) -> None:
 
     request = build(DecompressRequest, values)
     sys.exit(_guarded(lambda: show_compression.decompress(request, prefect)))
+
+
+@main.command()
+@request_options(VerifyRequest, arguments=("destination",), hidden=("source_storage", "destination_storage"))
+@click.option("--json", "json_file", metavar="FILE", help="write all findings there, for programs")
+@click.option("--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process")
+def verify(prefect: bool, json_file: str | None, **values: Any) -> None:
+    """Check all that runs have left at DESTINATION against their commits: existence, size, checksum, rows."""
+    from flows import show_verification
+
+    request = build(VerifyRequest, values)
+    sys.exit(_guarded(lambda: show_verification.verify(request, prefect, json_file)))
+
+
+@main.command()
+@request_options(GcRequest, arguments=("destination",), hidden=("destination_storage",))
+@click.option("--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process")
+def gc(prefect: bool, **values: Any) -> None:
+    """Remove what killed runs have left at DESTINATION: objects that no commit names."""
+    from flows import show_verification
+
+    request = build(GcRequest, values)
+    sys.exit(_guarded(lambda: show_verification.gc(request, prefect)))
 
 
 @main.command()
@@ -266,6 +291,7 @@ def _guarded(work: Callable[[], int]) -> int:
     from models.distributed import DistributedError
     from models.registry import ModelError
     from models.training import TrainingError
+    from pipeline.lease import LeaseLost
     from pipeline.picture import PictureError
     from pipeline.plan import PlanError
     from pipeline.recipe import RecipeError
@@ -286,6 +312,7 @@ def _guarded(work: Callable[[], int]) -> int:
         StreamError: FAILED,
         PictureError: FAILED,
         RunError: FAILED,
+        LeaseLost: FAILED,
         OSError: STORAGE,
         RequestError: USAGE,
     }

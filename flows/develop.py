@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,14 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.blocks import with_blocks
 from flows.progress import tell
-from pipeline.plan import Plan, plan_run
+from pipeline.lease import hold
+from pipeline.plan import Plan, destination_of, plan_run
 from pipeline.request import DevelopRequest, RequestError
 from pipeline.run import Summary, failure_rows, finish_run
 from pipeline.shard import run_shard
 from pipeline.storage import StorageError
 
+_SECONDS_BETWEEN_LINES = 5.0
 #: runs of this process that somebody has stopped: their shards end at the next picture
 _stopped: set[str] = set()
 
@@ -65,19 +69,35 @@ def develop(request: DevelopRequest) -> State:
 def run_request(request: DevelopRequest) -> Summary:
     """Plan, develop every shard in a task run of its own, finish, leave artifacts; only inside a flow.
 
-    Raises what stopped the run: StorageError, RecipeError, PlanError.
+    Raises what stopped the run: StorageError, RecipeError, PlanError, LeaseHeld, LeaseLost.
     """
     logger = get_run_logger()
     started = datetime.now(UTC)
-    plan = plan_run(request)
-    tell("planned", plan)
-    logger.info("run %s: %d pictures in %d shards, %d done before", plan.run, plan.objects, plan.shards, plan.done)
-    if plan.shards:
-        _run_shards(request, plan)
-    summary = finish_run(request, plan, started)
+    with hold(destination_of(request), request.take_over) as lease:
+        plan = plan_run(request, _listing_told(), lease)
+        lease.run = plan.run
+        tell("planned", plan)
+        logger.info("run %s: %d pictures in %d shards, %d done before", plan.run, plan.objects, plan.shards, plan.done)
+        if plan.shards:
+            _run_shards(request, plan)
+        summary = finish_run(request, plan, started)
     tell("finished", summary)
     _leave_artifacts(request, plan, summary)
     return summary
+
+
+def _listing_told() -> Callable[[int], None]:
+    """Tells every batch of a listing, and logs one every few seconds."""
+    logger, last = get_run_logger(), time.monotonic()
+
+    def told(count: int) -> None:
+        nonlocal last
+        tell("listing", count)
+        if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            logger.info("listing: %d objects so far", count)
+
+    return told
 
 
 def final_state(summary: Summary) -> State:
@@ -139,7 +159,7 @@ def _leave_artifacts(request: DevelopRequest, plan: Plan, summary: Summary) -> N
         create_table_artifact(
             [rounded(row) for row in summary.branches], key="develop-summary", description=f"Run {summary.run}, means"
         )
-    if summary.reasons:
+    if summary.reasons and not plan.again:
         failures = failure_rows(request, plan, limit=100)
         create_table_artifact(list(failures), key="develop-failures", description=f"Run {summary.run}, first 100")
     if summary.report:

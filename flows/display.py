@@ -39,8 +39,8 @@ def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool
         if prefect:
             run_flow(getattr(import_module(f"flows.{flow}"), flow), request, show)
         else:
-            plan, picture = partial(show, "planned"), partial(show, "picture")
-            show("finished", develop_plainly(developed, plan, picture))
+            plan, picture, listing = (partial(show, event) for event in ("planned", "picture", "listing"))
+            show("finished", develop_plainly(developed, plan, picture, listing))
     if "finished" not in told:
         return no_summary()
     print_summary(told["finished"])
@@ -67,7 +67,9 @@ def run_bar(prefect: bool) -> Iterator[tuple[Callable[[str, Any], None], dict[st
         def show(event: str, value: Any) -> None:
             nonlocal failed
             told[event] = value
-            if event == "planned":
+            if event == "listing":
+                bars.update(bar, description=f"listing … {value:,} objects")
+            elif event == "planned":
                 note = f"[dim]{value.done:,} done before[/]" if value.done else ""
                 text = "resuming" if value.resumed else "developing"
                 bars.update(bar, description=f"{text} run {value.run}", total=value.objects or None, note=note)
@@ -243,6 +245,8 @@ def print_summary(summary: Any) -> None:
 def print_ending(summary: Any) -> None:
     """What could not be done, counts, and where the report is."""
     counts = summary.counts
+    if summary.status == "nothing_failed":
+        out.print(f"[green]nothing to try again[/]: no row of failures is left (last run {summary.run})")
     if summary.status == "nothing_to_do":
         out.print(
             f"[green]nothing to do[/]: all {counts['done']:,} objects are developed already (last run {summary.run})"
@@ -258,8 +262,8 @@ def print_ending(summary: Any) -> None:
         rate = counts["objects"] / summary.seconds if summary.seconds else 0
         out.print(
             f"[bold]{counts['good']:,}[/] pictures developed, [bold]{counts['failed']:,}[/] failed, "
-            f"{counts['rows']:,} metric rows, {_bytes(counts['bytes_read'])} read, "
-            f"{_bytes(counts['bytes_written'])} written, {summary.seconds:.1f} s ({rate:.2f} pictures/s)"
+            f"{counts['rows']:,} metric rows, {amount(counts['bytes_read'])} read, "
+            f"{amount(counts['bytes_written'])} written, {summary.seconds:.1f} s ({rate:.2f} pictures/s)"
         )
     if summary.message:
         out.print(f"[bold red]failed[/] {escape(summary.message)}", soft_wrap=True)
@@ -342,7 +346,8 @@ def _kind(about: dict[str, Any]) -> str:
     return kind + (f" {low}..{high}" if low is not None and high is not None else "")
 
 
-def _bytes(count: int) -> str:
+def amount(count: int) -> str:
+    """Bytes for people: 1.2 GB."""
     for unit in ("B", "KB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -25,7 +25,12 @@ from pipeline.suites.run import evaluate_suite
 )
 def measure_suite(request: EvaluateRequest) -> SuiteEvaluation:
     """Measure every picture of a suite; a retry goes on where the last attempt stopped."""
-    return evaluate_suite(request, lambda plan: tell("planned", plan), lambda good: tell("picture", good))
+    return evaluate_suite(
+        request,
+        lambda plan: tell("planned", plan),
+        lambda good: tell("picture", good),
+        lambda count: tell("listing", count),
+    )
 
 
 @flow(name="evaluate", persist_result=False)

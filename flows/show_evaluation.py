@@ -26,7 +26,7 @@ def evaluate(request: EvaluateRequest, prefect: bool) -> int:
 
             run_flow(evaluate_flow, request, show)
         else:
-            evaluation = plainly(request, partial(show, "planned"), partial(show, "picture"))
+            evaluation = plainly(request, partial(show, "planned"), partial(show, "picture"), partial(show, "listing"))
             show("finished", evaluation.summary)
             show("evaluated", evaluation)
     if "evaluated" not in told:

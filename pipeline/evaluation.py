@@ -44,13 +44,14 @@ def evaluate(
     request: EvaluateRequest,
     planned: Callable[[Plan], None] = lambda plan: None,
     progress: Callable[[bool], None] = lambda good: None,
+    listing: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
     """Run an evaluation in this process, without Prefect; see `pipeline.run.develop` for what it tells and raises.
 
     Raises RequestError for unknown codecs, anchors or curves, before anything is run.
     """
     comparison = prepare(request)
-    return conclude(comparison, develop(comparison.develop, planned, progress))
+    return conclude(comparison, develop(comparison.develop, planned, progress, listing))
 
 
 def prepare(request: EvaluateRequest) -> Comparison:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from pipeline.codec_choice import CodecChoice
+from pipeline.sizes import parse_size
 from pipeline.storage import StorageOptions
 
 
@@ -15,10 +16,14 @@ class RequestError(Exception):
     """What is asked for cannot be had here; the message says why and what to do."""
 
 
+ByteCount = Annotated[int, BeforeValidator(lambda value: parse_size(value) if isinstance(value, str) else value)]
+
+
 def own_fields_early(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Forms and commands show what is particular to a request right after its source and destination."""
     fields = schema["properties"]
-    first = ["source", "destination", *(name for name in model.__annotations__ if name in fields)]
+    first = [name for name in ("source", "destination") if name in fields]
+    first += [name for name in model.__annotations__ if name in fields]
     schema["properties"] = {name: fields[name] for name in dict.fromkeys([*first, *fields])}
 
 
@@ -34,7 +39,10 @@ class RunRequest(BaseModel):
     suffixes: tuple[str, ...] = Field((), description="only keys with one of these endings, such as .jpg; default all")
     engine: Literal["threads", "dask"] = Field("threads", description="where shards run: this process, or Dask workers")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
-    shard_size: int | None = Field(None, ge=1, le=100_000, description="pictures a shard; default: at most 256 shards")
+    shard_size: int | None = Field(
+        None, ge=1, le=100_000, description="pictures a shard; default: 64, growing with the count to 2048"
+    )
+    shard_bytes: ByteCount = Field(1 << 30, ge=1, description="most bytes a shard, such as 512 MB or 2 GiB")
     workers: int | None = Field(None, ge=1, le=1024, description="threads that develop; default: one a core")
     batch: int = Field(8, ge=1, le=1024, description="most pictures in one batch on a GPU")
     frames: Literal["auto", "first", "all"] = Field(
@@ -49,14 +57,33 @@ class RunRequest(BaseModel):
         0.5, ge=0, le=1, description="share of failed pictures above which the run ends as failed (results are kept)"
     )
     fresh: bool = Field(False, description="develop everything again, and allow another recipe on this destination")
+    retry_failed: bool = Field(False, description="only try again what failed before, in place of the rows it left")
+    take_over: bool = Field(False, description="go on although another run seems to be at work on the destination")
     source_storage: StorageOptions | None = Field(None, description="S3 access to the source; default: environment")
     destination_storage: StorageOptions | None = Field(None, description="S3 access to the destination")
     source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access to the source")
     destination_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the destination")
 
+    @model_validator(mode="after")
+    def _again_or_anew(self) -> Self:
+        if self.fresh and self.retry_failed:
+            raise ValueError("--fresh develops everything, --retry-failed only what failed; leave one out")
+        return self
+
     def shared(self) -> dict[str, Any]:
         """The fields that every request of a run has, for another request about the same pictures."""
         return {name: getattr(self, name) for name in RunRequest.model_fields}
+
+
+class DestinationRequest(BaseModel):
+    """What is asked about the runs at a destination."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=own_fields_early)
+
+    destination: str = Field(min_length=1, description="destination of runs: s3://bucket/prefix, a folder, …")
+    take_over: bool = Field(False, description="go on although a run seems to be at work on the destination")
+    destination_storage: StorageOptions | None = Field(None, description="S3 access; default: environment")
+    destination_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the destination")
 
 
 CropText = Annotated[
@@ -94,6 +121,23 @@ class DecompressRequest(RunRequest):
     )
     crop: CropText = None
     model: StreamModels = ()
+
+
+class VerifyRequest(DestinationRequest):
+    """Check every object and row that runs have left at a destination; repair what is wrong."""
+
+    quick: bool = Field(False, description="compare sizes with a listing, and read no object")
+    repair: bool = Field(False, description="do again what is wrong, as it was asked for, and check again")
+    report: bool = Field(False, description="write runs/verification.html at the destination")
+    source_storage: StorageOptions | None = Field(None, description="S3 access to the runs' sources, for repairs")
+    source_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the runs' sources")
+
+
+class GcRequest(DestinationRequest):
+    """Remove what no commit names at a destination: what killed runs have left."""
+
+    dry_run: bool = Field(False, description="only say what would be removed")
+    older_than: float = Field(0, ge=0, description="only what was written so many hours ago, or more")
 
 
 class AssembleRequest(BaseModel):

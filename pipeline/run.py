@@ -16,9 +16,12 @@ import pyarrow.parquet as pq
 
 from models.training import choose_device
 from pipeline.account import account_of
+from pipeline.again import forget
 from pipeline.decode import decode
+from pipeline.fold import fold
 from pipeline.frames.shared_file import SharedFile
 from pipeline.frames.source import SourcePicture
+from pipeline.lease import confirm, hold
 from pipeline.picture import PictureError, to_8bit
 from pipeline.plan import Plan, destination_of, plan_run, recipe_of, shard_pictures, source_of
 from pipeline.report import GalleryEntry, choose_gallery, render_report, shrunk
@@ -33,7 +36,7 @@ _REPORT_ROWS = 200_000
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended. `status`: complete, failed (too many pictures failed) or nothing_to_do."""
+    """How a run ended. `status`: complete, failed (too many pictures failed), nothing_to_do or nothing_failed."""
 
     run: str
     status: str
@@ -53,40 +56,89 @@ def develop(
     request: DevelopRequest,
     planned: Callable[[Plan], None] = lambda plan: None,
     progress: Callable[[bool], None] = lambda good: None,
+    listing: Callable[[int], None] = lambda count: None,
 ) -> Summary:
     """Run a request in this process, without Prefect.
 
-    `planned` is told the plan, `progress` every picture (True: good). Raises StorageError, RecipeError and PlanError
-    when the run cannot start, StorageError when storage fails for good; running again goes on where it stopped.
+    `listing` is told how many objects were listed so far, `planned` the plan, `progress` every picture (True: good).
+    Raises StorageError, RecipeError and PlanError when the run cannot start, LeaseHeld when another one is at work at
+    the destination, LeaseLost when another takes it over, StorageError when storage fails for good; running again goes
+    on where it stopped.
     """
     started = datetime.now(UTC)
-    plan = plan_run(request)
-    planned(plan)
-    for shard in range(plan.shards):
-        run_shard(request, plan, shard, progress)
-    return finish_run(request, plan, started)
+    with hold(destination_of(request), request.take_over) as lease:
+        plan = plan_run(request, listing, lease)
+        lease.run = plan.run
+        planned(plan)
+        for shard in range(plan.shards):
+            run_shard(request, plan, shard, progress)
+        return finish_run(request, plan, started)
 
 
 def finish_run(request: DevelopRequest, plan: Plan, started: datetime) -> Summary:
     """Check that the shards add up to the plan, write report.html, run.json and, when all is well, _SUCCESS.
 
-    Raises RunError when a row is missing or there is one too many, StorageError when a shard is not committed.
+    A run that did pictures of others again becomes part of those. Raises RunError when a row is missing or there is one
+    too many, StorageError when a shard is not committed, LeaseLost.
     """
     destination = destination_of(request)
+    confirm(destination, plan.lease)
     if plan.shards == 0:
         return _nothing_to_do(destination, plan)
-    # without the lists of outputs: a run of a million pictures has millions
-    commits = [replace(read_commit(destination, plan.run, shard), outputs=[]) for shard in range(plan.shards)]
-    recipe = recipe_of(request)
+    if plan.again:
+        return _finish_again(request, plan, started)
+    return _finish(request, plan, started, {})
+
+
+def _finish_again(request: DevelopRequest, plan: Plan, started: datetime) -> Summary:
+    """Let every run concerned end anew with its new rows; the summary is that of what was done again."""
+    destination = destination_of(request)
+    counts, reasons = _sums(_commits(destination, plan))
+    ended = [finish_folded(request, replace(target, lease=plan.lease), started) for target in fold(destination, plan)]
+    forget(destination, plan)
+    worst = next((one for one in ended if one.status == "failed"), ended[-1])
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    return replace(worst, counts=counts, reasons=reasons, seconds=round(seconds, 3))
+
+
+def finish_folded(request: DevelopRequest, plan: Plan, started: datetime) -> Summary:
+    """Let a finished run whose shards were written anew end once more: counts and report are of what it has now.
+
+    Raises what `finish_run` does.
+    """
+    try:
+        before = json.loads(read(destination_of(request), f"runs/{plan.run}/run.json"))
+    except (StorageError, ValueError):
+        before = {}
+    kept = {name: before[name] for name in ("started", "finished", "seconds", "engine", "device") if name in before}
+    return _finish(request, plan, started, kept | {"done_again": datetime.now(UTC).isoformat(timespec="seconds")})
+
+
+def _commits(destination: Store, plan: Plan) -> list[Commit]:
+    """The commits, without the lists of outputs: a run of a million pictures has millions."""
+    return [replace(read_commit(destination, plan.run, shard), outputs=[]) for shard in range(plan.shards)]
+
+
+def _sums(commits: list[Commit]) -> tuple[dict[str, int], dict[str, int]]:
+    """What commits say together: counts, and failures by reason."""
     counts = {
         name: sum(getattr(commit, name) for commit in commits)
         for name in ("objects", "good", "failed", "branch_failures", "bytes_read", "bytes_written")
     }
     counts |= {"rows": sum(c.rows["metrics"] for c in commits), "latents": sum(c.rows["latents"] for c in commits)}
-    _check(plan, commits, counts, len(recipe.branches))
     reasons: Counter[str] = Counter()
     for commit in commits:
         reasons.update(commit.reasons)
+    return counts, dict(reasons)
+
+
+def _finish(request: DevelopRequest, plan: Plan, started: datetime, kept: dict[str, Any]) -> Summary:
+    """Check, then write what the run says of itself; `kept` is what it has said before and is to say again."""
+    destination = destination_of(request)
+    commits = _commits(destination, plan)
+    recipe = recipe_of(request)
+    counts, reasons = _sums(commits)
+    _check(plan, commits, counts, len(recipe.branches))
     metrics = _table(destination, plan, "metrics", counts["rows"])
     failures = _table(destination, plan, "failures", sum(reasons.values()))
     run = account_of(request, plan, started, counts["failed"], counts["objects"]) | {
@@ -95,8 +147,9 @@ def finish_run(request: DevelopRequest, plan: Plan, started: datetime) -> Summar
         "device": choose_device(request.device),
         "shards": plan.shards,
         "counts": counts,
-        "reasons": dict(reasons),
+        "reasons": reasons,
     }
+    run |= kept
     report = f"runs/{plan.run}/report.html"
     gallery = _gallery(request, destination, plan, metrics)
     write(destination, report, render_report(run, metrics, failures, gallery).encode())
@@ -108,7 +161,7 @@ def finish_run(request: DevelopRequest, plan: Plan, started: datetime) -> Summar
         run["status"],
         run["message"],
         counts,
-        dict(reasons),
+        reasons,
         run["seconds"],
         destination.url_of(report),
         branch_means(metrics),
@@ -150,10 +203,11 @@ def _nothing_to_do(destination: Store, plan: Plan) -> Summary:
         last = {}
     failed = last.get("status") == "failed"
     report = f"runs/{plan.run}/report.html"
+    nothing = "nothing_failed" if plan.again else "nothing_to_do"
     return Summary(
         plan.run,
-        "failed" if failed else "nothing_to_do",
-        last.get("message") if failed else None,
+        "failed" if failed and not plan.again else nothing,
+        last.get("message") if failed and not plan.again else None,
         {"objects": 0, "good": 0, "failed": 0, "rows": 0, "done": plan.done},
         {},
         0.0,
@@ -181,7 +235,7 @@ def _gallery(request: DevelopRequest, destination: Store, plan: Plan, metrics: p
     shards = {rows[branch, key]["shard"] for branch, _, key in chosen}
     paths = {n: [entry["path"] for entry in read_commit(destination, plan.run, n).outputs] for n in shards}
     keys = {key for _, _, key in chosen}
-    planned = [one for n in shards for one in shard_pictures(destination, plan.run, n) if one.key in keys]
+    planned = [one for n in shards for one in shard_pictures(destination, plan, n) if one.key in keys]
     frames = _frames(source, planned, request)
     entries = []
     for branch, rank, key in chosen:

@@ -19,6 +19,7 @@ from pipeline.batching import Batcher
 from pipeline.develop import Developed, Settings, develop_picture, fail, unread
 from pipeline.frames.shared_file import SharedFile
 from pipeline.frames.source import SourcePicture
+from pipeline.lease import confirm
 from pipeline.picture import PictureError, parse_crop
 from pipeline.plan import Plan, commit_path, destination_of, recipe_of, shard_pictures, source_of
 from pipeline.recipe import Recipe
@@ -67,7 +68,7 @@ def run_shard(
     if exists(destination, commit_path(plan.run, shard)):
         return read_commit(destination, plan.run, shard)
     started = time.monotonic()
-    found = shard_pictures(destination, plan.run, shard)
+    found = shard_pictures(destination, plan, shard)
     with Batcher(choose_device(request.device), request.batch) as batcher:
         stream = _Stream(request, destination, batcher, found)
         developed = stream.run(progress, stopped)
@@ -77,6 +78,12 @@ def run_shard(
 def read_commit(destination: Store, run: str, shard: int) -> Commit:
     """A committed shard's own account. Raises StorageError when the shard is not committed."""
     return Commit(**json.loads(read(destination, commit_path(run, shard))))
+
+
+def write_commit(destination: Store, commit: Commit) -> None:
+    """Commit a shard, whose objects are all there."""
+    path = commit_path(commit.run, commit.shard)
+    write(destination, path, (json.dumps(vars(commit), indent=1) + "\n").encode())
 
 
 class _Stream:
@@ -329,5 +336,6 @@ def _commit(
     )
     expected = commit.good * len(stream.recipe.branches)
     assert commit.rows["metrics"] + commit.branch_failures == expected, "a branch left neither a row nor a failure"
-    write(destination, commit_path(plan.run, shard), (json.dumps(vars(commit), indent=1) + "\n").encode())
+    confirm(destination, plan.lease)
+    write_commit(destination, commit)
     return commit

@@ -4,8 +4,8 @@ A store is a URL; an object is a key below it: its path, with `/`, never beginni
 be called from many threads at once and after a fork, and raises `StorageError` and nothing else when storage
 fails. What fails only for now is tried again, five times with growing random pauses; nothing else is.
 
-Listings are always fresh. S3 and local folders are listed as a stream; `memory://` and other file systems give
-their listing as a whole, some 300 MB for a million objects.
+Listings are always fresh. S3 and local folders are listed as a stream, other file systems a folder at a time, and
+`memory://` as a whole, some 300 MB for a million objects.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Store:
     def fs(self) -> fsspec.AbstractFileSystem:
         """The fsspec file system of this process; never kept over a fork."""
         if self.scheme == "s3":
-            return _place(self).fs
+            return place_of(self).fs
         return fsspec.filesystem("file") if self.scheme == "file" else url_to_fs(self.address)[0]
 
     def url_of(self, key: str) -> str:
@@ -127,7 +127,7 @@ def list_objects(
 
 def _listing(store: Store, include: Sequence[str]) -> Iterator[StoredObject]:
     if store.scheme == "s3":
-        return _list_s3(_place(store), _common_folder(include))
+        return _list_s3(place_of(store), _common_folder(include))
     listing = local.walk(store.root) if store.scheme == "file" else _list_other(store)
     return _explained(store, listing)
 
@@ -152,12 +152,17 @@ def _list_s3(place: Place, below: str) -> Iterator[StoredObject]:
             yield StoredObject(key, f"{place.url}/{key}", entry["Size"], etag, _utc(entry.get("LastModified")))
 
 
-def _list_other(store: Store) -> Iterator[StoredObject]:
-    found = store.fs.find(store.root, detail=True)
-    for name in sorted(found):
-        key = name[len(store.root) :].lstrip("/")
-        if key and found[name]["type"] == "file":
-            yield _describe(store, key, found[name])
+def _list_other(store: Store, folder: str = "") -> Iterator[StoredObject]:
+    """Folder by folder, so that memory is that of the largest one; `memory://` knows no folders."""
+    path = f"{store.root.rstrip('/')}/{folder}".rstrip("/") if store.root else folder.rstrip("/")
+    found = store.fs.find(path, detail=True).values() if store.scheme == "memory" else store.fs.ls(path, detail=True)
+    # a folder sorts as "name/", as on S3
+    entries = {e["name"][len(store.root) :].strip("/") + "/" * (e["type"] == "directory"): e for e in found}
+    for key in sorted(entries):
+        if key.endswith("/") and key != folder and key.startswith(folder):
+            yield from _list_other(store, key)
+        elif key and entries[key]["type"] == "file":
+            yield _describe(store, key, entries[key])
 
 
 def _describe(store: Store, key: str, entry: dict[str, Any]) -> StoredObject:
@@ -234,7 +239,7 @@ def read(store: Store, key: str, start: int | None = None, end: int | None = Non
 
 def _fetch(store: Store, key: str, start: int | None, end: int | None, size: int | None) -> bytes:
     if store.scheme == "s3":
-        return _fetch_s3(_place(store), _checked(store, key), start, end, size)
+        return _fetch_s3(place_of(store), _checked(store, key), start, end, size)
     if store.scheme == "file":
         return _tried(store, key, lambda: local.read(local.path_of(store.root, key, False), start, end))
     if store.scheme == "memory":
@@ -269,7 +274,7 @@ def write(store: Store, key: str, data: bytes | bytearray | memoryview, durable:
     if store.scheme == "s3":
         from pipeline.storage_s3 import put
 
-        put(_place(store), key, data)
+        put(place_of(store), key, data)
     elif store.scheme == "file":
         path = local.path_of(store.root, key, True)
         _tried(store, key, lambda: local.write(path, data, durable))
@@ -299,7 +304,7 @@ def size(store: Store, key: str) -> int:
     if store.scheme == "s3":
         from pipeline.storage_s3 import head
 
-        return head(_place(store), _checked(store, key))
+        return head(place_of(store), _checked(store, key))
     if store.scheme == "file":
         path = local.path_of(store.root, _checked(store, key), False)
         return _tried(store, key, lambda: local.size(path))
@@ -318,7 +323,7 @@ def delete(store: Store, key: str) -> None:
     if store.scheme == "s3":
         from pipeline.storage_s3 import delete as delete_s3
 
-        return delete_s3(_place(store), _checked(store, key))
+        return delete_s3(place_of(store), _checked(store, key))
     try:
         path = local.path_of(store.root, key, True) if store.scheme == "file" else _path(store, key)
         _tried(store, key, lambda: store.fs.rm_file(path))
@@ -337,14 +342,15 @@ def check_access(store: Store, for_writing: bool = False) -> None:
     if store.scheme == "s3":
         from pipeline.storage_s3 import check
 
-        check(_place(store), for_writing)
+        check(place_of(store), for_writing)
     elif store.scheme == "file":
         with_retries(lambda: local.check(store.root, for_writing), lambda e: explain_os_error(e, store.root))
     elif not for_writing and store.scheme != "memory":
         with_retries(lambda: store.fs.info(store.root), lambda e: _explain(store, e, store.url), attempts=3)
 
 
-def _place(store: Store) -> Place:
+def place_of(store: Store) -> Place:
+    """Where an S3 store is, with this process's connection."""
     # Loaded late: half a second that those who only use local folders need not wait.
     from pipeline.storage_s3 import Place, filesystem
 

@@ -295,6 +295,11 @@ def put(place: Place, key: str, data: bytes | bytearray | memoryview) -> None:
         raise
 
 
+def put_if_absent(place: Place, key: str, data: bytes) -> None:
+    """Store a small object in one request unless there is one; raises whatever the service answers, tried once."""
+    _once(place, "put_object", {"Key": place.prefix + key, "Body": data, "IfNoneMatch": "*"})
+
+
 def _abandon(place: Place, name: dict[str, str]) -> None:
     """Give up an upload. The parts cost money until then, but failing to do so must not hide the first error."""
     with contextlib.suppress(Exception):

@@ -202,7 +202,7 @@ def _looks(
     wanted, pictures = set(keys), dict[str, SourcePicture]()
     for plan in source.plans:
         for shard in range(plan.shards):
-            for one in shard_pictures(source.destination, plan.run, shard):
+            for one in shard_pictures(source.destination, plan, shard):
                 if one.key in wanted:
                     pictures.setdefault(one.key, one)
     shape = None if network is None else network.shape

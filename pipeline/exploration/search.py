@@ -104,7 +104,7 @@ def _write_page(
     wanted, planned = {key for key, _ in shown}, dict[str, SourcePicture]()
     for plan in source.plans:
         for shard in range(plan.shards):
-            for one in shard_pictures(source.destination, plan.run, shard):
+            for one in shard_pictures(source.destination, plan, shard):
                 if one.key in wanted:
                     planned.setdefault(one.key, one)
     where = open_store(source.newest.source, request.source_storage)

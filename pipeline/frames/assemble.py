@@ -30,6 +30,8 @@ from pipeline.shard import read_commit
 from pipeline.storage import Store, open_store, read, write
 from pipeline.tables import part_path
 
+#: what says which files were put together
+ASSEMBLED = "assembled.json"
 #: how long frames are shown that nothing is known of
 _DEFAULT_S = 0.1
 #: what files of frames are put together in when they are to stay what they were
@@ -92,7 +94,7 @@ def assemble(
     for branch, name in todo:
         done.append(_assemble_file(request, source, destination, branch, name, files[name], paths))
         progress(done[-1])
-    write(destination, "assembled.json", (json.dumps([asdict(one) for one in done], indent=1) + "\n").encode())
+    write(destination, ASSEMBLED, (json.dumps([asdict(one) for one in done], indent=1) + "\n").encode())
     return done
 
 

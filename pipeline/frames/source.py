@@ -60,9 +60,6 @@ def pictures_of(
     """
 
     def count(one: StoredObject) -> int:
-        named = one.key.lower().endswith(SUFFIXES)
-        if one.size == 0 or mode == "first" or not (named or mode == "all"):
-            return 1
         try:
             with open_object(source, one.key, one.size) as file:
                 return count_frames(file, limit)
@@ -73,12 +70,18 @@ def pictures_of(
                 raise
             return 1
 
-    with ThreadPoolExecutor(_LOOKS_AT_ONCE, thread_name_prefix="look") as pool:
-        # a slice at a time, so that a long listing does not become as many waiting tasks
-        for start in range(0, len(found), 1024):
-            part = found[start : start + 1024]
-            for one, frames in zip(part, pool.map(count, part), strict=True):
-                yield from _pictures(one, frames, limit, taken)
+    looked_into = [one for one in found if one.size and may_have_frames(one.key, mode)]
+    counts: dict[str, int] = {}
+    if looked_into:
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE, thread_name_prefix="look") as pool:
+            counts = dict(zip([one.key for one in looked_into], pool.map(count, looked_into), strict=True))
+    for one in found:
+        yield from _pictures(one, counts.get(one.key, 1), limit, taken)
+
+
+def may_have_frames(key: str, mode: str) -> bool:
+    """Whether an object of that key is looked into."""
+    return mode == "all" or (mode == "auto" and key.lower().endswith(SUFFIXES))
 
 
 def frame_key(file: str, frame: int, digits: int = 4) -> str:

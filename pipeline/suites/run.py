@@ -22,6 +22,7 @@ from PIL import Image
 from models.training import choose_device
 from pipeline.batching import Batcher
 from pipeline.decode import decode
+from pipeline.lease import hold
 from pipeline.picture import PictureError
 from pipeline.plan import Plan, PlanError, destination_of, own_prefix, source_of
 from pipeline.request import EvaluateRequest
@@ -46,15 +47,34 @@ def evaluate_suite(
     request: EvaluateRequest,
     planned: Callable[[Plan], None] = lambda plan: None,
     progress: Callable[[bool], None] = lambda good: None,
+    listing: Callable[[int], None] = lambda count: None,
 ) -> SuiteEvaluation:
     """Run a request's suite in this process; `planned` is told the plan, `progress` every picture (True: good).
 
-    Raises RequestError, ModelError, PlanError, StorageError when it cannot start, StorageError when storage fails for
+    `listing` is told how many objects there are. Raises RequestError, ModelError, PlanError, LeaseHeld, StorageError
+    when it cannot start, LeaseLost when another run takes the destination over, StorageError when storage fails for
     good; running again goes on where it stopped.
     """
+    with hold(destination_of(request), request.take_over) as lease:
+
+        def measured(good: bool) -> None:
+            if lease.lost:
+                lease.confirm()
+            progress(good)
+
+        return _evaluate(request, planned, measured, listing)
+
+
+def _evaluate(
+    request: EvaluateRequest,
+    planned: Callable[[Plan], None],
+    progress: Callable[[bool], None],
+    listing: Callable[[int], None],
+) -> SuiteEvaluation:
     started = datetime.now(UTC)
     prepared = prepare_suite(request)
     found = _listing(request)
+    listing(len(found))
     plan = _plan(request, prepared, found)
     destination = destination_of(request)
     parts = {} if request.fresh else read_parts(destination, plan.run)

@@ -236,7 +236,7 @@ def test_a_file_is_fetched_once_and_shards_keep_it_together(s3_store: Any, tmp_p
     asked = request(s3_store.url, s3_store.url.replace("/pictures", "/out"), PLAIN, shard_size=4)
     plan = plan_run(asked)
     destination = open_store(asked.destination)
-    sizes = [[one.object_key for one in shard_pictures(destination, plan.run, n)] for n in range(plan.shards)]
+    sizes = [[one.object_key for one in shard_pictures(destination, plan, n)] for n in range(plan.shards)]
     assert [len(shard) for shard in sizes] == [64, 6, 6]
     summary = develop(asked)
     assert (summary.status, summary.counts["good"]) == ("complete", 76)

@@ -42,8 +42,10 @@ def test_a_run_leaves_all_that_the_design_promises(source: Path, tmp_path: Path)
     assert set(contents(out, "tables/")) == {
         f"tables/{name}/run={summary.run}/part-{shard:05d}.parquet" for name in SCHEMAS for shard in range(3)
     }
-    below = {path.relative_to(out / "runs" / summary.run).as_posix() for path in (out / "runs").rglob("*.*")}
-    assert {"run.json", "report.html", "shards/00000.json", "shards/00002.json"} <= below
+    below = {
+        path.relative_to(out / "runs" / summary.run).as_posix() for path in (out / "runs" / summary.run).rglob("*.*")
+    }
+    assert {"plan.json", "request.json", "run.json", "report.html", "shards/00000.json", "shards/00002.json"} <= below
     assert (out / "runs" / summary.run / "_SUCCESS").read_bytes() == b""
     run = json.loads((out / "runs" / summary.run / "run.json").read_text())
     assert (run["status"], run["counts"]["objects"], run["source"]) == ("complete", 7, str(source))

@@ -1,0 +1,70 @@
+"""Checking, repairing and tidying up a destination under Prefect: one task run each."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from prefect import State, flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, Failed
+
+from flows.blocks import with_blocks
+from flows.develop import worth_retrying
+from flows.progress import tell
+from pipeline.gc import Collection, collect
+from pipeline.repair import verify as verify_plainly
+from pipeline.request import GcRequest, VerifyRequest
+from pipeline.verify import Verification
+
+_SHOWN = 100
+
+
+@task(
+    task_run_name="verify {request.destination}",
+    retries=3,
+    retry_delay_seconds=[5, 30, 120],
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def verify_destination(request: VerifyRequest) -> Verification:
+    """Check every shard of a destination; a retry begins anew."""
+    return verify_plainly(request, lambda count: tell("shards", count), lambda good: tell("shard", good))
+
+
+@flow(name="verify", persist_result=False)
+def verify(request: VerifyRequest) -> State:
+    """Check every object and row that runs have left at a destination; repair what is wrong.
+
+    Completed when all is well at the end, else Failed. Raises PlanError, LeaseHeld and StorageError.
+    """
+    found = verify_destination(with_blocks(request))
+    tell("verified", found)
+    if found.findings:
+        rows = [asdict(one) for one in found.findings[:_SHOWN]]
+        create_table_artifact(rows, key="verify-findings", description=f"First {_SHOWN} of {len(found.findings)}")
+        return Failed(message=f"{len(found.findings)} findings in {found.objects} objects")
+    return Completed(message=f"{found.objects} objects of {found.runs} runs are well")
+
+
+@task(
+    task_run_name="gc {request.destination}",
+    retries=3,
+    retry_delay_seconds=[5, 30, 120],
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def collect_leftovers(request: GcRequest) -> Collection:
+    """Remove what no commit names."""
+    return collect(request, lambda count: tell("removed", count))
+
+
+@flow(name="gc", persist_result=False)
+def gc(request: GcRequest) -> State:
+    """Remove what no commit names at a destination. Raises PlanError, LeaseHeld and StorageError."""
+    found = collect_leftovers(with_blocks(request))
+    tell("collected", found)
+    would = "would be " if found.dry_run else ""
+    return Completed(message=f"{sum(found.objects.values())} objects {would}removed")

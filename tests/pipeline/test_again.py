@@ -1,0 +1,129 @@
+"""`--retry-failed`: only what failed is done again, and its rows take the place of those it left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import fold as fold_module
+from pipeline import run as run_module
+from pipeline.plan import Plan, PlanError, plan_run
+from pipeline.request import GcRequest, VerifyRequest
+from pipeline.run import develop
+from pipeline.verify import check
+from tests.runs import commits, contents, darkroom, fill, picture_file, request, snapshot, table, tables
+
+
+@pytest.fixture
+def failed(tmp_path: Path) -> tuple[Path, Path]:
+    """A source of seven pictures, and a run over it while two of them could not be read."""
+    source, out = fill(tmp_path / "source", 7), tmp_path / "out"
+    for name in ("001.png", "deep/er/004.png"):
+        (source / name).unlink()
+        (source / name).symlink_to("/nowhere")
+    summary = develop(request(source, out))
+    assert (summary.counts["good"], summary.counts["failed"]) == (5, 2)
+    return source, out
+
+
+def mend(source: Path) -> None:
+    """The fault has passed: what could not be read can be."""
+    for number, name in ((1, "001.png"), (4, "deep/er/004.png")):
+        (source / name).unlink()
+        (source / name).write_bytes(picture_file(number))
+
+
+def test_only_failed_rows_are_done_again_and_replaced(failed: tuple[Path, Path], tmp_path: Path) -> None:
+    """Afterwards the tables hold each picture once, as if nothing had ever failed, and nothing else has changed."""
+    source, out = failed
+    before = snapshot(out)
+    mend(source)
+    planned: list[Plan] = []
+    summary = develop(request(source, out, retry_failed=True), planned.append)
+    assert planned[0].objects == 2
+    assert (summary.counts["good"], summary.counts["failed"], summary.status) == (2, 0, "complete")
+    develop(request(source, tmp_path / "whole"))
+    without = "* EXCLUDE (etag, modified, run)"
+    assert table(out, "manifest", without) == table(tmp_path / "whole", "manifest", without)
+    for name in ("failures", "latents", "metrics"):
+        columns = "key, branch, shard"
+        assert table(out, name, columns) == table(tmp_path / "whole", name, columns)
+    run = json.loads((out / "runs" / summary.run / "run.json").read_text())
+    assert (run["counts"]["good"], run["counts"]["failed"], run["reasons"]) == (7, 0, {})
+    assert len(list((out / "runs").glob("r*"))) == 1
+    pictures = {path: entry for path, entry in snapshot(out).items() if path.startswith("pictures/") and path in before}
+    assert pictures == {path: entry for path, entry in before.items() if path.startswith("pictures/")}
+    found = check(VerifyRequest(destination=str(out)))
+    assert (found.findings, found.leftovers) == ([], 0)
+    assert develop(request(source, out, retry_failed=True)).status == "nothing_failed"
+
+
+def test_what_fails_again_is_there_once(failed: tuple[Path, Path]) -> None:
+    """Without a cure everything is as it was."""
+    source, out = failed
+    before = tables(out)
+    summary = develop(request(source, out, retry_failed=True, max_failure_rate=1.0))
+    assert summary.counts["failed"] == 2
+    assert tables(out) == before
+    assert check(VerifyRequest(destination=str(out))).findings == []
+
+
+def test_failures_that_a_later_run_has_cured_are_left_alone(failed: tuple[Path, Path]) -> None:
+    """An ordinary run has taken the first failures up; only the later run's own are tried again."""
+    source, out = failed
+    mend(source)
+    (source / "new.png").write_bytes(b"no picture")
+    assert develop(request(source, out)).counts["objects"] == 3
+    planned: list[Plan] = []
+    develop(request(source, out, retry_failed=True, max_failure_rate=1.0), planned.append)
+    assert planned[0].objects == 1
+
+
+@pytest.mark.parametrize("moment", ["before folding", "within folding", "after folding", "while forgetting"])
+def test_killed_at_any_moment_the_same_command_goes_on(
+    moment: str, failed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between the shards and the end: the rows are there once, and nothing is left beside them."""
+    source, out = failed
+    mend(source)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise InterruptedError
+
+    module, name = {
+        "before folding": (run_module, "fold"),
+        "within folding": (fold_module, "write_commit"),
+        "after folding": (run_module, "finish_folded"),
+        "while forgetting": ("pipeline.again", "delete"),
+    }[moment]
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{module}.{name}" if isinstance(module, str) else f"{module.__name__}.{name}", die)
+        with pytest.raises(InterruptedError):
+            develop(request(source, out, retry_failed=True))
+    develop(request(source, out, retry_failed=True))
+    assert len(table(out, "manifest")) == 7
+    assert table(out, "failures") == []
+    found = check(VerifyRequest(destination=str(out)))
+    assert (found.findings, found.leftovers, found.unfinished) == ([], 0, [])
+    assert len(commits(out)) == 3
+
+
+def test_the_command_says_when_nothing_failed(tmp_path: Path) -> None:
+    """Exit code 0 and a line; without any run, or together with --fresh, exit code 2."""
+    source, out = fill(tmp_path / "source", 2), tmp_path / "out"
+    arguments = ["develop", source, out, "--no-prefect", "--device", "cpu", "--retry-failed"]
+    assert "no finished run to try again" in darkroom(*arguments).stderr
+    develop(request(source, out, "default"))
+    before = contents(out)
+    done = darkroom(*arguments)
+    assert (done.returncode, "nothing to try again" in done.stdout) == (0, True)
+    assert contents(out) == before
+    assert darkroom(*arguments, "--fresh").returncode == 2
+    with pytest.raises(PlanError, match="another recipe"):
+        plan_run(request(source, out, retry_failed=True))
+    shutil.rmtree(out)
+    assert GcRequest(destination=str(out)).dry_run is False
