@@ -18,6 +18,7 @@ from rich.table import Table
 
 from flows.progress import listen
 from pipeline.request import DevelopRequest, RequestError, RunRequest, TrainRequest
+from pipeline.stage_times import slowest
 
 out = Console(highlight=False)
 
@@ -261,6 +262,9 @@ def print_ending(summary: Any) -> None:
             f"{counts['rows']:,} metric rows, {_bytes(counts['bytes_read'])} read, "
             f"{_bytes(counts['bytes_written'])} written, {summary.seconds:.1f} s ({rate:.2f} pictures/s)"
         )
+    pace = slowest(summary.stages)
+    if pace:
+        out.print(f"slowest  {pace.text()}")
     if summary.message:
         out.print(f"[bold red]failed[/] {escape(summary.message)}", soft_wrap=True)
     if summary.report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ class _Request:
     network: Network
     tensor: Tensor
     answer: Future = field(default_factory=Future)
+    asked: float = field(default_factory=time.perf_counter)
 
     @property
     def kind(self) -> tuple:
@@ -27,11 +29,13 @@ class Batcher:
     """Runs networks on one device for many threads. Use as a context manager; `apply` blocks until done.
 
     On a CPU the batch is 1: a batch is no faster there, and a result then never depends on its neighbours.
+    `busy` and `waiting` are the seconds the device worked, and those that tensors waited for it, all together.
     """
 
     def __init__(self, device: str, batch: int = 8):
         self.device = device
         self.batch = batch if device.startswith("cuda") else 1
+        self.busy = self.waiting = 0.0
         self._requests: list[_Request] = []
         self._change = threading.Condition()
         self._closed = False
@@ -68,12 +72,20 @@ class Batcher:
                 batch = [request for request in self._requests if request.kind == kind][: self.batch]
                 chosen = set(map(id, batch))
                 self._requests = [request for request in self._requests if id(request) not in chosen]
+            started = time.perf_counter()
+            self.waiting += sum(started - request.asked for request in batch)
+            results: Sequence[Tensor] = ()
+            failure: Exception | None = None
             try:
                 tensors = [request.tensor for request in batch]
                 results = apply_in_batches(batch[0].network, tensors, self.device, len(batch))
             except Exception as error:
+                failure = error
+            # before anybody has an answer and reads it
+            self.busy += time.perf_counter() - started
+            if failure is not None:
                 for request in batch:
-                    request.answer.set_exception(error)
+                    request.answer.set_exception(failure)
             else:
                 for request, result in zip(batch, results, strict=True):
                     request.answer.set_result(result)

@@ -26,6 +26,7 @@ from PIL import Image
 
 from pipeline import plots
 from pipeline.picture import REASONS
+from pipeline.stage_times import slowest, stage_rows
 
 Rank = Literal["best", "median", "worst"]
 
@@ -154,6 +155,8 @@ def render_report(
             branches=[{"name": name, "colour": colours[name], "chain": _chain(recipe, name)} for name in branches],
             colours=colours,
             table=_branch_table(branches, metrics, failures),
+            stages=stage_rows(run.get("stages", {})),
+            pace=slowest(run.get("stages", {})),
             charts=_charts(found, colours, metrics),
             chart_branches_hidden=max(0, len(found) - _MAX_CHART_BRANCHES),
             gallery=groups,

@@ -6,7 +6,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ from pipeline.plan import Plan, destination_of, plan_run, recipe_of, shard_pictu
 from pipeline.report import GalleryEntry, choose_gallery, render_report, shrunk
 from pipeline.request import DevelopRequest
 from pipeline.shard import Commit, read_commit, run_shard
+from pipeline.stage_times import together
 from pipeline.storage import StorageError, Store, exists, read, write
 from pipeline.tables import SCHEMAS, part_path
 
@@ -43,6 +44,8 @@ class Summary:
     seconds: float
     report: str | None
     branches: list[dict[str, Any]]
+    #: seconds by stage (see `pipeline.stage_times`)
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class RunError(Exception):
@@ -96,6 +99,7 @@ def finish_run(request: DevelopRequest, plan: Plan, started: datetime) -> Summar
         "shards": plan.shards,
         "counts": counts,
         "reasons": dict(reasons),
+        "stages": together(commit.stages for commit in commits),
     }
     report = f"runs/{plan.run}/report.html"
     gallery = _gallery(request, destination, plan, metrics)
@@ -112,6 +116,7 @@ def finish_run(request: DevelopRequest, plan: Plan, started: datetime) -> Summar
         run["seconds"],
         destination.url_of(report),
         branch_means(metrics),
+        run["stages"],
     )
 
 

@@ -1,4 +1,4 @@
-"""Threads in stages: each stage takes items from its queue, and memory is bounded by what may be under way."""
+"""Threads in stages: each stage takes items from its queue."""
 
 from __future__ import annotations
 
@@ -55,24 +55,3 @@ class Stage(Generic[Item]):
 def cores() -> int:
     """Cores this process may use; macOS does not say, there it is all of them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class MemoryBudget:
-    """Bytes that pictures in work may take together; one that needs more than all of it waits and then works alone."""
-
-    def __init__(self, total: int):
-        self.total = self.free = total
-        self.change = threading.Condition()
-
-    def take(self, count: int) -> int:
-        """Wait for `count` bytes (at most the total) and return how many were taken."""
-        count = min(count, self.total)
-        with self.change:
-            self.change.wait_for(lambda: self.free >= count)
-            self.free -= count
-        return count
-
-    def give_back(self, count: int) -> None:
-        with self.change:
-            self.free += count
-            self.change.notify_all()

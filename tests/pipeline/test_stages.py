@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.stages import MemoryBudget, Stage
+from pipeline.memory import MemoryBudget
+from pipeline.stages import Stage
 
 PATIENCE = 20
 
