@@ -38,7 +38,7 @@ def read_begun(destination: Store, run: str, shard: int) -> Begun:
     except StorageError as error:
         if error.kind != "missing":
             raise
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         # written by us alone, whole or not at all; what somebody else left here suspects nobody
         pass
     return Begun()

@@ -19,9 +19,10 @@ from pipeline.account import account_of
 from pipeline.decode import decode
 from pipeline.frames.shared_file import SharedFile
 from pipeline.frames.source import SourcePicture
+from pipeline.gallery import GalleryEntry, choose_gallery, shrunk
 from pipeline.picture import PictureError, to_8bit
 from pipeline.plan import Plan, destination_of, plan_run, recipe_of, shard_pictures, source_of
-from pipeline.report import GalleryEntry, choose_gallery, render_report, shrunk
+from pipeline.report import render_report
 from pipeline.request import DevelopRequest
 from pipeline.shard import Commit, read_commit, run_shard
 from pipeline.stage_times import together
