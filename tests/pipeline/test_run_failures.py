@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,27 @@ def test_waiting_for_memory_is_not_held_against_a_picture(tmp_path: Path, monkey
         request(fill(tmp_path / "source", 4), tmp_path / "out", recipe, deadline_s=1.5, workers=4, shard_size=4)
     )
     assert summary.reasons == {}
+
+
+def test_a_shard_ends_at_its_deadline_with_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of its pictures are rows that a later run takes up again; the run itself ends well."""
+    source, honest = fill(tmp_path / "source", 6), branches._run_step
+    released = threading.Event()
+
+    def slow(item: Any, before: Any, settings: Any, apply: Any) -> Any:
+        if before.picture.key in ("003.png", "005.png"):
+            released.wait(60)
+        return honest(item, before, settings, apply)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(branches, "_run_step", slow)
+        summary = develop(request(source, tmp_path / "out", shard_deadline_s=2, shard_size=6, workers=3))
+        released.set()
+    assert (summary.status, summary.counts["good"], summary.reasons) == ("complete", 4, {"shard_deadline": 2})
+    rows = table(tmp_path / "out", "failures", REASONS)
+    assert rows == [(key, None, "develop", "shard_deadline") for key in ("003.png", "005.png")]
+    assert develop(request(source, tmp_path / "out")).counts["good"] == 2
+    assert develop(request(source, tmp_path / "out")).status == "nothing_to_do"
 
 
 MEMORY = """
