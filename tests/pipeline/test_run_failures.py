@@ -278,7 +278,7 @@ def test_a_shard_ends_at_its_deadline_with_what_is_done(tmp_path: Path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(branches, "_run_step", slow)
-        summary = develop(request(source, tmp_path / "out", shard_deadline_s=2, shard_size=6, workers=3))
+        summary = develop(request(source, tmp_path / "out", shard_deadline_s=3, shard_size=6, workers=3))
         released.set()
     assert (summary.status, summary.counts["good"], summary.reasons) == ("complete", 4, {"shard_deadline": 2})
     rows = table(tmp_path / "out", "failures", REASONS)
