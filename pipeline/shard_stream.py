@@ -121,7 +121,7 @@ class ShardStream:
         """What the stages were busy with, of a shard that took so long."""
         self.times.add({"device": self.batcher.busy})
         self.times.waited("device", self.batcher.waiting)
-        device = int(self.batcher.busy > 0)
+        device = self.batcher.threads if self.batcher.busy else 0
         threads = {"fetch": _TRANSFER_THREADS, "work": self.workers, "device": device, "write": _TRANSFER_THREADS}
         return self.times.figures(threads, seconds)
 
