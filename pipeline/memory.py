@@ -14,6 +14,8 @@ from pipeline.recipe import Branch, Recipe
 from pipeline.sizes import parse_size
 from pipeline.steps.restoration import Restorer
 
+#: the share of the budget that files may take which are fetched and not yet decoded; the rest is for pictures
+FETCHED = 0.25
 #: bounds of the budget where none is asked for, and what is left for pictures however little is asked for
 _LEAST, _MOST, _AT_LEAST = 512_000_000, 64_000_000_000, 64_000_000
 #: most bytes for every byte of the largest decoded picture: steps and encoders; metrics, which compute in floats;
@@ -76,7 +78,7 @@ class Cost:
         """The same, for a budget of `total` bytes. Raises PictureError when the picture needs more than all of it."""
         needed = self.of(pixels, pixel_bytes)
         if needed > total:
-            whole = math.ceil((needed + self.fixed + _held_at_first()) / 1e8) / 10
+            whole = math.ceil((needed / (1 - FETCHED) + self.fixed + _held_at_first()) / 1e8) / 10
             raise PictureError(
                 "too_large_for_memory",
                 f"{pixels:,} pixels need about {needed / 1e6:,.0f} MB in this recipe, and there are "
@@ -93,15 +95,16 @@ def cost_of(recipe: Recipe, measure: bool) -> Cost:
     return Cost(factor * growth, _WINDOWS if networks else 0)
 
 
-def memory_for_pictures(memory: str | None) -> int:
+def memory_for_pictures(memory: str | None, fixed: int = 0) -> int:
     """Bytes for all that grows with the pictures in work.
 
-    `memory` is what the whole process may take: what it holds before its first picture is taken off. None stands for
-    half of what the machine, or the container, has free. Raises ValueError for what is no size.
+    `memory` is what the whole process may take: what it holds before its first picture is taken off, and what is
+    `fixed` whatever the pictures. None stands for half of what the machine, or the container, has free. Raises
+    ValueError for what is no size.
     """
     if memory is None:
-        return min(max(available() // 2, _LEAST), _MOST)
-    return max(parse_size(memory) - _held_at_first(), _AT_LEAST)
+        return max(min(max(available() // 2, _LEAST), _MOST) - fixed, _AT_LEAST)
+    return max(parse_size(memory) - _held_at_first() - fixed, _AT_LEAST)
 
 
 def available() -> int:

@@ -29,7 +29,7 @@ REASONS = {
 }
 
 #: Reasons that another attempt may cure; a later run takes these pictures up again.
-TRANSIENT_REASONS = frozenset({"read_error", "deadline", "shard_deadline", "too_large_for_memory", "unknown_model"})
+TRANSIENT_REASONS = frozenset({"read_error", "deadline", "shard_deadline", "unknown_model"})
 
 
 def at_once(pixels: int, pixel_bytes: int) -> None:

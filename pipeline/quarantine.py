@@ -124,6 +124,7 @@ def _process(request: DevelopRequest, pictures: Mapping[int, SourcePicture]) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        errors="replace",
         env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         # Ctrl-C in the terminal is for us, who stop it then
         start_new_session=True,

@@ -70,6 +70,9 @@ def run_shard(
     begun = read_begun(destination, plan.run, shard)
     suspects = {index: found[index] for index in begun.suspects if index < len(found) and index not in begun.crashed}
     crashed = begun.crashed | try_alone(request, suspects, stop)
+    if stop():
+        # before anything is written: who was not tried stays suspected
+        raise Cancelled("stopped before the shard was begun; run again to go on")
     with Batcher(choose_device(request.device), request.batch) as batcher:
         stream = ShardStream(request, destination, batcher, found)
         window = Window(destination, begun_path(plan.run, shard), crashed, stream.results.put)

@@ -17,7 +17,7 @@ from pipeline.begun import Window
 from pipeline.develop import Developed, Settings, develop_picture, fail, unread
 from pipeline.frames.shared_file import SharedFile
 from pipeline.frames.source import SourcePicture
-from pipeline.memory import MemoryBudget, cost_of, memory_for_pictures
+from pipeline.memory import FETCHED, MemoryBudget, cost_of, memory_for_pictures
 from pipeline.picture import PictureError
 from pipeline.plan import recipe_of, source_of
 from pipeline.request import DevelopRequest
@@ -26,8 +26,6 @@ from pipeline.stages import Stage, cores
 from pipeline.storage import StorageError, Store, read, write
 
 _TRANSFER_THREADS = 8
-#: the share of the budget that bytes which are fetched and not yet decoded may take
-_FETCHED_SHARE = 4
 
 
 class Cancelled(InterruptedError):
@@ -52,8 +50,8 @@ class ShardStream:
         # a batch can only fill when as many pictures are in work at once
         self.workers = (request.workers or cores()) + batcher.batch - 1
         self.cost = cost_of(self.recipe, request.measure)
-        memory = max(memory_for_pictures(request.memory) - self.cost.fixed, 1)
-        self.fetched = MemoryBudget(max(1, memory // _FETCHED_SHARE))
+        memory = memory_for_pictures(request.memory, self.cost.fixed)
+        self.fetched = MemoryBudget(round(FETCHED * memory))
         self.budget = MemoryBudget(memory - self.fetched.total)
         self.results: queue.SimpleQueue[tuple[int, Done] | BaseException] = queue.SimpleQueue()
         self.since: dict[int, tuple[str, float]] = {}

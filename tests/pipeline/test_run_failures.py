@@ -234,7 +234,7 @@ def test_a_picture_that_hangs_fails_alone_and_holds_up_nothing(tmp_path: Path) -
 
 def test_a_hanging_picture_gives_back_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even one that had all of the budget does not starve the pictures after it."""
-    monkeypatch.setattr(shard_stream, "memory_for_pictures", lambda memory: ONE_PICTURE)
+    monkeypatch.setattr(shard_stream, "memory_for_pictures", lambda *_: ONE_PICTURE)
     released = False
     honest = branches._run_step
 
@@ -251,7 +251,7 @@ def test_a_hanging_picture_gives_back_its_memory(tmp_path: Path, monkeypatch: py
 
 def test_waiting_for_memory_is_not_held_against_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures that work one after another for want of memory each have the whole deadline."""
-    monkeypatch.setattr(shard_stream, "memory_for_pictures", lambda memory: ONE_PICTURE)
+    monkeypatch.setattr(shard_stream, "memory_for_pictures", lambda *_: ONE_PICTURE)
     honest = branches._run_step
 
     def slow(item: Any, before: Any, settings: Any, apply: Any) -> Any:
