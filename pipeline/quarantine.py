@@ -36,8 +36,8 @@ from pipeline.storage import StorageError, StorageOptions, read
 _MARK = "darkroom-alone"
 #: address space besides the memory for pictures: threads, and libraries that are loaded late
 _ROOM = 2 << 30
-#: one that dies of something else, such as another process's hunger, gets another try
-_TRIES = 2
+#: how a process may be ended from outside, by another's hunger for memory or by a person: then it gets another try
+_FROM_OUTSIDE, _TRIES = {"SIGKILL", "SIGTERM", "SIGHUP", "SIGINT"}, 2
 _OUT_OF_MEMORY = re.compile(
     r"memoryerror|out ?of ?memory|insufficient memory|bad_alloc|(can.?t|cannot|not) allocat", re.I
 )
@@ -46,7 +46,7 @@ _OUT_OF_MEMORY = re.compile(
 def try_alone(
     request: DevelopRequest, pictures: Mapping[int, SourcePicture], stop: Callable[[], bool]
 ) -> dict[int, str]:
-    """Those that end a process of their own each time, by their numbers, and how. Ends early when `stop` says True."""
+    """Those that end a process of their own, by their numbers, and how. Ends early when `stop` says True."""
     left, tries = dict(pictures), dict.fromkeys(pictures, 0)
     crashed: dict[int, str] = {}
     while left and not stop():
@@ -55,9 +55,10 @@ def try_alone(
         if number is None:
             break
         tries[number] += 1
-        if how is None or tries[number] >= _TRIES:
-            left.pop(number)
-        if how is not None and tries[number] >= _TRIES:
+        if how is not None and tries[number] < _TRIES and any(name in how for name in _FROM_OUTSIDE):
+            continue
+        left.pop(number)
+        if how is not None:
             crashed[number] = how
     return crashed
 

@@ -57,7 +57,7 @@ def run_shard(
     `progress` is called once a picture (True: good) from this thread. When `stop` says True nothing is committed:
     Cancelled; when storage fails as a whole likewise: StorageError. Running again overwrites whatever was left.
     An earlier attempt may have ended without a word: pictures that were in work then are tried alone first, and those
-    that end a process each time are failures.
+    that end a process of their own are failures.
     """
     destination = destination_of(request)
     try:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pipeline.begun import begun_path, read_begun
 from pipeline.picture import TRANSIENT_REASONS
 from pipeline.plan import plan_run
 from pipeline.run import develop
 from pipeline.storage import open_store, write
-from tests.runs import command, commits, fill, request, table, tables
+from tests.runs import ROOT, fill, request, table, tables
 
 RECIPE = {"branches": {"gamma": [{"step": "gamma"}]}, "output": {"format": "png"}}
 REASONS = "key, branch, stage, reason"
@@ -44,31 +45,37 @@ HOW = {
 }
 
 
-def run(arguments: list[object], folder: Path, how: str, key: str) -> int:
-    """Exit status of the command where `key` is deadly."""
-    folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(DEADLY.format(how=HOW[how]))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
-    environment |= {"DEADLY_KEY": key}
-    return subprocess.run(
-        command(*arguments), env=environment, capture_output=True, timeout=240, check=False
-    ).returncode
+RUN = """
+import json, sys
+from pipeline.run import develop
+from tests.runs import request
+
+summary = develop(request(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), shard_size=4))
+print(summary.status, summary.counts["good"], summary.reasons)
+"""
+
+
+def run(source: Path, out: Path, hook: Path, how: str, key: str) -> subprocess.CompletedProcess[str]:
+    """A run in a process of its own, in which a picture is deadly."""
+    hook.mkdir(exist_ok=True)
+    (hook / "sitecustomize.py").write_text(DEADLY.format(how=HOW[how]))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(hook), str(ROOT)]), "DEADLY_KEY": key}
+    command = [sys.executable, "-c", RUN, str(source), str(out), json.dumps(RECIPE)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.mark.parametrize("how", ["SIGSEGV", *(pytest.param(how, marks=pytest.mark.slow) for how in list(HOW)[1:])])
 def test_a_deadly_picture_is_found_and_the_rest_of_its_shard_lands(how: str, tmp_path: Path) -> None:
     """The first run dies. The second finds which picture it was, names the signal, and completes."""
     source, out = fill(tmp_path / "source", 8), tmp_path / "out"
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(RECIPE))
-    arguments: list[object] = ["develop", source, out, "--recipe", recipe, "--shard-size", 4, "--workers", 2]
-    arguments += ["--no-prefect", "--device", "cpu"]
-    assert run(arguments, tmp_path / "hook", how, "003.png") not in (0, 1, 2)
-    assert run(arguments, tmp_path / "hook", how, "003.png") == 0
+    first = run(source, out, tmp_path / "hook", how, "003.png")
+    assert first.returncode not in (0, 1)
+    assert "Traceback" not in first.stderr
+    second = run(source, out, tmp_path / "hook", how, "003.png")
+    assert second.stdout == "complete 7 {'crashed': 1}\n", second.stderr[-2000:]
     assert table(out, "failures", REASONS) == [("003.png", None, "decode", "crashed")]
     assert how in table(out, "failures", "message")[0][0]
     assert len(table(out, "metrics", "key")) == 7
-    assert sum(commit["good"] for commit in commits(out)) == 7
     assert list(out.glob("runs/*/begun/*")) == []
     assert develop(request(source, out, RECIPE)).status == "nothing_to_do"
 
