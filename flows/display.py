@@ -18,6 +18,7 @@ from rich.table import Table
 
 from flows.progress import listen
 from pipeline.request import DevelopRequest, RequestError, RunRequest, TrainRequest
+from pipeline.stage_times import slowest
 
 out = Console(highlight=False)
 
@@ -265,6 +266,9 @@ def print_ending(summary: Any) -> None:
             f"{counts['rows']:,} metric rows, {amount(counts['bytes_read'])} read, "
             f"{amount(counts['bytes_written'])} written, {summary.seconds:.1f} s ({rate:.2f} pictures/s)"
         )
+    pace = slowest(summary.stages)
+    if pace:
+        out.print(f"slowest  {pace.text()}")
     if summary.message:
         out.print(f"[bold red]failed[/] {escape(summary.message)}", soft_wrap=True)
     if summary.report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 Network = Callable[[Tensor], Tensor]
 #: gives each tensor (C x h x w, CPU, float32, all of one size) through a network; results likewise
 Apply = Callable[[Network, Sequence[Tensor]], list[Tensor]]
+
+_placing = threading.Lock()
 
 #: pixels of one picture in flight at a time, and windows at most
 _PIXELS, _WINDOWS = 3_000_000, 8
@@ -105,9 +108,22 @@ def _spans(length: int, tile: int, halo: int) -> list[tuple[int, int, int, int]]
 @torch.no_grad()
 def _forward(network: Network, batch: Tensor, device: str) -> list[Tensor]:
     if device.startswith("cuda") and isinstance(network, nn.Module):
-        network.to(device).to(memory_format=torch.channels_last)
+        _place(network, device)
         batch = batch.pin_memory().to(device, non_blocking=True).to(memory_format=torch.channels_last)
         # as fast as bfloat16 and eight times finer: a denoiser loses 0.000 dB in the one and 0.013 dB in the other
         with torch.autocast("cuda", dtype=torch.float16):
-            return list(network(batch).float().cpu())
+            result = network(batch).float()
+        answer = torch.empty(result.shape, pin_memory=True).copy_(result, non_blocking=True)
+        torch.cuda.current_stream().synchronize()
+        return list(answer)
     return list(network(batch))
+
+
+def _place(network: nn.Module, device: str) -> None:
+    """Move a network's weights to the device, once, whichever of several threads comes first."""
+    with _placing:
+        first = next(network.parameters(), None)
+        if first is None or first.device.type != "cuda":
+            network.to(device).to(memory_format=torch.channels_last)
+            # the other threads' streams must not read weights that are still on their way
+            torch.cuda.synchronize(device)

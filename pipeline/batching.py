@@ -1,12 +1,14 @@
-"""One thread that owns the device: pictures in work at once meet here, and those of one size travel in one batch."""
+"""The threads that own the device: pictures in work at once meet here, and those of one size travel in one batch."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from models.inference import Network, apply_in_batches
@@ -17,6 +19,7 @@ class _Request:
     network: Network
     tensor: Tensor
     answer: Future = field(default_factory=Future)
+    asked: float = field(default_factory=time.perf_counter)
 
     @property
     def kind(self) -> tuple:
@@ -26,26 +29,34 @@ class _Request:
 class Batcher:
     """Runs networks on one device for many threads. Use as a context manager; `apply` blocks until done.
 
-    On a CPU the batch is 1: a batch is no faster there, and a result then never depends on its neighbours.
+    On a CPU the batch is 1: a batch is no faster there, and a result then never depends on its neighbours. On a GPU two
+    threads, each with a stream of its own, take turns: while one computes, the other's batch is copied there or back.
+    `busy` and `waiting` are the seconds the device worked, and those that tensors waited for it, all together.
     """
 
     def __init__(self, device: str, batch: int = 8):
         self.device = device
         self.batch = batch if device.startswith("cuda") else 1
+        self.busy = self.waiting = 0.0
         self._requests: list[_Request] = []
         self._change = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="device", daemon=True)
+        self.threads = 2 if device.startswith("cuda") else 1
+        self._threads = [
+            threading.Thread(target=self._run, name=f"device-{n}", daemon=True) for n in range(self.threads)
+        ]
 
     def __enter__(self) -> Batcher:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         with self._change:
             self._closed = True
-            self._change.notify()
-        self._thread.join(timeout=60)
+            self._change.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=60)
 
     def apply(self, network: Network, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Give equal-sized C x h x w tensors through a network; raises what the network raised."""
@@ -56,6 +67,11 @@ class Batcher:
             self._requests += requests
             self._change.notify()
         return [request.answer.result() for request in requests]
+
+    def _run(self) -> None:
+        stream = torch.cuda.Stream(self.device) if self.device.startswith("cuda") else None
+        with torch.cuda.stream(stream):
+            self._work()
 
     def _work(self) -> None:
         while True:
@@ -68,12 +84,21 @@ class Batcher:
                 batch = [request for request in self._requests if request.kind == kind][: self.batch]
                 chosen = set(map(id, batch))
                 self._requests = [request for request in self._requests if id(request) not in chosen]
+            started = time.perf_counter()
+            results: Sequence[Tensor] = ()
+            failure: Exception | None = None
             try:
                 tensors = [request.tensor for request in batch]
                 results = apply_in_batches(batch[0].network, tensors, self.device, len(batch))
             except Exception as error:
+                failure = error
+            # before anybody has an answer and reads it
+            with self._change:
+                self.busy += time.perf_counter() - started
+                self.waiting += sum(started - request.asked for request in batch)
+            if failure is not None:
                 for request in batch:
-                    request.answer.set_exception(error)
+                    request.answer.set_exception(failure)
             else:
                 for request, result in zip(batch, results, strict=True):
                     request.answer.set_result(result)

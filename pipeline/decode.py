@@ -42,7 +42,7 @@ from PIL import (
 )
 
 from pipeline import file_structure, tiff_files
-from pipeline.picture import Metadata, Picture, PictureError, unpremultiply
+from pipeline.picture import Metadata, Picture, PictureError, Reserve, at_once, unpremultiply
 
 #: Most scans of a progressive JPEG. Encoders write about ten; thousands over a large canvas take minutes to decode.
 SCAN_LIMIT = 200
@@ -76,18 +76,18 @@ _READERS: dict[str, Any] = {
 }
 
 
-def decode(data: bytes, key: str = "", pixel_limit: int = 178_000_000) -> Picture:
+def decode(data: bytes, key: str = "", pixel_limit: int = 178_000_000, reserve: Reserve = at_once) -> Picture:
     """Decode the bytes of one picture file; of several frames or pages, the first.
 
     Returns a `Picture` whose pixels are H x W x (1 grey | 2 grey + alpha | 3 RGB | 4 RGB + alpha), upright,
     uint8 (0..255), or uint16 (0..65535) where the file holds more than 8 bits a sample.
     Raises `PictureError` and nothing else: `truncated`, `too_large` (more than `pixel_limit` pixels announced),
-    `unsupported`, `corrupt` or `not_an_image`. Safe to call from several threads at once.
+    `unsupported`, `corrupt` or `not_an_image`, or what `reserve` raises. Safe to call from several threads at once.
     """
     name = file_structure.sniff(data, key)
     try:
-        picture = _decode_plain_jpeg(data, key, pixel_limit) if name == "jpeg" else None
-        return picture or _decode_with_pillow(data, name, key, pixel_limit)
+        picture = _decode_plain_jpeg(data, key, pixel_limit, reserve) if name == "jpeg" else None
+        return picture or _decode_with_pillow(data, name, key, pixel_limit, reserve)
     except PictureError:
         raise
     except Exception as error:
@@ -114,7 +114,7 @@ def _check_size(pixels: int, limit: int) -> None:
         raise PictureError("too_large", f"the header announces {pixels:,} pixels; the limit is {limit:,}")
 
 
-def _decode_plain_jpeg(data: bytes, key: str, pixel_limit: int) -> Picture | None:
+def _decode_plain_jpeg(data: bytes, key: str, pixel_limit: int, reserve: Reserve) -> Picture | None:
     """The fast way for grey and RGB JPEGs of 8 bits; None where Pillow should decide."""
     header = file_structure.jpeg_header(data)
     if header is None:
@@ -127,6 +127,7 @@ def _decode_plain_jpeg(data: bytes, key: str, pixel_limit: int) -> Picture | Non
         raise PictureError("corrupt", f"more than {SCAN_LIMIT} scans in one JPEG")
     if header.components not in (1, 3) or not file_structure.jpeg_is_complete(data, header.scan):
         return None
+    reserve(header.width * header.height, header.components)
     colour = cv2.IMREAD_GRAYSCALE if header.components == 1 else cv2.IMREAD_COLOR_RGB
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), colour | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
@@ -135,8 +136,8 @@ def _decode_plain_jpeg(data: bytes, key: str, pixel_limit: int) -> Picture | Non
     return _finish(key, pixels, Metadata("jpeg", mode, 8, icc=header.icc, exif=header.exif))
 
 
-def _decode_with_pillow(data: bytes, name: str, key: str, pixel_limit: int) -> Picture:
-    depth, icc, all_grey = _early_checks(data, name, pixel_limit)
+def _decode_with_pillow(data: bytes, name: str, key: str, pixel_limit: int, reserve: Reserve) -> Picture:
+    depth, icc, all_grey = _early_checks(data, name, pixel_limit, reserve)
     with tiff_files.no_warnings():
         im = _READERS[name](io.BytesIO(data))
         exif = _exif(im, name)
@@ -148,6 +149,9 @@ def _decode_with_pillow(data: bytes, name: str, key: str, pixel_limit: int) -> P
         depth = 1
     elif name == "ppm" and im.mode == "I":
         depth = 16
+    # palettes become RGB, with alpha or without; samples of more than 8 bits, and floats, two bytes
+    deeper = depth > 8 or im.mode.startswith(("I", "F"))
+    reserve(im.size[0] * im.size[1], (4 if im.mode in ("P", "PA") else len(im.getbands())) * (2 if deeper else 1))
     icc = icc or im.info.get("icc_profile")
     deep = _decode_deep(data, name, im, depth)
     if deep is None:
@@ -161,7 +165,7 @@ def _decode_with_pillow(data: bytes, name: str, key: str, pixel_limit: int) -> P
     return _finish(key, pixels, Metadata(name, mode, depth, icc=icc, exif=exif))
 
 
-def _early_checks(data: bytes, name: str, pixel_limit: int) -> tuple[int, bytes | None, bool]:
+def _early_checks(data: bytes, name: str, pixel_limit: int, reserve: Reserve) -> tuple[int, bytes | None, bool]:
     """Bits a sample, ICC profile where Pillow does not find it, and whether all samples are grey; before opening."""
     if name == "png" and data[12:16] == b"IHDR" and len(data) > 25:
         _check_size(int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big"), pixel_limit)
@@ -172,10 +176,14 @@ def _early_checks(data: bytes, name: str, pixel_limit: int) -> tuple[int, bytes 
         if pixels == 0 and len(data) >= 10:
             raise PictureError("corrupt", "the GIF has no width or no height")
     if name == "webp":
-        _check_size(file_structure.webp_pixels(data), pixel_limit)
+        pixels = file_structure.webp_pixels(data)
+        _check_size(pixels, pixel_limit)
+        # the canvas is allocated when the file is opened
+        reserve(pixels, 4)
     if name == "avif":
         pixels, depth, grey = file_structure.avif_header(data)
         _check_size(pixels, pixel_limit)
+        reserve(pixels, 4 if depth == 8 else 8)
         return depth, None, grey
     if name == "jpeg2000":
         pixels, depth, icc = file_structure.jpeg2000_header(data)

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
-
-import numpy as np
+from dataclasses import asdict, dataclass, field
 
 from models.codec.bitstream import is_stream
 from models.inference import Apply
+from pipeline.branches import Result, Row, run_steps
 from pipeline.decode import decode
 from pipeline.encode import EXTENSIONS, encode, output_format
 from pipeline.frames.shared_file import SharedFile
 from pipeline.frames.source import SourcePicture
-from pipeline.guards import Guards, check, together
-from pipeline.latents import packed_columns, vector_columns
+from pipeline.guards import together
 from pipeline.metrics import compare, describe
 from pipeline.perceptual_hash import perceptual_hash
-from pipeline.picture import Crop, Picture, PictureError, cropped, join_alpha
-from pipeline.recipe import Branch, BranchStep, Recipe
-from pipeline.steps.autoencoders import Representer
-from pipeline.steps.degrade import generator_for
-from pipeline.steps.networks import CodecNetwork
-from pipeline.steps.restoration import Restorer
+from pipeline.picture import Crop, Picture, PictureError, Reserve, at_once, cropped, parse_crop
+from pipeline.recipe import Branch, Recipe
+from pipeline.request import DevelopRequest
+from pipeline.stage_times import Laps
 from pipeline.streams import decode_stream
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -41,6 +32,11 @@ class Settings:
     crop: Crop | None = None
     models: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, request: DevelopRequest) -> Settings:
+        """Those of a request."""
+        return cls(request.pixel_limit, request.measure, parse_crop(request.crop), request.model)
+
 
 @dataclass
 class Developed:
@@ -51,22 +47,8 @@ class Developed:
     latents: list[Row] = field(default_factory=list)
     failures: list[Row] = field(default_factory=list)
     outputs: list[tuple[str, bytes]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Result:
-    """A picture after some steps of a branch; the stream is its codec step's."""
-
-    picture: Picture
-    seconds: float = 0.0
-    stream: bytes | None = None
-    encode_s: float | None = None
-    decode_s: float | None = None
-    #: rows of the latents table: what the codec step's and representing steps' models said
-    latents: tuple[Row, ...] = ()
-    #: what was said of each restoration step, and which automatic mode left out
-    guards: tuple[Guards, ...] = ()
-    skipped: tuple[str, ...] = ()
+    #: seconds by stage
+    busy: dict[str, float] = field(default_factory=dict)
 
 
 def develop_picture(
@@ -75,43 +57,49 @@ def develop_picture(
     recipe: Recipe,
     settings: Settings,
     apply: Apply,
-    reserve: Callable[[int], None] = lambda pixels: None,
+    reserve: Reserve = at_once,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Developed:
     """One picture to all its rows and outputs. Never raises for what the bytes or a step did: that is a row.
 
     `data` are the bytes of the object, or the file of frames that the picture is in.
 
-    `apply` runs tensors through networks (see `models.inference`). `reserve` is told the pixels of the largest picture
-    that a branch makes, once they are known, and may wait until there is memory for them. `give_up` is asked between
-    steps; once it says True the work stops, and what comes back is to be thrown away.
+    `apply` runs tensors through networks (see `models.inference`). `reserve` is told of the picture's pixels before
+    they are allocated. `give_up` is asked between steps; once it says True the work stops, and what comes back is to
+    be thrown away.
     """
-    developed = Developed(_manifest_row(found, data))
+    laps = Laps()
+    developed = Developed(_manifest_row(found, data), busy=laps.busy)
+    apply, reserve = laps.elsewhere(apply), laps.elsewhere(reserve)
     try:
-        growth = _growth(recipe)
-        picture = _decode(found, data, settings, apply, lambda pixels: reserve(growth * pixels), developed.manifest)
+        picture = _decode(found, data, settings, apply, reserve, developed.manifest)
     except PictureError as error:
         fail(developed, None, "decode", error.reason, error.message)
+        laps.end("decode")
         return developed
+    laps.end("decode")
     developed.manifest |= _picture_columns(picture)
+    laps.end("measure")
     # prefixes that several branches share are worked out once
-    shared: dict[tuple, _Result] = {}
+    shared: dict[tuple, Result] = {}
     references: dict[str, Picture] = {"source": picture}
     for branch in _reference_first(recipe):
         if give_up():
             break
         try:
-            result = _run_steps(branch, picture, recipe, settings, apply, shared, give_up)
+            result = run_steps(branch, picture, recipe, settings.measure, apply, shared, give_up)
         except PictureError as error:
             fail(developed, branch.name, "develop", error.reason, error.message)
             continue
         except Exception as error:
             fail(developed, branch.name, "develop", "step_failed", f"{type(error).__name__}: {error}")
             continue
+        finally:
+            laps.end("develop")
         if branch.name == recipe.reference:
             references[branch.name] = result.picture
         reference = recipe.reference if branch.name != recipe.reference else "source"
-        _finish_branch(developed, branch, result, picture, reference, references.get(reference), settings)
+        _finish_branch(developed, branch, result, picture, reference, references.get(reference), settings, laps)
     order = {branch.name: index for index, branch in enumerate(recipe.branches)}
     for rows in (developed.metrics, developed.latents, developed.failures):
         rows.sort(key=lambda row: order.get(row["branch"], -1))
@@ -131,30 +119,17 @@ def unread(found: SourcePicture) -> Developed:
     return Developed(_manifest_row(found, None))
 
 
-def _growth(recipe: Recipe) -> int:
-    """How many times more pixels than the source's the largest picture of a branch has."""
-    sides = (
-        math.prod(network.scale for network in map(_network, branch.steps) if isinstance(network, Restorer))
-        for branch in recipe.branches
-    )
-    return max(sides, default=1) ** 2
-
-
-def _network(item: BranchStep) -> Restorer | CodecNetwork | Representer | None:
-    return item.step.load(item.parameters) if item.step.load else None
-
-
 def _decode(
     found: SourcePicture,
     data: bytes | SharedFile,
     settings: Settings,
     apply: Apply,
-    reserve: Callable[[int], None],
+    reserve: Reserve,
     manifest: Row,
 ) -> Picture:
     if isinstance(data, SharedFile):
         assert found.frame is not None
-        frame = data.read(found.frame, found.key)
+        frame = data.read(found.frame, found.key, reserve)
         manifest["duration_s"] = frame.duration_s
         picture = frame.picture
     elif is_stream(data):
@@ -168,8 +143,7 @@ def _decode(
             reserve=reserve,
         )
     else:
-        picture = decode(data, found.key, settings.pixel_limit)
-    reserve(picture.pixels.shape[0] * picture.pixels.shape[1])
+        picture = decode(data, found.key, settings.pixel_limit, reserve)
     return picture if settings.crop is None else cropped(picture, settings.crop)
 
 
@@ -177,114 +151,15 @@ def _reference_first(recipe: Recipe) -> list[Branch]:
     return sorted(recipe.branches, key=lambda branch: branch.name != recipe.reference)
 
 
-def _run_steps(
-    branch: Branch,
-    picture: Picture,
-    recipe: Recipe,
-    settings: Settings,
-    apply: Apply,
-    shared: dict[tuple, _Result],
-    give_up: Callable[[], bool],
-) -> _Result:
-    prefixes = [_name_of(branch.steps[: count + 1]) for count in range(len(branch.steps))]
-    others = [_name_of(b.steps) for b in recipe.branches if b is not branch]
-    result = _Result(picture)
-    for prefix, item in zip(prefixes, branch.steps, strict=True):
-        if give_up():
-            break
-        if prefix in shared:
-            result = shared[prefix]
-            continue
-        result = _run_step(item, result, settings, apply)
-        if any(other[: len(prefix)] == prefix for other in others):
-            shared[prefix] = result
-    return result
-
-
-def _run_step(item: BranchStep, before: _Result, settings: Settings, apply: Apply) -> _Result:
-    network = _network(item)
-    if isinstance(network, Restorer):
-        return _run_restorer(item.step.name, network, before, settings, apply)
-    if isinstance(network, CodecNetwork):
-        return _run_learned_codec(network, before, apply)
-    if isinstance(network, Representer):
-        return _run_representer(network, before, apply)
-    step, parameters, picture = item.step, item.parameters, before.picture
-    colour, alpha = np.ascontiguousarray(picture.colour), picture.alpha
-    started = time.perf_counter()
-    changes: dict[str, Any] = {}
-    if step.kind == "pixels":
-        assert step.function is not None
-        if step.seeded:
-            pixels = step.function(colour, parameters, generator_for(parameters.seed, picture.key))  # type: ignore[attr-defined]
-        else:
-            pixels = step.function(colour, parameters)
-        if step.resizes and alpha is not None:
-            alpha = step.function(np.ascontiguousarray(alpha), parameters)
-    else:
-        assert step.encode is not None
-        assert step.decode is not None
-        stream = step.encode(colour, parameters)
-        encoded = time.perf_counter()
-        pixels = step.decode(stream)
-        changes = {"stream": stream, "encode_s": encoded - started, "decode_s": time.perf_counter() - encoded}
-    seconds = before.seconds + time.perf_counter() - started
-    if alpha is not None and alpha.dtype != pixels.dtype:
-        alpha = (alpha // 257).astype(np.uint8) if pixels.dtype == np.uint8 else alpha.astype(np.uint16) * 257
-    after = replace(picture, pixels=np.ascontiguousarray(join_alpha(pixels, alpha)))
-    return replace(before, picture=after, seconds=seconds, **changes)
-
-
-def _run_restorer(name: str, network: Restorer, before: _Result, settings: Settings, apply: Apply) -> _Result:
-    started = time.perf_counter()
-    restored = network.restore(before.picture, apply)
-    seconds = before.seconds + time.perf_counter() - started
-    return replace(
-        before,
-        picture=replace(before.picture, pixels=restored.pixels),
-        seconds=seconds,
-        guards=(*before.guards, check(name, restored)) if settings.measure else (),
-        skipped=(*before.skipped, restored.skipped) if restored.skipped else before.skipped,
-    )
-
-
-def _run_representer(network: Representer, before: _Result, apply: Apply) -> _Result:
-    started = time.perf_counter()
-    row = {"model": network.model} | vector_columns(network.represent(before.picture, apply), before.picture)
-    seconds = before.seconds + time.perf_counter() - started
-    return replace(before, seconds=seconds, latents=(*before.latents, row))
-
-
-def _run_learned_codec(codec: CodecNetwork, before: _Result, apply: Apply) -> _Result:
-    """The stream of the whole picture, alpha and metadata too, and what it decodes to: no stream is kept untried."""
-    started = time.perf_counter()
-    stream, latent = codec.encode(before.picture, apply)
-    encode_s = time.perf_counter() - started
-    # before decoding, which needs the room that latents take
-    columns = packed_columns(latent)
-    del latent
-    started = time.perf_counter()
-    picture = codec.decode(stream, before.picture.key, apply)
-    decode_s = time.perf_counter() - started
-    return replace(
-        before,
-        picture=picture,
-        seconds=before.seconds + encode_s + decode_s,
-        stream=stream,
-        encode_s=encode_s,
-        decode_s=decode_s,
-        latents=(*before.latents, {"model": codec.model} | columns),
-    )
-
-
 def _finish_branch(
     developed: Developed,
     branch: Branch,
-    result: _Result,
+    result: Result,
     source: Picture,
     reference_name: str,
     reference: Picture | None,
     settings: Settings,
+    laps: Laps,
 ) -> None:
     """Encode, measure and record one branch's result; what fails on the way is a row."""
     key, stage = developed.manifest["key"], "encode"
@@ -302,6 +177,7 @@ def _finish_branch(
             stream_path = f"streams/{branch.name}/{key}.{extension}"
             outputs.append((stream_path, result.stream))
             size = len(result.stream)
+        laps.end("encode")
         stage = "measure"
         if reference is None:
             raise PictureError("step_failed", f"its reference branch {reference_name} failed")
@@ -315,13 +191,15 @@ def _finish_branch(
     except Exception as error:
         fail(developed, branch.name, stage, "step_failed", f"{type(error).__name__}: {error}")
         return
+    finally:
+        laps.end(stage)
     developed.outputs += outputs
     developed.metrics.append(row)
     common = {"key": key, "branch": branch.name, "stream": stream_path}
     developed.latents += [common | row for row in result.latents]
 
 
-def _metrics_row(key: str, branch: str, result: _Result, source: Picture, reference: str, size: int | None) -> Row:
+def _metrics_row(key: str, branch: str, result: Result, source: Picture, reference: str, size: int | None) -> Row:
     height, width, channels = source.pixels.shape
     raw = height * width * channels * source.pixels.itemsize
     return {
@@ -366,7 +244,3 @@ def _picture_columns(picture: Picture) -> Row:
         "orientation": picture.metadata.orientation,
         "perceptual_hash": perceptual_hash(picture.colour),
     }
-
-
-def _name_of(steps: tuple[BranchStep, ...]) -> tuple:
-    return tuple((s.step.name, s.parameters) for s in steps)

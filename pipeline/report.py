@@ -9,30 +9,22 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import cv2
 import jinja2
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
-from PIL import Image
 
 from pipeline import plots
+from pipeline.gallery import GalleryEntry, gallery_groups
 from pipeline.picture import REASONS
+from pipeline.stage_times import slowest, stage_rows
 
-Rank = Literal["best", "median", "worst"]
-
-#: Pairs of pictures in one report; with more branches than a third of this, each branch shows fewer.
-MAX_GALLERY = 48
-#: Longest side of the gallery's pictures.
-MAX_SIDE = 900
 MAX_FAILURE_ROWS = 50
 #: Restorations with a warning that are listed.
 MAX_WARNING_ROWS = 20
@@ -40,24 +32,6 @@ MAX_WARNING_ROWS = 20
 _MAX_CHART_BRANCHES = 16
 _MAX_MESSAGE = 400
 _MISSING = "—"
-
-
-@dataclass(frozen=True)
-class GalleryEntry:
-    """One pair for the slider: `before` and `after` are H x W x 1|3 uint8, of any (also different) sizes.
-
-    `psnr` in dB or None, `bpp` in bits per pixel or None. `size` is the width and height of the developed picture where
-    `after` is a smaller copy of it; `shrunk` makes such copies.
-    """
-
-    branch: str
-    key: str
-    rank: Rank
-    psnr: float | None
-    bpp: float | None
-    before: np.ndarray
-    after: np.ndarray
-    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,31 +77,6 @@ _HISTOGRAMS = (
 )
 
 
-def choose_gallery(metrics: pa.Table) -> list[tuple[str, Rank, str]]:
-    """Which pictures to show: (branch, rank, key), branches in order of first appearance, each best to worst by PSNR.
-
-    Two pictures give best and worst, one gives median. A branch without any PSNR shows the first, middle and last key
-    in the same slots (the report then calls them examples). At most `MAX_GALLERY` entries: with many branches each
-    shows two (best and worst) or only the median, and branches past the limit none. No key appears twice in a branch.
-    """
-    branches = pc.unique(metrics["branch"]).to_pylist()
-    share = MAX_GALLERY // max(1, len(branches))
-    chosen: list[tuple[str, Rank, str]] = []
-    for branch in branches[:MAX_GALLERY]:
-        rows = metrics.filter(pc.equal(metrics["branch"], branch)).select(["key", "psnr"])
-        measured = rows.filter(pc.is_valid(rows["psnr"]))
-        order = [("psnr", "descending"), ("key", "ascending")] if measured.num_rows else [("key", "ascending")]
-        keys = (measured if measured.num_rows else rows).sort_by(order)["key"]
-        last = len(keys) - 1
-        slots: dict[Rank, int] = {"best": 0, "median": len(keys) // 2, "worst": last}
-        if len(keys) == 1 or share < 2:
-            slots = {"median": len(keys) // 2}
-        elif len(keys) == 2 or share < 3:
-            slots = {"best": 0, "worst": last}
-        chosen += [(branch, rank, keys[index].as_py()) for rank, index in slots.items()]
-    return chosen
-
-
 def render_report(
     run: Mapping[str, Any], metrics: pa.Table, failures: pa.Table, gallery: Sequence[GalleryEntry]
 ) -> str:
@@ -140,7 +89,7 @@ def render_report(
     found = pc.unique(metrics["branch"]).to_pylist()
     branches = list(recipe["branches"]) + sorted(set(found) - set(recipe["branches"]))
     colours = {name: plots.COLOURS[n % len(plots.COLOURS)] for n, name in enumerate(branches)}
-    groups = _gallery(branches, gallery)
+    groups = gallery_groups(branches, gallery)
     script = asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = (
@@ -154,6 +103,8 @@ def render_report(
             branches=[{"name": name, "colour": colours[name], "chain": _chain(recipe, name)} for name in branches],
             colours=colours,
             table=_branch_table(branches, metrics, failures),
+            stages=stage_rows(run.get("stages", {})),
+            pace=slowest(run.get("stages", {})),
             charts=_charts(found, colours, metrics),
             chart_branches_hidden=max(0, len(found) - _MAX_CHART_BRANCHES),
             gallery=groups,
@@ -304,56 +255,6 @@ def _charts(branches: Sequence[str], colours: Mapping[str, str], metrics: pa.Tab
             title = next(c.label for c in COLUMNS if c.name == name)
             charts.append({"title": f"{title} by branch", "svg": Markup(svg), "legend": [], "wide": False})
     return charts
-
-
-def shrunk(pixels: np.ndarray, max_side: int = MAX_SIDE) -> np.ndarray:
-    """A picture (H x W x 1|3 uint8) with no side over `max_side`, by area means; itself where it is small enough."""
-    height, width = pixels.shape[:2]
-    scale = max_side / max(height, width)
-    if scale >= 1:
-        return pixels
-    target = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(pixels, target, interpolation=cv2.INTER_AREA).reshape(target[1], target[0], -1)
-
-
-def _data_uri(pixels: np.ndarray, max_side: int) -> str:
-    """A picture (H x W x 1|3 uint8) as WebP in a data URI, no side over `max_side`; small ones without loss."""
-    height, width = pixels.shape[:2]
-    pixels = shrunk(pixels, max_side)
-    image = Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "WEBP", quality=85, method=4, lossless=max(height, width) <= 256)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _gallery(branches: Sequence[str], gallery: Sequence[GalleryEntry]) -> list[dict[str, Any]]:
-    """Entries grouped by branch in the order of `branches`, pictures as data URIs."""
-    entries = gallery[:MAX_GALLERY]
-    max_side = MAX_SIDE if len(entries) <= 18 else 640 if len(entries) <= 32 else 480
-    groups = []
-    for name in [*branches, *sorted({e.branch for e in entries} - set(branches))]:
-        pairs = []
-        for entry in (e for e in entries if e.branch == name):
-            width, height = entry.size or (entry.after.shape[1], entry.after.shape[0])
-            pairs.append(
-                {
-                    "key": entry.key,
-                    "rank": entry.rank if entry.psnr is not None else "example",
-                    "psnr": entry.psnr,
-                    "bpp": entry.bpp,
-                    "width": width,
-                    "height": height,
-                    "shown": min(1.0, max_side / max(height, width)),
-                    # A panorama or a strip would be a hair's breadth; the box stays between 1:2 and 3:1.
-                    "aspect": min(3.0, max(0.5, width / height)),
-                    "small": max(height, width) <= 256,
-                    "before": _data_uri(entry.before, max_side),
-                    "after": _data_uri(entry.after, max_side),
-                }
-            )
-        if pairs:
-            groups.append({"name": name, "pairs": pairs})
-    return groups
 
 
 def _restorations(metrics: pa.Table) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from pipeline.codec_choice import CodecChoice
 from pipeline.sizes import parse_size
@@ -25,6 +25,15 @@ def own_fields_early(schema: dict[str, Any], model: type[BaseModel]) -> None:
     first = [name for name in ("source", "destination") if name in fields]
     first += [name for name in model.__annotations__ if name in fields]
     schema["properties"] = {name: fields[name] for name in dict.fromkeys([*first, *fields])}
+
+
+def _as_size(text: str | None) -> str | None:
+    if text is not None:
+        parse_size(text)
+    return text
+
+
+MemoryText = Annotated[str | None, AfterValidator(_as_size)]
 
 
 class RunRequest(BaseModel):
@@ -53,6 +62,12 @@ class RunRequest(BaseModel):
     frame_limit: int = Field(100_000, ge=1, le=10_000_000, description="files of more frames are refused")
     pixel_limit: int = Field(178_000_000, ge=1, description="larger pictures are refused from their header")
     deadline_s: float = Field(600, gt=0, description="seconds one picture may spend in one stage")
+    shard_deadline_s: float | None = Field(
+        None, gt=0, description="seconds after which a shard ends with what is done; the rest is for a later run"
+    )
+    memory: MemoryText = Field(
+        None, description='most memory of the process, such as "2 GB"; default: half of what is free, for pictures'
+    )
     max_failure_rate: float = Field(
         0.5, ge=0, le=1, description="share of failed pictures above which the run ends as failed (results are kept)"
     )

@@ -6,7 +6,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,12 +21,14 @@ from pipeline.decode import decode
 from pipeline.fold import fold
 from pipeline.frames.shared_file import SharedFile
 from pipeline.frames.source import SourcePicture
+from pipeline.gallery import GalleryEntry, choose_gallery, shrunk
 from pipeline.lease import confirm, hold
 from pipeline.picture import PictureError, to_8bit
 from pipeline.plan import Plan, destination_of, plan_run, recipe_of, shard_pictures, source_of
-from pipeline.report import GalleryEntry, choose_gallery, render_report, shrunk
+from pipeline.report import render_report
 from pipeline.request import DevelopRequest
 from pipeline.shard import Commit, read_commit, run_shard
+from pipeline.stage_times import together
 from pipeline.storage import StorageError, Store, exists, read, write
 from pipeline.tables import SCHEMAS, part_path
 
@@ -46,6 +48,8 @@ class Summary:
     seconds: float
     report: str | None
     branches: list[dict[str, Any]]
+    #: seconds by stage (see `pipeline.stage_times`)
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class RunError(Exception):
@@ -148,6 +152,7 @@ def _finish(request: DevelopRequest, plan: Plan, started: datetime, kept: dict[s
         "shards": plan.shards,
         "counts": counts,
         "reasons": reasons,
+        "stages": together(commit.stages for commit in commits),
     }
     run |= kept
     report = f"runs/{plan.run}/report.html"
@@ -165,6 +170,7 @@ def _finish(request: DevelopRequest, plan: Plan, started: datetime, kept: dict[s
         run["seconds"],
         destination.url_of(report),
         branch_means(metrics),
+        run["stages"],
     )
 
 

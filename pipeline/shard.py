@@ -4,39 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-import queue
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
-
 from models.training import choose_device
 from pipeline.batching import Batcher
-from pipeline.develop import Developed, Settings, develop_picture, fail, unread
-from pipeline.frames.shared_file import SharedFile
-from pipeline.frames.source import SourcePicture
+from pipeline.begun import Window, begun_path, read_begun
 from pipeline.lease import confirm
-from pipeline.picture import PictureError, parse_crop
-from pipeline.plan import Plan, commit_path, destination_of, recipe_of, shard_pictures, source_of
-from pipeline.recipe import Recipe
+from pipeline.plan import Plan, commit_path, destination_of, recipe_of, shard_pictures
+from pipeline.quarantine import try_alone
 from pipeline.request import DevelopRequest
-from pipeline.stages import MemoryBudget, Stage, cores
-from pipeline.storage import StorageError, Store, exists, read, write
+from pipeline.shard_stream import Cancelled, Done, ShardStream
+from pipeline.storage import StorageError, Store, read, write
 from pipeline.tables import part_path, to_parquet
 
-#: bytes that decoded pictures in work may take together, and how many bytes a pixel costs at its worst
-_MEMORY = 1_200_000_000
-_BYTES_PER_PIXEL = 40
-_TRANSFER_THREADS = 8
+__all__ = ["Cancelled", "Commit", "read_commit", "run_shard", "write_commit"]
 
 
 @dataclass(frozen=True)
 class Commit:
-    """What a shard did, as kept in `runs/<run>/shards/<shard>.json`. `outputs` names every object it wrote."""
+    """What a shard did, as kept in `runs/<run>/shards/<shard>.json`. `outputs` names every object it wrote.
+
+    `stages` are seconds by stage (see `pipeline.stage_times`).
+    """
 
     run: str
     shard: int
@@ -49,6 +42,7 @@ class Commit:
     bytes_read: int
     bytes_written: int
     seconds: float
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
     outputs: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -57,22 +51,41 @@ def run_shard(
     plan: Plan,
     shard: int,
     progress: Callable[[bool], None] = lambda good: None,
-    stopped: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Commit:
     """Develop one planned shard and commit it; a shard that is committed already is only read.
 
-    `progress` is called once a picture (True: good) from this thread. When `stopped` says True, or storage fails as
-    a whole, nothing is committed: StorageError or InterruptedError. Running again overwrites whatever was left.
+    `progress` is called once a picture (True: good) from this thread. When `stop` says True nothing is committed:
+    Cancelled; when storage fails as a whole likewise: StorageError. Running again overwrites whatever was left.
+    An earlier attempt may have ended without a word: pictures that were in work then are tried alone first, and those
+    that end a process of their own are failures.
     """
     destination = destination_of(request)
-    if exists(destination, commit_path(plan.run, shard)):
+    try:
         return read_commit(destination, plan.run, shard)
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
     started = time.monotonic()
     found = shard_pictures(destination, plan, shard)
+    begun = read_begun(destination, plan.run, shard)
+    suspects = {index: found[index] for index in begun.suspects if index < len(found) and index not in begun.crashed}
+    crashed = begun.crashed | try_alone(request, suspects, stop)
+    if stop():
+        # before anything is written: who was not tried stays suspected
+        raise Cancelled("stopped before the shard was begun; run again to go on")
     with Batcher(choose_device(request.device), request.batch) as batcher:
-        stream = _Stream(request, destination, batcher, found)
-        developed = stream.run(progress, stopped)
-    return _commit(destination, plan, shard, developed, stream, time.monotonic() - started)
+        stream = ShardStream(request, destination, batcher, found)
+        window = Window(destination, begun_path(plan.run, shard), crashed, stream.results.put)
+        try:
+            done = stream.run(progress, stop, window)
+            seconds = time.monotonic() - started
+            commit = _commit(request, plan, shard, done, stream.bytes_read, seconds, stream.stage_figures(seconds))
+        except BaseException:
+            window.clear()
+            raise
+    window.remove()
+    return commit
 
 
 def read_commit(destination: Store, run: str, shard: int) -> Commit:
@@ -86,234 +99,23 @@ def write_commit(destination: Store, commit: Commit) -> None:
     write(destination, path, (json.dumps(vars(commit), indent=1) + "\n").encode())
 
 
-class _Stream:
-    """The stages of one shard. At most `depth` pictures are under way; results arrive in any order."""
-
-    def __init__(self, request: DevelopRequest, destination: Store, batcher: Batcher, found: list[SourcePicture]):
-        self.source, self.destination = source_of(request), destination
-        self.recipe: Recipe = recipe_of(request)
-        self.settings = Settings(request.pixel_limit, request.measure, parse_crop(request.crop), request.model)
-        self.batcher, self.found, self.deadline = batcher, found, request.deadline_s
-        self.most = request.frame_limit
-        self.workers = request.workers or cores()
-        # a batch can only fill when as many pictures are in work at once
-        self.workers += batcher.batch - 1
-        self.budget = MemoryBudget(_MEMORY)
-        self.results: queue.SimpleQueue[tuple[int, Developed] | BaseException] = queue.SimpleQueue()
-        self.since: dict[int, tuple[str, float]] = {}
-        self.taken: dict[int, int] = {}
-        self.abandoned: set[int] = set()
-        self.lock = threading.Lock()
-        self.files = _files(self.source, found, request.pixel_limit)
-        self.written: list[dict[str, Any]] = []
-        self.bytes_read = 0
-
-    def run(self, progress: Callable[[bool], None], stopped: Callable[[], bool]) -> list[Developed]:
-        """All results, in the order of the shard's objects."""
-        # OpenCV's own threads would fight with ours
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)
-        self.read_stage = Stage("read", _TRANSFER_THREADS, self._read)
-        self.work_stage = Stage("develop", self.workers, self._develop)
-        self.write_stage = Stage("write", _TRANSFER_THREADS, self._write)
-        stages: dict[str, Stage] = {"read": self.read_stage, "develop": self.work_stage, "write": self.write_stage}
-        results: dict[int, Developed] = {}
-        depth, submitted, checked = 2 * self.workers + 2, 0, time.monotonic()
-        try:
-            while len(results) < len(self.found):
-                while submitted < len(self.found) and submitted - len(results) < depth:
-                    self.read_stage.submit(submitted)
-                    submitted += 1
-                if stopped():
-                    raise InterruptedError("stopped before the shard was done; run again to go on")
-                if time.monotonic() - checked > 0.5:
-                    self._check_deadlines(stages)
-                    checked = time.monotonic()
-                try:
-                    result = self.results.get(timeout=0.5)
-                except queue.Empty:
-                    continue
-                if isinstance(result, BaseException):
-                    raise result
-                index, developed = result
-                if index not in results:
-                    results[index] = developed
-                    progress(developed.manifest["status"] == "ok")
-        finally:
-            with self.lock:
-                self.abandoned.update(range(len(self.found)))
-            for stage in stages.values():
-                stage.close()
-            for file in self.files.values():
-                file.close()
-            cv2.setNumThreads(threads)
-        return [results[index] for index in range(len(self.found))]
-
-    def _read(self, index: int) -> None:
-        if index in self.abandoned:
-            return
-        found = self.found[index]
-        with self._timed(index, "read"):
-            data: bytes | SharedFile
-            try:
-                if found.frame is not None:
-                    data = self.files[found.object_key]
-                    count = data.fetch()
-                elif found.frames is not None:
-                    raise PictureError("too_large", f"the file has more frames than the frame limit, {self.most:,}")
-                else:
-                    data = read(self.source, found.key, size=found.size)
-                    count = len(data)
-            except PictureError as error:
-                developed = unread(found)
-                fail(developed, None, "read", error.reason, error.message)
-                self.results.put((index, developed))
-                return
-            except StorageError as error:
-                if error.kind == "unreachable":
-                    self.results.put(error)
-                    return
-                developed = unread(found)
-                fail(developed, None, "read", "read_error", str(error))
-                self.results.put((index, developed))
-                return
-            except Exception as error:
-                self.results.put(error)
-                return
-        with self.lock:
-            self.bytes_read += count
-        self.work_stage.submit((index, data))
-
-    def _develop(self, item: tuple[int, bytes | SharedFile]) -> None:
-        index, data = item
-        if index in self.abandoned:
-            return
-        try:
-            with self._timed(index, "develop"):
-                developed = develop_picture(
-                    self.found[index],
-                    data,
-                    self.recipe,
-                    self.settings,
-                    self.batcher.apply,
-                    reserve=lambda pixels: self._reserve(index, pixels),
-                    give_up=lambda: index in self.abandoned,
-                )
-        except BaseException as error:
-            self.results.put(error)
-            return
-        finally:
-            self._give_back(index)
-        self.write_stage.submit((index, developed))
-
-    def _reserve(self, index: int, pixels: int) -> None:
-        """Wait until there is memory for a picture; the deadline's clock stands still meanwhile."""
-        with self.lock:
-            if index in self.abandoned:
-                return
-            self.since.pop(index, None)
-        count = self.budget.take(_BYTES_PER_PIXEL * pixels)
-        with self.lock:
-            self.taken[index] = count
-            self.since[index] = ("develop", time.monotonic())
-
-    def _give_back(self, index: int) -> None:
-        with self.lock:
-            count = self.taken.pop(index, 0)
-        self.budget.give_back(count)
-
-    def _write(self, item: tuple[int, Developed]) -> None:
-        index, developed = item
-        try:
-            with self._timed(index, "write"):
-                for path, data in developed.outputs:
-                    if index in self.abandoned:
-                        return
-                    write(self.destination, path, data)
-                    entry = {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-                    with self.lock:
-                        self.written.append(entry)
-        except StorageError as error:
-            if error.kind != "invalid":
-                self.results.put(error)
-                return
-            _refuse_outputs(developed, str(error))
-        except Exception as error:
-            self.results.put(error)
-            return
-        developed.outputs.clear()
-        if index not in self.abandoned:
-            self.results.put((index, developed))
-
-    def _check_deadlines(self, stages: dict[str, Stage]) -> None:
-        now = time.monotonic()
-        with self.lock:
-            late = [(i, stage) for i, (stage, since) in self.since.items() if now - since > self.deadline]
-            self.abandoned.update(i for i, _ in late)
-            for i, _ in late:
-                del self.since[i]
-        for index, stage in late:
-            # its thread may hang for ever; another takes its place, and its memory is no longer waited for
-            stages[stage].grow()
-            found = self.found[index]
-            if found.frame is not None:
-                self.files[found.object_key].give_up(found.frame)
-            self._give_back(index)
-            developed = unread(found)
-            fail(developed, None, stage, "deadline", f"not done after {self.deadline:g} s in the {stage} stage")
-            self.results.put((index, developed))
-
-    def _timed(self, index: int, stage: str) -> _Timed:
-        return _Timed(self, index, stage)
-
-
-@dataclass(frozen=True)
-class _Timed:
-    """Notes since when a picture is in a stage, for the deadline."""
-
-    stream: _Stream
-    index: int
-    stage: str
-
-    def __enter__(self) -> None:
-        with self.stream.lock:
-            self.stream.since[self.index] = (self.stage, time.monotonic())
-
-    def __exit__(self, *_: object) -> None:
-        with self.stream.lock:
-            self.stream.since.pop(self.index, None)
-
-
-def _files(source: Store, found: list[SourcePicture], pixel_limit: int) -> dict[str, SharedFile]:
-    """The files of frames that pictures of a shard are in, by their keys; none is fetched yet."""
-    wanted: dict[str, list[int]] = {}
-    sizes: dict[str, int] = {}
-    for one in found:
-        if one.frame is not None:
-            wanted.setdefault(one.object_key, []).append(one.frame)
-            sizes[one.object_key] = one.size
-    return {key: SharedFile(source, key, sizes[key], frames, pixel_limit) for key, frames in wanted.items()}
-
-
-def _refuse_outputs(developed: Developed, message: str) -> None:
-    """The destination cannot hold objects of this name: every branch becomes a failure."""
-    branches = [row["branch"] for row in developed.metrics]
-    developed.metrics.clear()
-    developed.latents.clear()
-    for branch in branches:
-        fail(developed, branch, "write", "write_error", message)
-
-
 def _commit(
-    destination: Store, plan: Plan, shard: int, developed: list[Developed], stream: _Stream, seconds: float
+    request: DevelopRequest,
+    plan: Plan,
+    shard: int,
+    done: Sequence[Done],
+    bytes_read: int,
+    seconds: float,
+    stages: dict[str, dict[str, float]],
 ) -> Commit:
+    destination, developed = destination_of(request), [one.developed for one in done]
     rows: dict[str, list[dict]] = {
         "manifest": [d.manifest for d in developed],
         "metrics": [row for d in developed for row in d.metrics],
         "latents": [row for d in developed for row in d.latents],
         "failures": [row for d in developed for row in d.failures],
     }
-    outputs = sorted(stream.written, key=lambda entry: entry["path"])
+    outputs = sorted((entry for one in done for entry in one.outputs), key=lambda entry: entry["path"])
     for table, content in rows.items():
         path = part_path(table, plan.run, shard)
         data = to_parquet(table, [row | {"shard": shard} for row in content])
@@ -329,12 +131,13 @@ def _commit(
         branch_failures=sum(row["branch"] is not None for row in rows["failures"]),
         rows={table: len(content) for table, content in rows.items()},
         reasons=dict(Counter(row["reason"] for row in rows["failures"])),
-        bytes_read=stream.bytes_read,
+        bytes_read=bytes_read,
         bytes_written=sum(entry["size"] for entry in outputs),
         seconds=round(seconds, 3),
+        stages=stages,
         outputs=outputs,
     )
-    expected = commit.good * len(stream.recipe.branches)
+    expected = commit.good * len(recipe_of(request).branches)
     assert commit.rows["metrics"] + commit.branch_failures == expected, "a branch left neither a row nor a failure"
     confirm(destination, plan.lease)
     write_commit(destination, commit)

@@ -1,4 +1,4 @@
-"""Threads in stages: each stage takes items from its queue, and memory is bounded by what may be under way."""
+"""Threads in stages: each stage takes items from its queue."""
 
 from __future__ import annotations
 
@@ -22,57 +22,48 @@ with contextlib.suppress(AttributeError, OSError, TypeError):
 
 
 class Stage(Generic[Item]):
-    """`threads` daemon threads that call `work` on what is submitted. `work` must not raise.
+    """Up to `threads` daemon threads, started as they are needed, that call `work` on what is submitted.
 
-    Daemons, because a decoder that hangs in C cannot be interrupted: such a thread is left behind and replaced
-    (`grow`), and must not keep the process alive.
+    `work` must not raise. Daemons, because a decoder that hangs in C cannot be interrupted: such a thread is left
+    behind and replaced (`grow`), and must not keep the process alive.
     """
 
     def __init__(self, name: str, threads: int, work: Callable[[Item], None]):
-        self.name, self.work, self.threads = name, work, 0
+        self.name, self.work, self.most, self.threads = name, work, threads, 0
         self.items: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-        for _ in range(threads):
-            self.grow()
+        #: one for each thread that waits for an item that is not there yet
+        self.idle = threading.Semaphore(0)
+        self.lock = threading.Lock()
 
     def submit(self, item: Item) -> None:
         self.items.put(item)
+        with self.lock:
+            if not self.idle.acquire(blocking=False) and self.threads < self.most:
+                self._start()
 
     def grow(self) -> None:
         """Add one thread."""
-        self.threads += 1
-        threading.Thread(target=self._run, name=f"{self.name}-{self.threads}", daemon=True).start()
+        with self.lock:
+            self.most += 1
+            self._start()
 
     def close(self) -> None:
         """Let the threads end once the queue is empty."""
-        for _ in range(self.threads):
-            self.items.put(None)
+        with self.lock:
+            self.most = 0
+            for _ in range(self.threads):
+                self.items.put(None)
+
+    def _start(self) -> None:
+        self.threads += 1
+        threading.Thread(target=self._run, name=f"{self.name}-{self.threads}", daemon=True).start()
 
     def _run(self) -> None:
         while (item := self.items.get()) is not None:
             self.work(item)
+            self.idle.release()
 
 
 def cores() -> int:
     """Cores this process may use; macOS does not say, there it is all of them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class MemoryBudget:
-    """Bytes that pictures in work may take together; one that needs more than all of it waits and then works alone."""
-
-    def __init__(self, total: int):
-        self.total = self.free = total
-        self.change = threading.Condition()
-
-    def take(self, count: int) -> int:
-        """Wait for `count` bytes (at most the total) and return how many were taken."""
-        count = min(count, self.total)
-        with self.change:
-            self.change.wait_for(lambda: self.free >= count)
-            self.free -= count
-        return count
-
-    def give_back(self, count: int) -> None:
-        with self.change:
-            self.free += count
-            self.change.notify_all()

@@ -7,7 +7,7 @@ profile and EXIF block. Blocks over 4 MiB, the format's limit, are left out; the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -21,7 +21,7 @@ from models.inference import Apply
 from models.registry import ModelError, list_cards, load_model
 from pipeline.codec_choice import CodecChoice
 from pipeline.file_structure import exif_orientation, profile_fits
-from pipeline.picture import Crop, Metadata, Picture, PictureError, check_crop, join_alpha, to_8bit
+from pipeline.picture import Crop, Metadata, Picture, PictureError, Reserve, at_once, check_crop, join_alpha, to_8bit
 
 #: sizes are compared with the run's own limit, which gives another reason than damage
 _ANY_SIZE = 1 << 64
@@ -89,11 +89,11 @@ def decode_stream(
     pixel_limit: int = PIXEL_LIMIT,
     models: Sequence[str] = (),
     crop: Crop | None = None,
-    reserve: Callable[[int], None] = lambda pixels: None,
+    reserve: Reserve = at_once,
 ) -> Picture:
     """The picture in a `.drk` file, or its part `crop`, for which only the tiles around it are decoded.
 
-    `reserve` is told from the head how many pixels there will be, before anything large is allocated, and may wait.
+    `reserve` is told from the header how many pixels there will be, before anything large is allocated.
     Raises PictureError and nothing else: truncated, corrupt, too_large, unsupported (another version of the format),
     unknown_model (neither shipped nor among the URLs `models`), step_failed (the crop leaves the picture).
     """
@@ -102,7 +102,7 @@ def decode_stream(
         check_crop(crop, header.width, header.height)
     codec = find_codec(header.model_hash.hex(), header.model, models)
     whole = header.width * header.height
-    reserve(whole if crop is None else min(whole, crop.width * crop.height + whole // _ALPHA_SHARE))
+    reserve(whole if crop is None else min(whole, crop.width * crop.height + whole // _ALPHA_SHARE), 4)
     return decode_with(codec, data, key, apply, crop, pixel_limit)
 
 

@@ -206,7 +206,14 @@ def _looks(
                 if one.key in wanted:
                     pictures.setdefault(one.key, one)
     shape = None if network is None else network.shape
-    found = look_at_all(_pictures_store(request, source), list(pictures.values()), request.pixel_limit, shape, True)
+    found = look_at_all(
+        _pictures_store(request, source),
+        list(pictures.values()),
+        request.pixel_limit,
+        shape,
+        True,
+        memory=request.memory,
+    )
     return [found.get(key) for key in keys]
 
 

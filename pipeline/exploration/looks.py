@@ -20,9 +20,10 @@ from pipeline.decode import decode
 from pipeline.exploration.local_features import LocalFeatures, local_features
 from pipeline.frames.shared_file import SharedFile
 from pipeline.frames.source import SourcePicture
+from pipeline.memory import MemoryBudget, memory_for_pictures
 from pipeline.perceptual_hash import perceptual_hash
 from pipeline.picture import Picture, PictureError, over_white, to_8bit
-from pipeline.stages import MemoryBudget, cores
+from pipeline.stages import cores
 from pipeline.steps.autoencoders import model_input
 from pipeline.storage import StorageError, Store, read
 
@@ -32,8 +33,8 @@ THUMBNAIL = 112
 SMALL = 32
 #: pixels of the luma that local features are found in, on its longest side
 _DETAIL = 400
-#: bytes that decoded pictures in work may take together, and one pixel's share
-_MEMORY, _BYTES_PER_PIXEL = 1_200_000_000, 12
+#: what a pixel of a decoded picture in work takes
+_BYTES_PER_PIXEL = 12
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,17 @@ def look_at_all(
     shape: tuple[int, int, int] | None,
     with_features: bool,
     seen: Callable[[int], None] = lambda count: None,
+    memory: str | None = None,
 ) -> dict[str, Look]:
     """A look at every picture of a store, by key; without those that are gone or cannot be read now.
 
-    `shape` is C, H, W of the network's pictures; `seen` is told how many more are done. Raises StorageError when the
-    store does not answer at all.
+    `shape` is C, H, W of the network's pictures; `seen` is told how many more are done; `memory` is as in a request.
+    Raises StorageError when the store does not answer at all.
     """
     files: dict[str, list[SourcePicture]] = {}
     for one in pictures:
         files.setdefault(one.object_key, []).append(one)
-    looked = partial(_from_file, store, pixel_limit, shape, with_features, MemoryBudget(_MEMORY))
+    looked = partial(_from_file, store, pixel_limit, shape, with_features, MemoryBudget(memory_for_pictures(memory)))
     found: dict[str, Look] = {}
     threads = cv2.getNumThreads()
     # OpenCV's own threads would fight with ours

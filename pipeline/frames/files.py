@@ -25,7 +25,7 @@ from pipeline.file_structure import PNG_SIGNATURE, profile_fits
 from pipeline.frames.arrays import idx_layout, npy_layout, slice_of
 from pipeline.frames.tiff_pages import page_offsets, single_page
 from pipeline.frames.video import Video, video_format
-from pipeline.picture import Metadata, Picture, PictureError
+from pipeline.picture import Metadata, Picture, PictureError, Reserve
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 ARRAYS = (".npy", ".idx", ".idx.gz", "-ubyte", "-ubyte.gz")
@@ -52,12 +52,14 @@ class Frame:
 
 class Frames(Protocol):
     """A file of frames that is open. Where `in_order`, `read` is quick only for frames after the last one read, and
-    must not be called from several threads at once. `read` raises PictureError.
+    must not be called from several threads at once. `read` raises PictureError. `pixels` are those of any frame; 0
+    where frames differ: these tell `reserve` themselves.
     """
 
     in_order: bool
+    pixels: int
 
-    def read(self, frame: int) -> Frame: ...
+    def read(self, frame: int, reserve: Reserve) -> Frame: ...
 
     def close(self) -> None: ...
 
@@ -145,12 +147,12 @@ class _Animation:
             self.image = _ANIMATIONS[kind](path)
         except Exception as error:
             raise explain(error, kind) from error
-        pixels = self.image.size[0] * self.image.size[1]
-        if pixels > pixel_limit:
+        self.pixels = self.image.size[0] * self.image.size[1]
+        if self.pixels > pixel_limit:
             self.image.close()
-            raise PictureError("too_large", f"{kind}: frames of {pixels:,} pixels; the limit is {pixel_limit:,}")
+            raise PictureError("too_large", f"{kind}: frames of {self.pixels:,} pixels; the limit is {pixel_limit:,}")
 
-    def read(self, frame: int) -> Frame:
+    def read(self, frame: int, reserve: Reserve) -> Frame:
         try:
             self.image.seek(frame)
             self.image.load()
@@ -172,18 +174,19 @@ class _Animation:
 
 class _Pages:
     in_order = False
+    pixels = 0
 
     def __init__(self, path: str, pixel_limit: int):
         self.path, self.pixel_limit = path, pixel_limit
         with open(path, "rb") as file:
             self.pages = page_offsets(file, 1 << 20)
 
-    def read(self, frame: int) -> Frame:
+    def read(self, frame: int, reserve: Reserve) -> Frame:
         if frame >= len(self.pages):
             raise PictureError("truncated", f"tiff: {len(self.pages)} pages are left")
         with open(self.path, "rb") as file:
             page = single_page(file, self.pages[frame])
-        return Frame(decode(page, pixel_limit=self.pixel_limit), None)
+        return Frame(decode(page, pixel_limit=self.pixel_limit, reserve=reserve), None)
 
     def close(self) -> None:
         pass
@@ -194,8 +197,9 @@ class _VideoFrames:
 
     def __init__(self, path: str, pixel_limit: int):
         self.video = Video(path, pixel_limit)
+        self.pixels = self.video.pixels
 
-    def read(self, frame: int) -> Frame:
+    def read(self, frame: int, reserve: Reserve) -> Frame:
         picture = Picture("", self.video.read(frame), Metadata(str(self.video.format), "rgb", 8))
         return Frame(picture, 1 / self.video.rate if self.video.rate else None)
 
@@ -209,13 +213,13 @@ class _Slices:
             self.layout = npy_layout(file) if kind == "npy" else idx_layout(file)
             file.seek(0)
             self.in_order = file.read(2) == b"\x1f\x8b"
-        pixels = self.layout.height * self.layout.width
-        if pixels > pixel_limit:
-            raise PictureError("too_large", f"{kind}: slices of {pixels:,} pixels; the limit is {pixel_limit:,}")
+        self.pixels = self.layout.height * self.layout.width
+        if self.pixels > pixel_limit:
+            raise PictureError("too_large", f"{kind}: slices of {self.pixels:,} pixels; the limit is {pixel_limit:,}")
         self.open: Callable[[], Any] = partial(gzip.open if self.in_order else open, path, "rb")
         self.stream: Any = self.open() if self.in_order else None
 
-    def read(self, frame: int) -> Frame:
+    def read(self, frame: int, reserve: Reserve) -> Frame:
         start = self.layout.offset + frame * self.layout.slice_bytes
         if self.stream is not None:
             self._seek(start)

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from pipeline.decode import explain
 from pipeline.frames.files import Frame, Frames, open_frames
-from pipeline.picture import PictureError
+from pipeline.picture import PictureError, Reserve, at_once
 from pipeline.storage import StorageError, Store, local_path, read
 
 #: files larger than this are refused before they are fetched
@@ -66,11 +66,14 @@ class SharedFile:
                 self._error = explain(error, "frames")
             return self.size
 
-    def read(self, frame: int, key: str) -> Frame:
+    def read(self, frame: int, key: str, reserve: Reserve = at_once) -> Frame:
         """One of the wanted frames, as a picture of that key; the last one lets the file go. Raises PictureError."""
         if self._frames is None:
             raise self._error or PictureError("read_error", "the file was never fetched")
-        found = self._in_order(frame) if self._frames.in_order else self._try(frame)
+        if self._frames.pixels:
+            # before the file is locked, so that nobody waits for one who waits for memory
+            reserve(self._frames.pixels, 4)
+        found = self._in_order(frame) if self._frames.in_order else self._try(frame, reserve)
         self.left.discard(frame)
         if not self.left:
             self.close()
@@ -107,10 +110,10 @@ class SharedFile:
             self._position = max(self._position, frame + 1)
             return self._try(frame)
 
-    def _try(self, frame: int) -> Frame | PictureError:
+    def _try(self, frame: int, reserve: Reserve = at_once) -> Frame | PictureError:
         assert self._frames is not None
         try:
-            return self._frames.read(frame)
+            return self._frames.read(frame, reserve)
         except Exception as error:
             return explain(error, "frames")
 

@@ -60,10 +60,11 @@ class Video:
         self.capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, [])
         self.position = 0
         width, height = (int(self.capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        self.pixels = width * height
         if not self.capture.isOpened() or width < 1 or height < 1:
             raise PictureError("corrupt", f"{self.format}: FFmpeg finds no video in it that it can decode")
-        if self.pixel_limit is not None and width * height > self.pixel_limit:
-            said = f"frames of {width * height:,} pixels; the limit is {self.pixel_limit:,}"
+        if self.pixel_limit is not None and self.pixels > self.pixel_limit:
+            said = f"frames of {self.pixels:,} pixels; the limit is {self.pixel_limit:,}"
             raise PictureError("too_large", f"{self.format}: {said}")
         self.count = max(1, int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         rate = self.capture.get(cv2.CAP_PROP_FPS)

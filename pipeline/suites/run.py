@@ -23,10 +23,11 @@ from models.training import choose_device
 from pipeline.batching import Batcher
 from pipeline.decode import decode
 from pipeline.lease import hold
+from pipeline.memory import MemoryBudget, memory_for_pictures
 from pipeline.picture import PictureError
 from pipeline.plan import Plan, PlanError, destination_of, own_prefix, source_of
 from pipeline.request import EvaluateRequest
-from pipeline.stages import MemoryBudget, cores
+from pipeline.stages import cores
 from pipeline.storage import StorageError, Store, StoredObject, list_objects, read, write
 from pipeline.suites.conclude import SuiteEvaluation, conclude
 from pipeline.suites.measure import Outcome, as_measured, failure, measure_picture
@@ -38,8 +39,7 @@ from pipeline.suites.suite import Suite
 VERSION = 1
 #: what a suite takes for each pixel of a picture, all its results and float copies together
 _BYTES_PER_PIXEL = 250
-#: bytes that pictures in work may take together; and the largest picture, which alone takes twice as many
-_MEMORY = 2_000_000_000
+#: the largest picture that is measured
 MOST_PIXELS = 16_000_000
 
 
@@ -141,7 +141,7 @@ def _measure(
         with Batcher(choose_device(request.device), request.batch) as device:
             methods = [*prepared.suite.methods, *network_methods(prepared.suite, prepared.networks, device.apply)]
             suite = replace(prepared.suite, methods=tuple(methods))
-            one = partial(_one, request, suite, run, MemoryBudget(_MEMORY))
+            one = partial(_one, request, suite, run, MemoryBudget(memory_for_pictures(request.memory)))
             try:
                 jobs = [workers.submit(one, found[n], n, n in shown) for n in todo]
                 for job in as_completed(jobs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -176,6 +177,7 @@ def test_s3_to_s3_works_from_a_shell(s3_store: Store, bucket: str, recipe: Path)
     done = darkroom("develop", s3_store.url, out, "--recipe", recipe, *PLAIN)
     assert (done.returncode, done.stderr) == (0, "")
     assert "3 pictures developed, 0 failed, 6 metric rows" in done.stdout
+    assert re.search(r"^slowest  (fetch|decode|develop|measure|encode|write), \d+ % ", done.stdout, re.MULTILINE)
     found = [entry.key for entry in list_objects(open_store(out))]
     assert sum(key.startswith("pictures/gamma/") for key in found) == 3
     assert sum(key.endswith("_SUCCESS") for key in found) == 1

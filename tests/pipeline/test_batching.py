@@ -101,6 +101,6 @@ def test_closing_ends_the_thread_and_refuses_what_comes_later() -> None:
     batcher = batcher_of(2)
     with batcher:
         batcher.apply(Network(), [torch.zeros(1, 2, 2)])
-    assert not batcher._thread.is_alive()
+    assert not any(thread.is_alive() for thread in batcher._threads)
     with pytest.raises(RuntimeError, match="given back"):
         batcher.apply(Network(), [torch.zeros(1, 2, 2)])

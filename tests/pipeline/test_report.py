@@ -12,7 +12,8 @@ from PIL import Image
 
 from pipeline import metrics as measure
 from pipeline import report
-from pipeline.report import GalleryEntry, choose_gallery, render_report
+from pipeline.gallery import MAX_GALLERY, GalleryEntry, choose_gallery
+from pipeline.report import render_report
 from pipeline.tables import FAILURES, METRICS
 
 skimage_data = pytest.importorskip("skimage.data")
@@ -343,7 +344,7 @@ def test_fifty_branches_give_a_reasonable_file(realistic, show):
     rows = [row | {"branch": f"branch {n:02}"} for n in range(50) for row in metrics.slice(n % 4, 9).to_pylist()]
     many = table(rows)
     chosen = choose_gallery(many)
-    assert len(chosen) == report.MAX_GALLERY
+    assert len(chosen) == MAX_GALLERY
     entries = [GalleryEntry(b, k, r, 30.0, 1.0, gallery[0].before, gallery[0].after) for b, r, k in chosen]
     text = render_report(run_of({f"branch {n:02}": [] for n in range(50)}), many, failures, entries)
     assert len(text) < 10e6

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline import plots, report
-from pipeline.report import choose_gallery
+from pipeline import gallery, plots, report
+from pipeline.gallery import choose_gallery
 from pipeline.tables import METRICS
 
 
@@ -57,7 +57,7 @@ def test_the_choice_keeps_the_order_of_branches():
     [((4000, 2000, 3), 900, (450, 900)), ((1, 1, 1), 900, (1, 1)), ((3, 5000, 1), 640, (640, 1))],
 )
 def test_embedded_pictures_are_scaled(shape, max_side, expected):
-    uri = report._data_uri(np.full(shape, 77, np.uint8), max_side)
+    uri = gallery._data_uri(np.full(shape, 77, np.uint8), max_side)
     image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
     assert image.size == expected
     assert abs(int(np.asarray(image.convert("L")).mean()) - 77) <= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import develop as develop_module
-from pipeline import shard as shard_module
+from pipeline import branches, shard_stream
 from pipeline.decode import decode
 from pipeline.run import develop
 from pipeline.storage import StorageError
@@ -21,6 +21,8 @@ from tests.picture_files import save, small_files, smooth
 from tests.runs import QUICK, fill, picture_file, python, request, table
 
 REASONS = "key, branch, stage, reason"
+#: a budget of which one picture of 40 x 56 pixels takes more than half
+ONE_PICTURE = 120_000
 
 
 def test_files_that_are_no_pictures_are_rows_with_a_reason(tmp_path: Path) -> None:
@@ -153,7 +155,7 @@ def test_what_may_pass_is_tried_again_by_the_next_run_and_nothing_else(
     """A read that failed is taken up again, alone; a corrupt file is not; a third run does nothing."""
     source = fill(tmp_path / "source", 4)
     (source / "bad.png").write_bytes(b"bad")
-    honest = shard_module.read
+    honest = shard_stream.read
 
     def broken(store: Any, key: str, **others: Any) -> bytes:
         if key == "001.png":
@@ -161,7 +163,7 @@ def test_what_may_pass_is_tried_again_by_the_next_run_and_nothing_else(
         return honest(store, key, **others)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shard_module, "read", broken)
+        patch.setattr(shard_stream, "read", broken)
         first = develop(request(source, tmp_path / "out"))
     assert (first.counts["good"], first.counts["failed"]) == (3, 2)
     assert table(tmp_path / "out", "failures", REASONS) == [
@@ -183,7 +185,7 @@ def test_storage_that_answers_no_more_stops_the_run_without_a_commit(
         raise StorageError("unreachable", "nothing answers")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shard_module, "read", gone)
+        patch.setattr(shard_stream, "read", gone)
         with pytest.raises(StorageError, match="nothing answers"):
             develop(request(source, tmp_path / "out"))
     assert not list((tmp_path / "out").glob("runs/*/shards/*"))
@@ -205,17 +207,17 @@ def test_a_name_that_the_destination_refuses_is_a_failure_row(tmp_path: Path) ->
 
 HANG = """
 import sys, time
-from pipeline import develop as develop_module
+from pipeline import branches
 from pipeline.run import develop
 from tests.runs import request
 
-honest = develop_module._run_step
+honest = branches._run_step
 def hanging(item, before, settings, apply):
     if before.picture.key == "001.png":
         time.sleep(10_000)
     return honest(item, before, settings, apply)
 
-develop_module._run_step = hanging
+branches._run_step = hanging
 summary = develop(request(sys.argv[1], sys.argv[2], deadline_s=1, workers=1))
 print(summary.status, summary.counts["good"], summary.reasons)
 """
@@ -232,16 +234,16 @@ def test_a_picture_that_hangs_fails_alone_and_holds_up_nothing(tmp_path: Path) -
 
 def test_a_hanging_picture_gives_back_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even one that had all of the budget does not starve the pictures after it."""
-    monkeypatch.setattr(shard_module, "_MEMORY", 1)
+    monkeypatch.setattr(shard_stream, "memory_for_pictures", lambda *_: ONE_PICTURE)
     released = False
-    honest = develop_module._run_step
+    honest = branches._run_step
 
     def hanging(item: Any, before: Any, settings: Any, apply: Any) -> Any:
         while before.picture.key == "001.png" and not released:
             time.sleep(0.05)
         return honest(item, before, settings, apply)
 
-    monkeypatch.setattr(develop_module, "_run_step", hanging)
+    monkeypatch.setattr(branches, "_run_step", hanging)
     summary = develop(request(fill(tmp_path / "source", 6), tmp_path / "out", deadline_s=1, shard_size=6))
     released = True
     assert (summary.counts["good"], summary.reasons) == (5, {"deadline": 1})
@@ -249,19 +251,40 @@ def test_a_hanging_picture_gives_back_its_memory(tmp_path: Path, monkeypatch: py
 
 def test_waiting_for_memory_is_not_held_against_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures that work one after another for want of memory each have the whole deadline."""
-    monkeypatch.setattr(shard_module, "_MEMORY", 1)
-    honest = develop_module._run_step
+    monkeypatch.setattr(shard_stream, "memory_for_pictures", lambda *_: ONE_PICTURE)
+    honest = branches._run_step
 
     def slow(item: Any, before: Any, settings: Any, apply: Any) -> Any:
         time.sleep(0.7)
         return honest(item, before, settings, apply)
 
-    monkeypatch.setattr(develop_module, "_run_step", slow)
+    monkeypatch.setattr(branches, "_run_step", slow)
     recipe = {"branches": {"gamma": QUICK["branches"]["gamma"]}}
     summary = develop(
         request(fill(tmp_path / "source", 4), tmp_path / "out", recipe, deadline_s=1.5, workers=4, shard_size=4)
     )
     assert summary.reasons == {}
+
+
+def test_a_shard_ends_at_its_deadline_with_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of its pictures are rows that a later run takes up again; the run itself ends well."""
+    source, honest = fill(tmp_path / "source", 6), branches._run_step
+    released = threading.Event()
+
+    def slow(item: Any, before: Any, settings: Any, apply: Any) -> Any:
+        if before.picture.key in ("003.png", "005.png"):
+            released.wait(60)
+        return honest(item, before, settings, apply)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(branches, "_run_step", slow)
+        summary = develop(request(source, tmp_path / "out", shard_deadline_s=3, shard_size=6, workers=3))
+        released.set()
+    assert (summary.status, summary.counts["good"], summary.reasons) == ("complete", 4, {"shard_deadline": 2})
+    rows = table(tmp_path / "out", "failures", REASONS)
+    assert rows == [(key, None, "develop", "shard_deadline") for key in ("003.png", "005.png")]
+    assert develop(request(source, tmp_path / "out")).counts["good"] == 2
+    assert develop(request(source, tmp_path / "out")).status == "nothing_to_do"
 
 
 MEMORY = """

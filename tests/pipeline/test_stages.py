@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.stages import MemoryBudget, Stage
+from pipeline.memory import MemoryBudget
+from pipeline.stages import Stage
 
 PATIENCE = 20
 
@@ -35,6 +36,20 @@ def test_a_stage_does_everything_once_on_no_more_threads_than_it_has() -> None:
     assert most <= 3
 
 
+def test_threads_are_started_only_as_they_are_needed() -> None:
+    """Items that come one after another, each done before the next, need one thread."""
+    stage: Stage[threading.Event] = Stage("test", 8, threading.Event.set)
+    for _ in range(5):
+        done = threading.Event()
+        stage.submit(done)
+        assert done.wait(PATIENCE)
+        # the thread says that it is idle just after its work
+        assert stage.idle.acquire(timeout=PATIENCE)
+        stage.idle.release()
+    assert stage.threads == 1
+    stage.close()
+
+
 def test_a_thread_that_hangs_is_replaced_by_growing() -> None:
     """With its only thread stuck a stage stands still; one more thread takes up the rest."""
     stuck, released, done = threading.Event(), threading.Event(), threading.Event()
@@ -60,13 +75,19 @@ def test_a_thread_that_hangs_is_replaced_by_growing() -> None:
 def test_closing_lets_the_queue_run_dry_and_the_threads_end() -> None:
     """What was submitted before is still done; afterwards no thread of the stage is left."""
     done: list[int] = []
-    before = set(threading.enumerate())
-    stage = Stage("test", 4, done.append)
+    before, together = set(threading.enumerate()), threading.Barrier(4)
+
+    def work(item: int) -> None:
+        if item < 4:
+            together.wait(PATIENCE)
+        done.append(item)
+
+    stage = Stage("test", 4, work)
+    for item in range(20):
+        stage.submit(item)
     threads = set(threading.enumerate()) - before
     assert len(threads) == 4
     assert all(thread.daemon for thread in threads)
-    for item in range(20):
-        stage.submit(item)
     stage.close()
     for thread in threads:
         thread.join(PATIENCE)

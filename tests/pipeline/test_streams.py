@@ -46,11 +46,11 @@ def with_head(data: bytes, at: int, new: bytes) -> bytes:
 
 def test_the_size_is_known_before_anything_is_decoded() -> None:
     """`reserve` hears of the pixels from the head; what it raises stops the decoding."""
-    heard: list[int] = []
-    picture = decode_stream(stream(), "a", APPLY, reserve=heard.append)
+    heard: list[tuple[int, int]] = []
+    picture = decode_stream(stream(), "a", APPLY, reserve=lambda *said: heard.append(said))
     assert picture.pixels.shape == (40, 50, 3)
-    decode_stream(stream(), "a", APPLY, reserve=heard.append, crop=Crop(3, 4, 10, 20))
-    assert heard == [2000, 400]
+    decode_stream(stream(), "a", APPLY, reserve=lambda *said: heard.append(said), crop=Crop(3, 4, 10, 20))
+    assert heard == [(2000, 4), (400, 4)]
 
 
 def test_pictures_over_the_limit_are_refused_by_their_head() -> None:

@@ -1,0 +1,142 @@
+"""What each stage of a run was busy with and for how long pictures waited for it, so that one sees what to buy."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+#: the stages in the order pictures pass them; those of a group share its threads
+GROUPS = {
+    "fetch": ("fetch",),
+    "work": ("decode", "develop", "measure", "encode"),
+    "device": ("device",),
+    "write": ("write",),
+}
+STAGES = ("fetch", "decode", "develop", "device", "measure", "encode", "write")
+
+_SAYS = {
+    "fetch": "bytes from the source: a faster network or store",
+    "decode": "files to pixels: more cores",
+    "develop": "the steps of the recipe, without networks: more cores",
+    "device": "networks: a GPU, or a larger one",
+    "measure": "metrics and hashes: more cores, or metrics off",
+    "encode": "pixels to files: more cores, or a quicker format",
+    "write": "bytes to the destination: a faster network or store",
+}
+
+#: of one stage: `busy_s` of all its threads, `waiting_s` of all pictures in front of it, `threads_s` there were in all
+Figures = dict[str, float]
+
+
+class StageTimes:
+    """Seconds of one shard, added up by many threads."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.busy = dict.fromkeys(STAGES, 0.0)
+        self.waiting = dict.fromkeys(STAGES, 0.0)
+
+    def add(self, busy: Mapping[str, float]) -> None:
+        with self.lock:
+            for stage, seconds in busy.items():
+                self.busy[stage] += seconds
+
+    def waited(self, stage: str, seconds: float) -> None:
+        """Told how long a picture, ready for a stage, was kept from it: by others, or for want of memory."""
+        with self.lock:
+            self.waiting[stage] += seconds
+
+    def figures(self, threads: Mapping[str, int], seconds: float) -> dict[str, Figures]:
+        """By stage, for a shard that took so long on so many threads of each group."""
+        count = {stage: threads[group] for group, stages in GROUPS.items() for stage in stages}
+        with self.lock:
+            return {
+                stage: {
+                    "busy_s": round(self.busy[stage], 4),
+                    "waiting_s": round(self.waiting[stage], 4),
+                    "threads_s": round(count[stage] * seconds, 4),
+                }
+                for stage in STAGES
+                if count[stage]
+            }
+
+
+class Laps:
+    """Where the time of one picture goes: `busy` seconds by stage. One thread's, from when it is made."""
+
+    def __init__(self) -> None:
+        self.busy: dict[str, float] = {}
+        self.since = time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        """What was done since the last lap belongs to this stage."""
+        now = time.perf_counter()
+        self.busy[stage] = self.busy.get(stage, 0.0) + now - self.since
+        self.since = now
+
+    def elsewhere(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function; the time it takes belongs to no lap, for others are busy and this thread waits."""
+
+        def call(*arguments: Any) -> Any:
+            before = time.perf_counter()
+            try:
+                return function(*arguments)
+            finally:
+                self.since += time.perf_counter() - before
+
+        return call
+
+
+class Slowest(NamedTuple):
+    """The stage that sets the pace: the busiest of the busiest threads. `busy` is the share of time they work at all,
+    `share` that which they spend on this stage.
+    """
+
+    stage: str
+    share: float
+    busy: float
+
+    def text(self) -> str:
+        """For people: "encode, 71 % of the time of its threads, which are 98 % busy"."""
+        alone = len(next(group for group in GROUPS.values() if self.stage in group)) == 1
+        rest = "busy" if alone else f"of its threads, which are {self.busy:.0%} busy"
+        return f"{self.stage}, {self.share:.0%} {rest}".replace("%", " %")
+
+
+def together(shards: Iterable[Mapping[str, Figures]]) -> dict[str, Figures]:
+    """The figures of several shards added up."""
+    whole: dict[str, Figures] = {}
+    for shard in shards:
+        for stage, figures in shard.items():
+            sums = whole.setdefault(stage, dict.fromkeys(figures, 0.0))
+            for name, seconds in figures.items():
+                sums[name] = round(sums[name] + seconds, 4)
+    return {stage: whole[stage] for stage in STAGES if stage in whole}
+
+
+def share(figures: Figures) -> float:
+    """Of the time that a stage's threads had, how much it kept them busy, 0..1."""
+    return min(1.0, figures["busy_s"] / figures["threads_s"]) if figures["threads_s"] else 0.0
+
+
+def stage_rows(stages: Mapping[str, Figures]) -> list[dict[str, Any]]:
+    """The table of stages for the report: seconds, shares, what each does, and whether it sets the pace."""
+    pace = slowest(stages)
+    return [
+        {"name": stage, "says": _SAYS[stage], "share": share(figures), "slowest": bool(pace and pace.stage == stage)}
+        | figures
+        for stage, figures in stages.items()
+    ]
+
+
+def slowest(stages: Mapping[str, Figures]) -> Slowest | None:
+    """The stage that sets the pace; None where nothing was done."""
+    groups = [[stage for stage in group if stage in stages] for group in GROUPS.values()]
+    shares = [(sum(share(stages[stage]) for stage in group), group) for group in groups if group]
+    busy, group = max(shares, default=(0.0, []))
+    if not busy:
+        return None
+    stage = max(group, key=lambda one: share(stages[one]))
+    return Slowest(stage, share(stages[stage]), min(1.0, busy))
