@@ -50,6 +50,7 @@ def run() -> None:
     # before a command imports its libraries, and so called after all that they register
     atexit.register(_leave, ended)
     signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     _keep_errors_apart()
     try:
         main()
@@ -270,6 +271,7 @@ def _guarded(work: Callable[[], int]) -> int:
     from pipeline.plan import PlanError
     from pipeline.recipe import RecipeError
     from pipeline.run import RunError
+    from pipeline.shard import Cancelled
     from pipeline.steps.registry import UnknownStepError
     from pipeline.storage import StorageError
 
@@ -292,7 +294,7 @@ def _guarded(work: Callable[[], int]) -> int:
     complain = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         code = work()
-    except (KeyboardInterrupt, InterruptedError):
+    except (KeyboardInterrupt, Cancelled):
         complain.print("stopped; the same command goes on where this one ended", style="yellow")
         code = INTERRUPTED
     except tuple(codes) as error:
@@ -302,7 +304,7 @@ def _guarded(work: Callable[[], int]) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C: KeyboardInterrupt, but a moment later where a request to Prefect's server is under way.
+    """Ctrl-C or SIGTERM: KeyboardInterrupt, but a moment later where a request to Prefect's server is under way.
 
     Raised inside one it can leave the lock of the connections held, and the next request waits for it for ever.
     """

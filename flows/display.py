@@ -220,8 +220,15 @@ def models() -> None:
 
 def run_flow(flow: Any, request: BaseModel, show: Callable[[str, Any], None]) -> None:
     """Run a flow of one request, tell `show` its events, and raise what stopped it; a failed run is none of that."""
+    from prefect.exceptions import TerminationSignal
+
     with listen(show), _quiet_prefect():
-        state = flow(request, return_state=True)
+        try:
+            state = flow(request, return_state=True)
+        except TerminationSignal as signalled:
+            raise KeyboardInterrupt from signalled
+    if state.is_cancelled():
+        raise KeyboardInterrupt
     error = state.result(raise_on_failure=False)
     if isinstance(error, BaseException) and not (state.message or "").startswith("run "):
         raise error
@@ -320,13 +327,15 @@ def _quiet_prefect() -> Iterator[None]:
             pass
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    logger = logging.getLogger("prefect")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("prefect", "distributed")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _chain(name: str, parameters: Any) -> str:

@@ -33,9 +33,20 @@ class RunRequest(BaseModel):
     exclude: tuple[str, ...] = Field((), description="no keys that match one of these patterns")
     suffixes: tuple[str, ...] = Field((), description="only keys with one of these endings, such as .jpg; default all")
     engine: Literal["threads", "dask"] = Field("threads", description="where shards run: this process, or Dask workers")
+    cluster: str | None = Field(
+        None,
+        pattern=r"^(tcp|tls|ws|wss|ucx)://[^\s@]+$",
+        description="dask: address of the scheduler, such as tls://host:8786; default: workers on this machine",
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     shard_size: int | None = Field(None, ge=1, le=100_000, description="pictures a shard; default: at most 256 shards")
-    workers: int | None = Field(None, ge=1, le=1024, description="threads that develop; default: one a core")
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="threads that develop, default one a core; dask: worker processes on this machine, default one "
+        "a GPU, else one per two cores, or with --cluster threads of each worker",
+    )
     batch: int = Field(8, ge=1, le=1024, description="most pictures in one batch on a GPU")
     frames: Literal["auto", "first", "all"] = Field(
         "auto",
@@ -53,6 +64,12 @@ class RunRequest(BaseModel):
     destination_storage: StorageOptions | None = Field(None, description="S3 access to the destination")
     source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access to the source")
     destination_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the destination")
+
+    @model_validator(mode="after")
+    def _cluster_of_dask(self) -> RunRequest:
+        if self.cluster and self.engine != "dask":
+            raise ValueError("--cluster is about Dask; add --engine dask, or leave it out")
+        return self
 
     def shared(self) -> dict[str, Any]:
         """The fields that every request of a run has, for another request about the same pictures."""

@@ -33,6 +33,10 @@ _BYTES_PER_PIXEL = 40
 _TRANSFER_THREADS = 8
 
 
+class Cancelled(Exception):
+    """Somebody stopped the run; the shard was not committed, and running again does it from its beginning."""
+
+
 @dataclass(frozen=True)
 class Commit:
     """What a shard did, as kept in `runs/<run>/shards/<shard>.json`. `outputs` names every object it wrote."""
@@ -56,12 +60,12 @@ def run_shard(
     plan: Plan,
     shard: int,
     progress: Callable[[bool], None] = lambda good: None,
-    stopped: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Commit:
     """Develop one planned shard and commit it; a shard that is committed already is only read.
 
-    `progress` is called once a picture (True: good) from this thread. When `stopped` says True, or storage fails as
-    a whole, nothing is committed: StorageError or InterruptedError. Running again overwrites whatever was left.
+    `progress` is called once a picture (True: good) from this thread. When `stop` says True, or storage fails as
+    a whole, nothing is committed: Cancelled or StorageError. Running again overwrites whatever was left.
     """
     destination = destination_of(request)
     if exists(destination, commit_path(plan.run, shard)):
@@ -70,7 +74,7 @@ def run_shard(
     found = shard_pictures(destination, plan.run, shard)
     with Batcher(choose_device(request.device), request.batch) as batcher:
         stream = _Stream(request, destination, batcher, found)
-        developed = stream.run(progress, stopped)
+        developed = stream.run(progress, stop)
     return _commit(destination, plan, shard, developed, stream, time.monotonic() - started)
 
 
@@ -101,7 +105,7 @@ class _Stream:
         self.written: list[dict[str, Any]] = []
         self.bytes_read = 0
 
-    def run(self, progress: Callable[[bool], None], stopped: Callable[[], bool]) -> list[Developed]:
+    def run(self, progress: Callable[[bool], None], stop: Callable[[], bool]) -> list[Developed]:
         """All results, in the order of the shard's objects."""
         # OpenCV's own threads would fight with ours
         threads = cv2.getNumThreads()
@@ -117,8 +121,8 @@ class _Stream:
                 while submitted < len(self.found) and submitted - len(results) < depth:
                     self.read_stage.submit(submitted)
                     submitted += 1
-                if stopped():
-                    raise InterruptedError("stopped before the shard was done; run again to go on")
+                if stop():
+                    raise Cancelled("stopped before the shard was done; run again to go on")
                 if time.monotonic() - checked > 0.5:
                     self._check_deadlines(stages)
                     checked = time.monotonic()
