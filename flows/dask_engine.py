@@ -107,7 +107,10 @@ def local_cluster(request: DevelopRequest) -> SpecCluster:
     else:
         specific = [{"env": environment}] * _worker_processes(request)
     workers = {number: {"cls": Nanny, "options": options | one} for number, one in enumerate(specific)}
-    scheduler = {"cls": Scheduler, "options": common | {"port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}}
+    scheduler = {
+        "cls": Scheduler,
+        "options": common | {"port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"},
+    }
     return SpecCluster(workers, scheduler, security=security, silence_logs=logging.CRITICAL)
 
 

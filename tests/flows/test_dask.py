@@ -1,0 +1,163 @@
+"""Shards on real Dask workers, under a real Prefect server: started here or by somebody else, killed and stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import dask_engine, shards
+from flows.develop import develop
+from flows.progress import listen
+from pipeline.request import DevelopRequest, RequestError
+from pipeline.run import RunError
+from pipeline.run import develop as develop_plainly
+from tests.runs import ROOT, command, commits, darkroom, fill, request, tables
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+SLOW: dict[str, Any] = {"branches": {"a": [{"step": "non_local_means"}]}}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return fill(tmp_path / "source", 12, height=96, width=128)
+
+
+def run_flow(asked: DevelopRequest) -> tuple[Any, dict[str, list[Any]]]:
+    told: dict[str, list[Any]] = {}
+    with listen(lambda name, value: told.setdefault(name, []).append(value)):
+        state = develop(asked, return_state=True)
+    return state, told
+
+
+def children(of: int) -> list[int]:
+    """The processes that a process has started and multiprocessing began."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == of and b"multiprocessing.spawn" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+@contextmanager
+def killing(destination: Path, after: int, always: bool) -> Iterator[None]:
+    """Kill a worker of this process once so many shards are committed; `always`: every worker, all the time."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(0.05):
+            if len(commits(destination)) >= after:
+                for process in children(os.getpid()):
+                    if b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes():
+                        os.kill(process, signal.SIGKILL)
+                        if not always:
+                            return
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("most", [200, 1])
+def test_workers_write_the_tables_of_a_plain_run(
+    most: int, source: Path, tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task run a shard, or one for all of them; every picture is told."""
+    monkeypatch.setattr(shards, "MOST_TASK_RUNS", most)
+    (source / "bad.png").write_bytes(b"bad")
+    state, told = run_flow(request(source, tmp_path / "dask", engine="dask"))
+    assert state.is_completed(), state.message
+    assert sorted(told["picture"]) == [False] + [True] * 12
+    develop_plainly(request(source, tmp_path / "plain"))
+    assert tables(tmp_path / "dask") == tables(tmp_path / "plain")
+
+
+def test_the_shard_of_a_killed_worker_is_begun_again(source: Path, tmp_path: Path, prefect_server: str) -> None:
+    """One worker dies in the middle: nothing is lost and nothing is there twice."""
+    out = tmp_path / "dask"
+    with killing(out, after=2, always=False):
+        state, _ = run_flow(request(source, out, SLOW, engine="dask", shard_size=1))
+    assert state.is_completed(), state.message
+    develop_plainly(request(source, tmp_path / "plain", SLOW, shard_size=1))
+    assert tables(out) == tables(tmp_path / "plain")
+
+
+def test_workers_that_always_die_end_the_run(
+    source: Path, tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed as soon as they are there: the run ends with a message instead of starting workers for ever."""
+    monkeypatch.setattr(dask_engine, "SECONDS_WITHOUT_WORKERS", 10.0)
+    with killing(tmp_path / "dask", after=1, always=True):
+        state, _ = run_flow(request(source, tmp_path / "dask", SLOW, engine="dask", shard_size=1))
+    assert state.is_failed()
+    error = state.result(raise_on_failure=False)
+    assert isinstance(error, RunError), error
+    assert "run the same command again" in str(error)
+
+
+def test_a_cluster_by_its_address(source: Path, tmp_path: Path, prefect_server: str) -> None:
+    """Workers that somebody else has started do the work; where nobody listens that is said."""
+    python = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    address = tmp_path / "scheduler.json"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
+    scheduler = [*python, "--no-dashboard", "--scheduler-file", str(address)]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(address), "--nthreads", "1"]
+    with subprocess.Popen(scheduler, **quiet) as first, subprocess.Popen([*worker, "--no-dashboard"], **quiet) as other:
+        try:
+            while not address.exists() or not address.read_text().strip():
+                time.sleep(0.1)
+            at = next(part for part in address.read_text().split('"') if part.startswith("tcp://"))
+            state, _ = run_flow(request(source, tmp_path / "dask", engine="dask", cluster=at))
+            assert state.is_completed(), state.message
+        finally:
+            other.terminate()
+            first.terminate()
+    develop_plainly(request(source, tmp_path / "plain"))
+    assert tables(tmp_path / "dask") == tables(tmp_path / "plain")
+
+
+def test_memory_cannot_be_shared_with_workers(source: Path, prefect_server: str) -> None:
+    """A store of this process is refused before any worker starts."""
+    state, _ = run_flow(request(source, "memory://out-of-reach", engine="dask"))
+    assert isinstance(state.result(raise_on_failure=False), RequestError)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_command_leaves_no_worker_and_goes_on(number: int, source: Path, tmp_path: Path) -> None:
+    """Without a server of its own, signalled with all its processes as a terminal does it."""
+    out, recipe = tmp_path / "out", tmp_path / "slow.yaml"
+    recipe.write_text("branches: {a: [{step: non_local_means}]}")
+    fill(source, 60, height=192, width=256)
+    arguments = ["develop", source, out, "--recipe", recipe, "--shard-size", 5, "--device", "cpu"]
+    on_dask = [*arguments, "--engine", "dask", "--workers", 2]
+    environment = os.environ | {"COLUMNS": "300"}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen(command(*on_dask), start_new_session=True, **pipes) as process:
+        while process.poll() is None and not commits(out):
+            time.sleep(0.05)
+        workers = children(process.pid)
+        assert workers
+        os.killpg(process.pid, number)
+        _, stderr = process.communicate(timeout=90)
+    assert (process.returncode, stderr.strip()) == (130, "stopped; the same command goes on where this one ended")
+    assert len(commits(out)) < 12
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+    done = darkroom(*arguments, "--no-prefect")
+    assert done.returncode == 0, done.stderr
+    assert len(tables(out)["metrics"]) == 60
