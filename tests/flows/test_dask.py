@@ -21,6 +21,7 @@ from flows.progress import listen
 from pipeline.request import DevelopRequest, RequestError
 from pipeline.run import RunError
 from pipeline.run import develop as develop_plainly
+from tests.processes import workers_of
 from tests.runs import ROOT, command, commits, darkroom, fill, request, tables
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -39,19 +40,6 @@ def run_flow(asked: DevelopRequest) -> tuple[Any, dict[str, list[Any]]]:
     return state, told
 
 
-def children(of: int) -> list[int]:
-    """The processes that a process has started and multiprocessing began."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == of and b"multiprocessing.spawn" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except (OSError, ValueError):
-            continue
-    return found
-
-
 @contextmanager
 def killing(destination: Path, after: int, always: bool) -> Iterator[None]:
     """Kill a worker of this process once so many shards are committed; `always`: every worker, all the time."""
@@ -60,11 +48,10 @@ def killing(destination: Path, after: int, always: bool) -> Iterator[None]:
     def work() -> None:
         while not over.wait(0.05):
             if len(commits(destination)) >= after:
-                for process in children(os.getpid()):
-                    if b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes():
-                        os.kill(process, signal.SIGKILL)
-                        if not always:
-                            return
+                for process in workers_of(os.getpid()):
+                    os.kill(process, signal.SIGKILL)
+                    if not always:
+                        return
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -151,7 +138,7 @@ def test_a_stopped_command_leaves_no_worker_and_goes_on(number: int, source: Pat
     with subprocess.Popen(command(*on_dask), start_new_session=True, **pipes) as process:
         while process.poll() is None and not commits(out):
             time.sleep(0.05)
-        workers = children(process.pid)
+        workers = workers_of(process.pid)
         assert workers
         os.killpg(process.pid, number)
         _, stderr = process.communicate(timeout=90)

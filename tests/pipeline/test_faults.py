@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from pipeline import storage_access, storage_s3
 from pipeline.request import DevelopRequest
 from pipeline.run import develop
-from pipeline.storage import StorageError, StorageOptions, Store, list_objects, open_store, read, write
-from pipeline.tables import SCHEMAS
+from pipeline.storage import StorageError, StorageOptions, Store, write
 from tests.fault_proxy import USUAL, FaultProxy, fault_proxy
-from tests.runs import QUICK, TIMINGS, darkroom, picture_file, request
+from tests.runs import QUICK, darkroom, picture_file, request, stored
 
 
 @pytest.fixture
@@ -44,23 +41,12 @@ def through(proxy: FaultProxy, options: StorageOptions, source: Store, destinati
     return request(source.url, destination, source_storage=faulty, destination_storage=faulty, **more)
 
 
-def outputs(destination: str) -> dict[str, Any]:
-    """Every picture and part of a table: its bytes, but of the metrics the rows without timings."""
-    store, found = open_store(destination), dict[str, Any]()
-    columns = [column for column in SCHEMAS["metrics"].names if column not in TIMINGS]
-    for entry in list_objects(store, ["pictures/**", "tables/**"]):
-        data = read(store, entry.key)
-        metrics = entry.key.startswith("tables/metrics/")
-        found[entry.key] = pq.read_table(io.BytesIO(data), columns=columns).to_pylist() if metrics else data
-    return found
-
-
 def assert_unharmed(proxy: FaultProxy, options: StorageOptions, source: Store, bucket: str, count: int) -> None:
     """A run through the proxy leaves what a run beside it leaves."""
     summary = develop(through(proxy, options, source, f"s3://{bucket}/faulty"))
     assert (summary.counts["good"], summary.counts["failed"], summary.reasons) == (count, 0, {})
     develop(request(source.url, f"s3://{bucket}/well"))
-    assert outputs(f"s3://{bucket}/faulty") == outputs(f"s3://{bucket}/well")
+    assert stored(f"s3://{bucket}/faulty") == stored(f"s3://{bucket}/well")
     assert set(proxy.met) >= set(USUAL), "every kind of fault was met"
 
 
