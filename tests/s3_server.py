@@ -90,7 +90,8 @@ def s3_server(root: str | Path, port: int = 0, secret: str = "") -> Iterator[S3S
     """Run the service with its data below `root` and yield how to reach it; the servers end with the block.
 
     `port` 0 lets the system choose, and no `secret` makes one. The same `root` can be served again later, by one
-    server at a time. Should this process be killed, the servers go with it (Linux). Raises `RuntimeError` when they do not start.
+    server at a time. Should this process be killed, the servers go with it (Linux). Raises `RuntimeError` when they
+    do not start.
     """
     programs = swift_environment()
     folder = Path(root).resolve()
