@@ -19,11 +19,12 @@ from rich.markup import escape
 
 from flows.options import build, request_options
 
-# before Prefect is imported: it reads its settings then, and its own log would drown the progress bars
+# before Prefect and Dask are imported: they read their settings then, and their own logs would drown the progress bars
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 from pipeline.request import (
@@ -299,8 +300,13 @@ def _guarded(work: Callable[[], int]) -> int:
         code = INTERRUPTED
     except tuple(codes) as error:
         code = next(code for kind, code in codes.items() if isinstance(error, kind))
-        complain.print(f"[bold red]error[/] {escape(str(error))}")
+        complain.print(f"[bold red]error[/] {escape(_tame(str(error)))}")
     return code
+
+
+def _tame(text: str) -> str:
+    """The text without what a terminal would obey, such as escape sequences in the name of an object."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

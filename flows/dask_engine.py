@@ -42,6 +42,8 @@ _SETTINGS = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
+# a terminal sends it to all processes of a command
+_LEAVE_CTRL_C_TO_US = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_TO_STOP = 10.0
 
@@ -96,7 +98,7 @@ def local_cluster(request: DevelopRequest) -> SpecCluster:
     """
     security = Security.temporary()
     common = {"security": security, "protocol": "tls://", "host": "127.0.0.1"}
-    options = common | {"nthreads": 1, "memory_limit": 0, "dashboard": False, "silence_logs": logging.CRITICAL}
+    options = common | {"nthreads": 1, "memory_limit": 0, "dashboard": False, "preload": [_LEAVE_CTRL_C_TO_US]}
     environment = {"PREFECT_API_URL": PREFECT_API_URL.value() or ""}
     gpus = torch.cuda.device_count() if choose_device(request.device).startswith("cuda") else 0
     if gpus:

@@ -327,15 +327,13 @@ def _quiet_prefect() -> Iterator[None]:
             pass
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    loggers = [logging.getLogger(name) for name in ("prefect", "distributed")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+    logger = logging.getLogger("prefect")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        logger.setLevel(before)
 
 
 def _chain(name: str, parameters: Any) -> str:

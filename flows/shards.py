@@ -7,6 +7,7 @@ counts; the plan is read at the destination.
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import time
@@ -156,7 +157,7 @@ def _outcome(future: Any) -> Any:
     """What a shard says, or the exception that ended it."""
     try:
         result = future.result()
-    except BaseException as error:
+    except (Exception, asyncio.CancelledError) as error:
         return error
     return result.result(raise_on_failure=False) if isinstance(result, State) else result
 

@@ -127,7 +127,7 @@ def test_memory_cannot_be_shared_with_workers(source: Path, prefect_server: str)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_command_leaves_no_worker_and_goes_on(number: int, source: Path, tmp_path: Path) -> None:
-    """Without a server of its own, signalled with all its processes as a terminal does it."""
+    """Without a server of its own; Ctrl-C goes to all its processes, as a terminal does it."""
     out, recipe = tmp_path / "out", tmp_path / "slow.yaml"
     recipe.write_text("branches: {a: [{step: non_local_means}]}")
     fill(source, 60, height=192, width=256)
@@ -140,7 +140,7 @@ def test_a_stopped_command_leaves_no_worker_and_goes_on(number: int, source: Pat
             time.sleep(0.05)
         workers = workers_of(process.pid)
         assert workers
-        os.killpg(process.pid, number)
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
         _, stderr = process.communicate(timeout=90)
     assert (process.returncode, stderr.strip()) == (130, "stopped; the same command goes on where this one ended")
     assert len(commits(out)) < 12
