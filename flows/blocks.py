@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TypeVar
 
 from prefect.blocks.core import Block
+from prefect.context import FlowRunContext
+from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, Field, SecretStr
 
 from pipeline.request import RequestError
@@ -50,6 +52,11 @@ def with_blocks(request: Request) -> Request:
     for side in ("source", "destination"):
         name = getattr(request, f"{side}_block", None)
         if name and getattr(request, f"{side}_storage") is None:
+            if not PREFECT_API_URL.value() and FlowRunContext.get() is None:
+                raise RequestError(
+                    f"the Prefect block {name!r} for the {side} cannot be had here: no server; set PREFECT_API_URL "
+                    "where workers run, or give them access to S3 by their environment"
+                )
             try:
                 found[f"{side}_storage"] = S3Access.load(name).options()  # type: ignore[union-attr]
             except ValueError as error:

@@ -1,11 +1,12 @@
 """Shards on Dask: a cluster by its address, or worker processes of this machine.
 
-What travels to a worker is the request, the run's name, the shard's number and the name of an event that stops it;
+What travels to a worker is the request, what the run is, the shard's number and the name of an event that stops it;
 what comes back is counts. Access to S3 that a Prefect block holds stays behind: the worker asks Prefect for the block.
 """
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import logging
 import os
@@ -19,12 +20,13 @@ from typing import Any
 import dask
 import torch
 from distributed import Client, Event, KilledWorker, Nanny, Scheduler, SpecCluster, get_client
+from distributed.comm import CommClosedError
 from distributed.security import Security
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_dask import DaskTaskRunner
 
 from flows.blocks import without_secrets
-from flows.shards import Engine, develop_shard, plain_shard
+from flows.shards import GONE, Engine, develop_shard, plain_shard
 from models.training import choose_device
 from pipeline.plan import Plan, destination_of, recipe_of, source_of
 from pipeline.request import DevelopRequest, RequestError
@@ -44,6 +46,7 @@ _SETTINGS = {
 }
 # a terminal sends it to all processes of a command
 _LEAVE_CTRL_C_TO_US = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+_LOST = (concurrent.futures.CancelledError, asyncio.CancelledError, CommClosedError)
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_TO_STOP = 10.0
 
@@ -70,12 +73,13 @@ def dask_engine(request: DevelopRequest, plan: Plan, each_a_task_run: bool) -> I
             client = runner.client
         except OSError as error:
             raise RequestError(f"no Dask scheduler answers at {request.cluster}; check the address") from error
-        sent = _for_workers(request)
+        sent, watch = _for_workers(request), _Watch(client)
         annotations = {"resources": {"GPU": 1}} if sent.device.startswith("cuda") else {}
         running: list[Any] = []
 
         def submit(shard: int) -> Any:
-            arguments = {"request": sent, "run": plan.run, "shard": shard, "stop": StopEvent(name)}
+            watch.check()
+            arguments = {"request": sent, "plan": plan, "shard": shard, "stop": StopEvent(name)}
             with dask.annotate(**annotations):
                 if each_a_task_run:
                     future = runner.submit(develop_shard, arguments).wrapped_future
@@ -87,8 +91,7 @@ def dask_engine(request: DevelopRequest, plan: Plan, each_a_task_run: bool) -> I
         def stop() -> None:
             _stop_workers(client, name, running)
 
-        watch = _Watch(client)
-        yield Engine(submit, stop, watch.slots, watch.check, (KilledWorker,), elsewhere=True)
+        yield Engine(submit, stop, watch.slots, watch.check, (KilledWorker,), _LOST, elsewhere=True)
 
 
 def local_cluster(request: DevelopRequest) -> SpecCluster:
@@ -100,20 +103,25 @@ def local_cluster(request: DevelopRequest) -> SpecCluster:
     common = {"security": security, "protocol": "tls://", "host": "127.0.0.1"}
     options = common | {"nthreads": 1, "memory_limit": 0, "dashboard": False, "preload": [_LEAVE_CTRL_C_TO_US]}
     environment = {"PREFECT_API_URL": PREFECT_API_URL.value() or ""}
-    gpus = torch.cuda.device_count() if choose_device(request.device).startswith("cuda") else 0
-    if gpus:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-        chosen = visible[int(request.device[5:])] if request.device.startswith("cuda:") else None
-        names = [chosen] if chosen else visible[: request.workers or gpus]
-        specific = [{"env": environment | {"CUDA_VISIBLE_DEVICES": name}, "resources": {"GPU": 1}} for name in names]
-    else:
-        specific = [{"env": environment}] * _worker_processes(request)
+    specific = [{"env": environment}] * _worker_processes(request)
+    if gpus := gpus_of(request):
+        pinned = [{"CUDA_VISIBLE_DEVICES": name} for name in gpus]
+        specific = [{"env": environment | each, "resources": {"GPU": 1}} for each in pinned]
     workers = {number: {"cls": Nanny, "options": options | one} for number, one in enumerate(specific)}
     scheduler = {
         "cls": Scheduler,
         "options": common | {"port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"},
     }
     return SpecCluster(workers, scheduler, security=security, silence_logs=logging.CRITICAL)
+
+
+def gpus_of(request: DevelopRequest) -> list[str]:
+    """The GPUs that workers of this machine are for, by the names that CUDA knows them by; none without a GPU."""
+    if not choose_device(request.device).startswith("cuda"):
+        return []
+    everyone = ",".join(map(str, range(torch.cuda.device_count())))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", everyone).split(",")
+    return [visible[int(request.device[5:])]] if ":" in request.device else visible[: request.workers]
 
 
 @dataclass
@@ -129,7 +137,7 @@ class StopEvent:
         self.asked = time.monotonic()
         try:
             return Event(self.name, client=get_client()).is_set()
-        except (OSError, ValueError, concurrent.futures.CancelledError, TimeoutError):
+        except (OSError, ValueError, TimeoutError, *_LOST):
             # without a scheduler nobody will hear what the shard says
             return True
 
@@ -145,9 +153,9 @@ def _for_workers(request: DevelopRequest) -> DevelopRequest:
         changes["recipe"] = recipe_of(request).as_content()
     if request.cluster:
         changes["workers"] = request.workers or 1
-    elif choose_device(request.device).startswith("cuda"):
+    elif gpus := gpus_of(request):
         # each worker sees one GPU
-        changes |= {"device": "cuda", "workers": max(1, cores() // max(1, torch.cuda.device_count()))}
+        changes |= {"device": "cuda", "workers": max(1, cores() // len(gpus))}
     else:
         changes["workers"] = max(1, cores() // _worker_processes(request))
     return without_secrets(request.model_copy(update=changes))
@@ -171,7 +179,7 @@ def _stop_workers(client: Client, name: str, futures: list[Any]) -> None:
     """Let every shard end at its next picture, and wait a moment for it."""
     try:
         Event(name, client=client).set()
-    except (OSError, TimeoutError, concurrent.futures.CancelledError):
+    except (OSError, TimeoutError, *_LOST):
         # the cluster is gone, and its shards with it
         return
     deadline = time.monotonic() + _SECONDS_TO_STOP
@@ -199,6 +207,8 @@ class _Watch:
 
     def check(self) -> None:
         self.slots()
+        if self.client.status not in ("running", "connecting"):
+            raise RunError(GONE)
         if time.monotonic() - self.seen > SECONDS_WITHOUT_WORKERS:
             raise RunError(
                 f"Dask has had no worker for {SECONDS_WITHOUT_WORKERS:.0f} s; see the workers' logs, then run the same "
@@ -208,5 +218,5 @@ class _Watch:
     def _threads(self) -> int:
         try:
             return sum(self.client.nthreads().values())
-        except (OSError, TimeoutError, concurrent.futures.CancelledError):
+        except (OSError, TimeoutError, *_LOST):
             return 0

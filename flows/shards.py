@@ -1,8 +1,8 @@
 """The shards of a run on the engine that is asked for: a task run each, or one for all of them where they are many.
 
 Prefect records a task run in some 35 ms of its server's time and keeps 19 kB of it, so their number does not grow
-with the pictures. Whatever runs a shard, it is given the request, the run's name and the shard's number, and says
-counts; the plan is read at the destination.
+with the pictures. Whatever runs a shard is given the request, what the run is (`Plan`, some 300 bytes) and the shard's
+number, and says counts; which pictures those are is read at the destination.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.blocks import with_blocks
 from flows.progress import tell
-from pipeline.plan import Plan, read_plan
+from pipeline.plan import Plan
 from pipeline.request import DevelopRequest, RequestError
 from pipeline.run import RunError
 from pipeline.shard import Cancelled, run_shard
@@ -36,11 +36,10 @@ from pipeline.storage import StorageError
 MOST_TASK_RUNS = 200
 #: how often a shard is begun whose process dies
 ATTEMPTS = 5
+GONE = "the cluster is gone; see the scheduler's log, then run the same command again: what is committed stays"
 _SECONDS_BETWEEN_UPDATES = 2.0
 
 Stop = Callable[[], bool]
-#: plans that this process has read, by destination and run
-_plans: dict[tuple[str, str], Plan] = {}
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ class Engine:
 
     `submit` begins one and gives its future, as of `concurrent.futures`; `slots` says how many are worth beginning
     before others have ended; `check` raises RunError when none will ever end; `stop` makes all end at the next picture.
-    `died` are the errors of a future whose process is gone; `elsewhere`: this process does not hear of every picture.
+    `died` are the errors of a future whose process is gone, `lost` those of one of whose process nothing can be heard
+    any more; `elsewhere`: this process does not hear of every picture.
     """
 
     submit: Callable[[int], Any]
@@ -57,6 +57,7 @@ class Engine:
     slots: Callable[[], int] = lambda: 2
     check: Callable[[], None] = lambda: None
     died: tuple[type[BaseException], ...] = ()
+    lost: tuple[type[BaseException], ...] = ()
     elsewhere: bool = False
 
 
@@ -72,10 +73,10 @@ def run_shards(request: DevelopRequest, plan: Plan) -> None:
 
 
 @task(task_run_name="shard {shard}", cache_policy=NO_CACHE, persist_result=False)
-def develop_shard(request: DevelopRequest, run: str, shard: int, stop: Stop) -> dict[str, int] | State:
+def develop_shard(request: DevelopRequest, plan: Plan, shard: int, stop: Stop) -> dict[str, int] | State:
     """Develop and commit one shard; says how many pictures were good and how many failed."""
     try:
-        return plain_shard(request, run, shard, stop)
+        return plain_shard(request, plan, shard, stop)
     except Cancelled as error:
         return CancelledState(message=str(error))
 
@@ -86,12 +87,9 @@ def develop_shards(request: DevelopRequest, plan: Plan) -> None:
     _develop_all(request, plan, each_a_task_run=False)
 
 
-def plain_shard(request: DevelopRequest, run: str, shard: int, stop: Stop) -> dict[str, int]:
+def plain_shard(request: DevelopRequest, plan: Plan, shard: int, stop: Stop) -> dict[str, int]:
     """Develop and commit one shard without a task run; says how many pictures were good and how many failed."""
-    request = with_blocks(request)
-    key = (request.destination, run)
-    plan = _plans.get(key) or _plans.setdefault(key, read_plan(request, run))
-    commit = run_shard(request, plan, shard, lambda good: tell("picture", good), stop=stop)
+    commit = run_shard(with_blocks(request), plan, shard, lambda good: tell("picture", good), stop=stop)
     return {"objects": commit.objects, "good": commit.good, "failed": commit.failed}
 
 
@@ -143,6 +141,8 @@ def outcomes(shards: range, engine: Engine) -> Iterator[dict[str, int]]:
                     "the same command again: what is committed stays, and this shard is begun again"
                 )
             waiting.appendleft(shard)
+        elif isinstance(outcome, engine.lost):
+            raise RunError(GONE)
         elif isinstance(outcome, StorageError):
             raise outcome
         elif isinstance(outcome, BaseException):
@@ -180,7 +180,7 @@ def _threads(request: DevelopRequest, plan: Plan, each_a_task_run: bool) -> Iter
     stop = threading.Event()
 
     def arguments(shard: int) -> dict[str, Any]:
-        return {"request": request, "run": plan.run, "shard": shard, "stop": stop.is_set}
+        return {"request": request, "plan": plan, "shard": shard, "stop": stop.is_set}
 
     if each_a_task_run:
         runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1)

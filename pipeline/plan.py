@@ -150,15 +150,6 @@ def plan_run(request: DevelopRequest) -> Plan:
     return Plan(**(asdict(plan) | {"done": before}))
 
 
-def read_plan(request: RunRequest, run: str) -> Plan:
-    """The plan of a run, as it was written. Raises StorageError, and PlanError when it cannot be read."""
-    destination = destination_of(request)
-    try:
-        return Plan(**json.loads(read(destination, f"runs/{run}/plan.json")))
-    except (ValueError, TypeError) as error:
-        raise PlanError(f"the plan of run {run} at {destination.url} is not readable ({error}); use another") from error
-
-
 def shard_pictures(destination: Store, run: str, shard: int) -> list[SourcePicture]:
     """The pictures of one planned shard, in the order of their keys."""
     table = pq.read_table(io.BytesIO(read(destination, _part(run, shard))))
@@ -197,7 +188,10 @@ def earlier_plans(destination: Store, request: RunRequest) -> list[tuple[Plan, b
     plans = []
     for key in keys:
         if key.endswith("/plan.json"):
-            plan = read_plan(request, key.partition("/")[0])
+            try:
+                plan = Plan(**json.loads(read(runs, key)))
+            except (ValueError, TypeError) as error:
+                raise PlanError(f"{runs.url_of(key)} is not readable ({error}); use another destination") from error
             plans.append((plan, key.replace("plan.json", "run.json") in keys))
     return sorted(plans, key=lambda pair: pair[0].sequence)
 
@@ -328,7 +322,6 @@ __all__ = [
     "earlier_plans",
     "own_prefix",
     "plan_run",
-    "read_plan",
     "shard_pictures",
     "source_of",
 ]

@@ -101,7 +101,7 @@ def _timed(client: Any, request: DevelopRequest) -> float:
     threads = sum(client.nthreads().values())
 
     def submit(shard: int) -> Any:
-        return client.submit(plain_shard, request, plan.run, shard, StopEvent("never"), pure=False)
+        return client.submit(plain_shard, request, plan, shard, StopEvent("never"), pure=False)
 
     started = time.perf_counter()
     for _ in outcomes(range(plan.shards), Engine(submit, lambda: None, lambda: threads)):
@@ -125,7 +125,7 @@ def _costs(folder: Path, shards: int, repeats: int) -> dict[str, Any]:
     develop(request.model_copy(update={"workers": 1}))
 
     def plain() -> list[float]:
-        return [_seconds(lambda: [plain_shard(request, plan.run, n, bool) for n in range(shards)]) for _ in passes]
+        return [_seconds(lambda: [plain_shard(request, plan, n, bool) for n in range(shards)]) for _ in passes]
 
     @flow
     def by_dask(each_a_task_run: bool) -> list[float]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from distributed import Client
 
 from flows import dask_engine, shards
 from flows.develop import develop
@@ -97,8 +99,9 @@ def test_workers_that_always_die_end_the_run(
     assert "run the same command again" in str(error)
 
 
-def test_a_cluster_by_its_address(source: Path, tmp_path: Path, prefect_server: str) -> None:
-    """Workers that somebody else has started do the work; where nobody listens that is said."""
+@contextmanager
+def cluster(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A scheduler with one worker that somebody else has started: its address, and the scheduler's process."""
     python = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
     address = tmp_path / "scheduler.json"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -110,13 +113,59 @@ def test_a_cluster_by_its_address(source: Path, tmp_path: Path, prefect_server: 
             while not address.exists() or not address.read_text().strip():
                 time.sleep(0.1)
             at = next(part for part in address.read_text().split('"') if part.startswith("tcp://"))
-            state, _ = run_flow(request(source, tmp_path / "dask", engine="dask", cluster=at))
-            assert state.is_completed(), state.message
+            yield at, first
         finally:
-            other.terminate()
-            first.terminate()
+            other.kill()
+            first.kill()
+
+
+def test_a_cluster_by_its_address(source: Path, tmp_path: Path, prefect_server: str) -> None:
+    """Workers that somebody else has started do the work."""
+    with cluster(tmp_path) as (address, _):
+        state, _ = run_flow(request(source, tmp_path / "dask", engine="dask", cluster=address))
+    assert state.is_completed(), state.message
     develop_plainly(request(source, tmp_path / "plain"))
     assert tables(tmp_path / "dask") == tables(tmp_path / "plain")
+
+
+def test_a_cluster_that_is_not_there_or_goes_away_ends_the_run(
+    source: Path, tmp_path: Path, prefect_server: str
+) -> None:
+    """Where nobody listens that is said; a scheduler that dies in the middle ends the run with a message."""
+    out = tmp_path / "dask"
+    with cluster(tmp_path) as (address, scheduler):
+        ending = threading.Thread(target=lambda: (wait_for_commits(out, 1), scheduler.kill()))
+        ending.start()
+        state, _ = run_flow(request(source, out, SLOW, engine="dask", cluster=address, shard_size=1))
+        ending.join()
+    assert isinstance(state.result(raise_on_failure=False), RunError), state
+    state, _ = run_flow(request(source, out, SLOW, engine="dask", cluster=address, shard_size=1))
+    error = state.result(raise_on_failure=False)
+    assert isinstance(error, RequestError), error
+    assert address in str(error)
+
+
+def wait_for_commits(destination: Path, count: int) -> None:
+    while len(commits(destination)) < count:
+        time.sleep(0.05)
+
+
+def test_each_worker_has_a_gpu_of_its_own(tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs, had this machine any: a process each, which sees that one and offers it to shards."""
+    monkeypatch.setattr(dask_engine, "choose_device", lambda device: "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    asked = request(tmp_path, tmp_path, engine="dask", device="auto", workers=None)
+    with dask_engine.local_cluster(asked) as started, Client(started) as client:
+        client.wait_for_workers(2)
+        seen = client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    assert sorted(seen.values()) == ["0", "1"]
+    assert [worker["resources"] for worker in workers] == [{"GPU": 1}] * 2
+    chosen = asked.model_copy(update={"device": "cuda:1"})
+    assert dask_engine.gpus_of(chosen) == ["1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert (dask_engine.gpus_of(asked), dask_engine.gpus_of(chosen)) == (["5", "7"], ["7"])
 
 
 def test_memory_cannot_be_shared_with_workers(source: Path, prefect_server: str) -> None:
