@@ -46,6 +46,7 @@ _SETTINGS = {
 }
 # a terminal sends it to all processes of a command
 _LEAVE_CTRL_C_TO_US = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+_log = logging.getLogger("darkroom.dask")
 _LOST = (concurrent.futures.CancelledError, asyncio.CancelledError, CommClosedError)
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_TO_STOP = 10.0
@@ -179,8 +180,9 @@ def _stop_workers(client: Client, name: str, futures: list[Any]) -> None:
     """Let every shard end at its next picture, and wait a moment for it."""
     try:
         Event(name, client=client).set()
-    except (OSError, TimeoutError, *_LOST):
-        # the cluster is gone, and its shards with it
+    except Exception as error:
+        # the cluster is gone, and its shards with it; what stopped the run is told, not this
+        _log.info("workers could not be told to stop: %s", error)
         return
     deadline = time.monotonic() + _SECONDS_TO_STOP
     while time.monotonic() < deadline and not all(future.done() for future in futures):
@@ -218,5 +220,5 @@ class _Watch:
     def _threads(self) -> int:
         try:
             return sum(self.client.nthreads().values())
-        except (OSError, TimeoutError, *_LOST):
+        except (OSError, TimeoutError, RuntimeError, *_LOST):
             return 0
