@@ -36,4 +36,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-s3 out
+	rm -rf $(VENV) .venv-s3 .venv-audit out

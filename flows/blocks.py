@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TypeVar
 
 from prefect.blocks.core import Block
+from prefect.context import FlowRunContext
+from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, Field, SecretStr
 
 from pipeline.request import RequestError
@@ -41,17 +43,28 @@ class S3Access(Block):
 
 
 def with_blocks(request: Request) -> Request:
-    """The request with the storage options of the Prefect blocks it names filled in.
+    """The request with the storage options of the Prefect blocks it names filled in, where it has none.
 
+    The names stay, so that the request can be sent on without what the blocks hold (see `without_secrets`).
     Raises RequestError when there is no such block or it makes no sense.
     """
     found = {}
     for side in ("source", "destination"):
         name = getattr(request, f"{side}_block", None)
-        if name:
+        if name and getattr(request, f"{side}_storage") is None:
+            if not PREFECT_API_URL.value() and FlowRunContext.get() is None:
+                raise RequestError(
+                    f"the Prefect block {name!r} for the {side} cannot be had here: no server; set PREFECT_API_URL "
+                    "where workers run, or give them access to S3 by their environment"
+                )
             try:
                 found[f"{side}_storage"] = S3Access.load(name).options()  # type: ignore[union-attr]
             except ValueError as error:
                 raise RequestError(f"the Prefect block {name!r} for the {side}: {error}") from error
-            found[f"{side}_block"] = None
     return request.model_copy(update=found)
+
+
+def without_secrets(request: Request) -> Request:
+    """The request without what the blocks it names hold: whoever gets it asks Prefect for that."""
+    sides = [side for side in ("source", "destination") if getattr(request, f"{side}_block", None)]
+    return request.model_copy(update={f"{side}_storage": None for side in sides})

@@ -19,11 +19,12 @@ from rich.markup import escape
 
 from flows.options import build, request_options
 
-# before Prefect is imported: it reads its settings then, and its own log would drown the progress bars
+# before Prefect and Dask are imported: they read their settings then, and their own logs would drown the progress bars
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 from pipeline.request import (
@@ -52,6 +53,7 @@ def run() -> None:
     # before a command imports its libraries, and so called after all that they register
     atexit.register(_leave, ended)
     signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     _keep_errors_apart()
     try:
         main()
@@ -296,6 +298,7 @@ def _guarded(work: Callable[[], int]) -> int:
     from pipeline.plan import PlanError
     from pipeline.recipe import RecipeError
     from pipeline.run import RunError
+    from pipeline.shard import Cancelled
     from pipeline.steps.registry import UnknownStepError
     from pipeline.storage import StorageError
 
@@ -319,17 +322,22 @@ def _guarded(work: Callable[[], int]) -> int:
     complain = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         code = work()
-    except (KeyboardInterrupt, InterruptedError):
+    except (KeyboardInterrupt, Cancelled):
         complain.print("stopped; the same command goes on where this one ended", style="yellow")
         code = INTERRUPTED
     except tuple(codes) as error:
         code = next(code for kind, code in codes.items() if isinstance(error, kind))
-        complain.print(f"[bold red]error[/] {escape(str(error))}")
+        complain.print(f"[bold red]error[/] {escape(_tame(str(error)))}")
     return code
 
 
+def _tame(text: str) -> str:
+    """The text without what a terminal would obey, such as escape sequences in the name of an object."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C: KeyboardInterrupt, but a moment later where a request to Prefect's server is under way.
+    """Ctrl-C or SIGTERM: KeyboardInterrupt, but a moment later where a request to Prefect's server is under way.
 
     Raised inside one it can leave the lock of the connections held, and the next request waits for it for ever.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import State, flow
 
 from flows.blocks import with_blocks
-from flows.develop import final_state, run_request
+from flows.develop import concluded, final_state, run_request
 from pipeline.compression import compression
 from pipeline.request import CompressRequest
 
@@ -16,4 +16,4 @@ def compress(request: CompressRequest) -> State:
 
     Completed or Failed as `develop` is; raises what `develop` raises.
     """
-    return final_state(run_request(compression(with_blocks(request))))
+    return concluded(lambda: final_state(run_request(compression(with_blocks(request)))))

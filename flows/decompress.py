@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import State, flow
 
 from flows.blocks import with_blocks
-from flows.develop import final_state, run_request
+from flows.develop import concluded, final_state, run_request
 from pipeline.compression import decompression
 from pipeline.request import DecompressRequest
 
@@ -16,4 +16,4 @@ def decompress(request: DecompressRequest) -> State:
 
     Completed or Failed as `develop` is; raises what `develop` raises.
     """
-    return final_state(run_request(decompression(with_blocks(request))))
+    return concluded(lambda: final_state(run_request(decompression(with_blocks(request)))))

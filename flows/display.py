@@ -223,8 +223,15 @@ def models() -> None:
 
 def run_flow(flow: Any, request: BaseModel, show: Callable[[str, Any], None]) -> None:
     """Run a flow of one request, tell `show` its events, and raise what stopped it; a failed run is none of that."""
+    from prefect.exceptions import TerminationSignal
+
     with listen(show), _quiet_prefect():
-        state = flow(request, return_state=True)
+        try:
+            state = flow(request, return_state=True)
+        except TerminationSignal as signalled:
+            raise KeyboardInterrupt from signalled
+    if state.is_cancelled():
+        raise KeyboardInterrupt
     error = state.result(raise_on_failure=False)
     if isinstance(error, BaseException) and not (state.message or "").startswith("run "):
         raise error

@@ -7,7 +7,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.blocks import with_blocks
-from flows.develop import final_state, link_report, rounded, run_request, worth_retrying
+from flows.develop import concluded, final_state, link_report, rounded, run_request, worth_retrying
 from flows.progress import tell
 from pipeline.evaluation import conclude, prepare
 from pipeline.request import EvaluateRequest
@@ -40,9 +40,12 @@ def evaluate(request: EvaluateRequest) -> State:
     Completed or Failed as `develop` is. Raises RequestError for unknown codecs, anchors, curves, models and sets before
     anything runs, and what `develop` raises.
     """
-    if request.suite:
-        return _evaluate_suite(with_blocks(request))
-    comparison = prepare(with_blocks(request))
+    evaluated = _evaluate_suite if request.suite else _evaluate_codecs
+    return concluded(lambda: evaluated(with_blocks(request)))
+
+
+def _evaluate_codecs(request: EvaluateRequest) -> State:
+    comparison = prepare(request)
     evaluation = conclude(comparison, run_request(comparison.develop))
     tell("evaluated", evaluation)
     summary = evaluation.summary

@@ -50,9 +50,9 @@ def check_request(request: DevelopRequest) -> Recipe:
     recipe = recipe_of(request)
     for model in request.model:
         open_codec(model)
-    if not request.source_block:
+    if request.source_storage or not request.source_block:
         check_access(source_of(request), for_writing=False)
-    if not request.destination_block:
+    if request.destination_storage or not request.destination_block:
         check_access(destination_of(request), for_writing=True)
     return recipe
 

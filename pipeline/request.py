@@ -47,12 +47,23 @@ class RunRequest(BaseModel):
     exclude: tuple[str, ...] = Field((), description="no keys that match one of these patterns")
     suffixes: tuple[str, ...] = Field((), description="only keys with one of these endings, such as .jpg; default all")
     engine: Literal["threads", "dask"] = Field("threads", description="where shards run: this process, or Dask workers")
+    cluster: str | None = Field(
+        None,
+        pattern=r"^(tcp|tls|ws|wss|ucx)://[^\s@]+$",
+        description="dask: address of the scheduler, such as tls://host:8786; default: workers on this machine",
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     shard_size: int | None = Field(
         None, ge=1, le=100_000, description="pictures a shard; default: 64, growing with the count to 2048"
     )
     shard_bytes: ByteCount = Field(1 << 30, ge=1, description="most bytes a shard, such as 512 MB or 2 GiB")
-    workers: int | None = Field(None, ge=1, le=1024, description="threads that develop; default: one a core")
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="threads that develop, default one a core; dask: worker processes on this machine, default one "
+        "a GPU, else one per two cores, or with --cluster threads of each worker",
+    )
     batch: int = Field(8, ge=1, le=1024, description="most pictures in one batch on a GPU")
     frames: Literal["auto", "first", "all"] = Field(
         "auto",
@@ -83,6 +94,12 @@ class RunRequest(BaseModel):
     def _again_or_anew(self) -> Self:
         if self.fresh and self.retry_failed:
             raise ValueError("--fresh develops everything, --retry-failed only what failed; leave one out")
+        return self
+
+    @model_validator(mode="after")
+    def _cluster_of_dask(self) -> RunRequest:
+        if self.cluster and self.engine != "dask":
+            raise ValueError("--cluster is about Dask; add --engine dask, or leave it out")
         return self
 
     def shared(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 A store is a URL; an object is a key below it: its path, with `/`, never beginning with one. Everything here may
 be called from many threads at once and after a fork, and raises `StorageError` and nothing else when storage
-fails. What fails only for now is tried again, five times with growing random pauses; nothing else is.
+fails. What fails only for now is tried again, seven times within 90 s, with growing random pauses; nothing else is.
 
 Listings are always fresh. S3 and local folders are listed as a stream, other file systems a folder at a time, and
 `memory://` as a whole, some 300 MB for a million objects.

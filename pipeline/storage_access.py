@@ -35,6 +35,9 @@ RETRIED = frozenset({"transient", "unreachable"})
 PART = 16 * 2**20
 PARTS_AT_ONCE = 8
 
+# What fails for now is tried so often, and not again once so many seconds are over.
+ATTEMPTS = 8
+PATIENCE = 90.0
 _BACKOFF_BASE = 0.5
 _BACKOFF_CAP = 20.0
 
@@ -138,23 +141,25 @@ def without_credentials(text: str) -> str:
 def with_retries(
     function: Callable[[], Result],
     explain: Callable[[Exception], StorageError] | None = None,
-    attempts: int = 5,
+    attempts: int = ATTEMPTS,
     retried: frozenset[str] = RETRIED,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Result:
-    """Call `function` until it succeeds, at most `attempts` times, and return what it returns.
+    """Call `function` until it succeeds, at most `attempts` times within 90 s, and return what it returns.
 
     Only kinds in `retried` are tried again, after a random pause between 0 and 0.5 s, 1 s, 2 s … (20 s at most).
     `explain` turns any exception into a `StorageError`; the default knows those of the operating system.
     Raises the `StorageError` of the last attempt.
     """
+    started = time.monotonic()
     for attempt in range(attempts):
         try:
             return function()
         except Exception as raised:
             error = raised if isinstance(raised, StorageError) else (explain or explain_os_error)(raised)
         # Outside the except block: the original exception may quote the request, so it must not be chained.
-        if error.kind not in retried or attempt == attempts - 1:
+        late = time.monotonic() - started > PATIENCE
+        if error.kind not in retried or attempt == attempts - 1 or late:
             raise error
         pause = random.uniform(0, min(_BACKOFF_CAP, _BACKOFF_BASE * 2**attempt))
         log.info("attempt %d of %d failed, next in %.1f s: %s", attempt + 1, attempts, pause, error.message)

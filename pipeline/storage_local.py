@@ -16,14 +16,20 @@ from pipeline.storage_access import StorageError, StoredObject, log
 # Begins with a dot, so that what a killed process left behind is never listed.
 _UNFINISHED = ".darkroom-{}.part"
 
+# To Windows: devices, with any ending; streams of other files; and names that lose their end.
+_DEVICE = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)|:|[. ]$")
 
-def check_key(key: str, for_writing: bool) -> None:
+
+def check_key(key: str, for_writing: bool, windows: bool = os.name == "nt") -> None:
     """Raise `StorageError` ("invalid") for a key that could lead out of its root or means another file elsewhere.
 
-    Backslashes and drive letters are ordinary characters to POSIX: such files are read there, never written.
+    Backslashes and drive letters are ordinary characters to POSIX: such files are read there, never written. Names
+    that Windows gives to devices, or makes others of, are refused there alone.
     """
+    parts = key.split("/")
     foreign = "\\" in key or re.match(r"[A-Za-z]:", key)
-    if any(part in ("", ".", "..") for part in key.split("/")) or (foreign and (for_writing or os.name == "nt")):
+    device = windows and any(_DEVICE.search(part) for part in parts)
+    if any(part in ("", ".", "..") for part in parts) or (foreign and (for_writing or windows)) or device:
         raise StorageError(
             "invalid", f"{key!r}: refused as the name of a file: it could lead out of the folder; rename the object"
         )

@@ -7,20 +7,21 @@ One repetition stays below ours: aiohttp sends a GET again, once, when a kept-op
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
+import hashlib
 import mimetypes
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
-import aiohttp
 import botocore.config
 import botocore.exceptions as boto
 import s3fs
-from botocore.parsers import ResponseParserError
 from fsspec.asyn import sync
 
 from pipeline.storage_access import (
@@ -29,33 +30,18 @@ from pipeline.storage_access import (
     RETRIED,
     StorageError,
     StorageOptions,
-    explain_os_error,
     with_retries,
 )
+from pipeline.storage_s3_errors import explain
 
 CONNECT_TIMEOUT = 10.0
-READ_TIMEOUT = 60.0
-# Of one request as a whole, so that a server which sends a byte a minute cannot hold a run for ever.
-REQUEST_DEADLINE = 300.0
+# Between two arrivals of bytes.
+READ_TIMEOUT = 30.0
+# Of one request as a whole, so that a server which sends a byte a minute cannot hold a run for ever: of a small one,
+# and how many bytes a second a large one may count on.
+REQUEST_DEADLINE = 40.0
+_SLOWEST = 100_000
 MAX_PARTS = 10_000  # S3's own limit
-
-_DENIED_CODES = {
-    "AccessDenied", "AccountProblem", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken",
-    "InvalidObjectState", "NotSignedUp", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
-}  # fmt: skip
-_MISSING_CODES = {"NoSuchBucket", "NoSuchKey", "NoSuchUpload", "NoSuchVersion"}
-_TRANSIENT_CODES = {
-    "BadDigest", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable",
-    "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "XAmzContentSHA256Mismatch",
-}  # fmt: skip
-_REGION_CODES = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
-_CREDENTIAL_ERRORS = (
-    boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.ProfileNotFound,
-    boto.TokenRetrievalError, boto.SSOError,
-)  # fmt: skip
-_LOST_CONNECTION = (
-    boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, aiohttp.ClientError, ResponseParserError,
-)  # fmt: skip
 
 
 class Filesystem(s3fs.S3FileSystem):
@@ -75,6 +61,8 @@ class Filesystem(s3fs.S3FileSystem):
 
 
 _KEPT: list[Filesystem] = []
+# Endpoints and buckets whose ETags have turned out to be something else than an MD5.
+_ETAGS_ARE_NO_DIGESTS: set[tuple[str, str]] = set()
 
 
 def _close_own(owner: int, close: Callable[..., None], *session: Any) -> None:
@@ -134,72 +122,42 @@ def filesystem(options: StorageOptions) -> Filesystem:
     )
 
 
-def explain(error: Exception, what: str, place: Place) -> StorageError:
-    """Turn whatever s3fs, botocore or aiohttp raised over `what` into a `StorageError` without secrets."""
-    found = _explain(error, what, place)
-    return StorageError(found.kind, place.options.scrub(found.message))
-
-
-def _explain(error: Exception, what: str, place: Place) -> StorageError:
-    cause = error if isinstance(error, boto.ClientError) else error.__cause__
-    endpoint = place.options.endpoint
-    if isinstance(cause, boto.ClientError):
-        return _explain_answer(cause, what, place)
-    if isinstance(error, _CREDENTIAL_ERRORS):
-        return StorageError(
-            "denied", f"{what}: no usable credentials ({error}); set DARKROOM_S3_KEY and DARKROOM_S3_SECRET"
-        )
-    if isinstance(error, (boto.ParamValidationError, boto.InvalidEndpointConfigurationError)):
-        return StorageError("invalid", f"{what}: not a possible S3 bucket, key or endpoint")
-    if isinstance(error, (boto.ConnectTimeoutError, boto.SSLError, boto.ProxyConnectionError)) or (
-        isinstance(error, boto.EndpointConnectionError)
-        and isinstance(error.kwargs.get("error"), aiohttp.ClientConnectorError)
-    ):
-        cause = error.kwargs.get("error")
-        reason = getattr(cause, "strerror", None) or cause or type(error).__name__
-        return StorageError(
-            "unreachable", f"{what}: nothing answers at {endpoint} ({reason}); check the endpoint and the network"
-        )
-    if isinstance(error, _LOST_CONNECTION):
-        return StorageError("transient", f"{what}: lost the connection to {endpoint} ({type(error).__name__})")
-    if isinstance(error, (boto.BotoCoreError, ValueError)):
-        return StorageError("invalid", f"{what}: {error}")
-    return explain_os_error(error, what)
-
-
-def _explain_answer(error: boto.ClientError, what: str, place: Place) -> StorageError:
-    """Say what an S3 error answer means: its code first, its HTTP status where the code is unknown."""
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    said = error.response.get("Error", {}).get("Message") or "no message"
-    endpoint = place.options.endpoint
-    answer = f"{endpoint} answered {status} {code}: {said}".replace(f"{status} {status}", f"{status}").rstrip(".")
-    if code == "NoSuchBucket":
-        return StorageError(
-            "missing", f"the bucket {place.bucket!r} does not exist at {endpoint}; create it or correct {what}"
-        )
-    if code in _MISSING_CODES or status == 404:
-        return StorageError("missing", f"{what}: no such object ({answer})")
-    if code in _TRANSIENT_CODES or status == 429 or (status >= 500 and status != 501):
-        return StorageError("transient", f"{what}: {answer}")
-    if code in _REGION_CODES or status in (301, 307):
-        return StorageError("invalid", f"{what}: {answer}; set DARKROOM_S3_REGION to the bucket's region")
-    if code in _DENIED_CODES or status in (401, 403):
-        return StorageError("denied", f"{what}: {answer}; check the key, the secret and what they are allowed to do")
-    return StorageError("invalid", f"{what}: {answer}")
-
-
 def call(place: Place, method: str, what: str, **arguments: Any) -> dict[str, Any]:
     """Send one S3 request, tried again while it fails for now, and return its parsed answer."""
     return _tried(lambda: _once(place, method, arguments), what, place)
 
 
 def _tried(function: Callable[[], Any], what: str, place: Place) -> Any:
-    return with_retries(function, lambda error: explain(error, what, place))
+    try:
+        return with_retries(function, lambda error: explain(error, what, place))
+    except StorageError as error:
+        if error.kind != "transient" or _answers(place):
+            raise
+        said = f"{error.message}; nothing else can be had of {place.options.endpoint} either: run again when it is well"
+    raise StorageError("unreachable", said)
 
 
-def _once(place: Place, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    return sync(place.fs.loop, place.fs._call_s3, method, Bucket=place.bucket, timeout=REQUEST_DEADLINE, **arguments)
+def _answers(place: Place) -> bool:
+    """Whether the service does anything at all, or only this object is not to be had."""
+    try:
+        with_retries(
+            lambda: _once(place, "list_objects_v2", {"Prefix": place.prefix, "MaxKeys": 1}, deadline=10.0),
+            lambda error: explain(error, place.url, place),
+            attempts=3,
+        )
+    except StorageError as error:
+        return error.kind not in RETRIED
+    return True
+
+
+def _once(place: Place, method: str, arguments: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
+    seconds = deadline or _deadline(len(arguments.get("Body", b"")))
+    return sync(place.fs.loop, place.fs._call_s3, method, Bucket=place.bucket, timeout=seconds, **arguments)
+
+
+def _deadline(count: int) -> float:
+    """Seconds that a request of so many bytes may take."""
+    return REQUEST_DEADLINE + count / _SLOWEST
 
 
 def list_pages(place: Place, below: str = "") -> Iterator[dict[str, Any]]:
@@ -223,6 +181,8 @@ def get(place: Place, key: str, start: int | None, end: int | None, limit: int |
     """
     what = f"{place.url}/{key}"
     wanted = {} if start is None and end is None else {"Range": _range_header(start or 0, end)}
+    count = PART if end is None else end - (start or 0)
+    doubted: set[bytes] = set()
 
     async def fetch() -> Body:
         try:
@@ -242,9 +202,34 @@ def get(place: Place, key: str, start: int | None, end: int | None, limit: int |
             body.close()
         if length is not None and len(data) != length:
             raise StorageError("transient", f"{what}: {len(data)} bytes came of {length} announced")
+        if not wanted:
+            _check_digest(place, data, etag, doubted, what)
         return Body(data, len(data), etag)
 
-    return _tried(lambda: sync(place.fs.loop, fetch, timeout=REQUEST_DEADLINE), what, place)
+    return _tried(lambda: sync(place.fs.loop, fetch, timeout=_deadline(count)), what, place)
+
+
+def _check_digest(place: Place, data: bytes, etag: str, doubted: set[bytes], what: str) -> None:
+    """Raise `StorageError` ("transient") where the ETag looks like the MD5 of a whole object and is not that of `data`.
+
+    Some services make ETags of something else, which shows when the same bytes come twice (`doubted` remembers them).
+    """
+    service = (place.options.endpoint, place.bucket)
+    said = etag.strip('"').lower()
+    if service in _ETAGS_ARE_NO_DIGESTS or not re.fullmatch("[0-9a-f]{32}", said):
+        return
+    digest = _md5(data)
+    if digest.hex() == said:
+        return
+    if digest in doubted:
+        _ETAGS_ARE_NO_DIGESTS.add(service)
+        return
+    doubted.add(digest)
+    raise StorageError("transient", f"{what}: the bytes that came are not those of its ETag")
+
+
+def _md5(data: bytes | memoryview) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()
 
 
 def _range_header(start: int, end: int | None) -> str:
@@ -275,21 +260,21 @@ def put(place: Place, key: str, data: bytes | bytearray | memoryview) -> None:
     kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
     name = {"Key": place.prefix + key}
     if len(view) <= PART:
-        call(place, "put_object", what, **name, Body=bytes(view), ContentType=kind)
+        call(place, "put_object", what, **name, **_body(view), ContentType=kind)
         return
     upload = call(place, "create_multipart_upload", what, **name, ContentType=kind)["UploadId"]
     name["UploadId"] = upload
     size = max(PART, -(-len(view) // MAX_PARTS))
 
     def send(number: int) -> dict[str, Any]:
-        piece = bytes(view[(number - 1) * size : number * size])
-        answer = call(place, "upload_part", what, **name, PartNumber=number, Body=piece)
+        piece = view[(number - 1) * size : number * size]
+        answer = call(place, "upload_part", what, **name, PartNumber=number, **_body(piece))
         return {"PartNumber": number, "ETag": answer["ETag"]}
 
     try:
         with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
             parts = list(pool.map(send, range(1, -(-len(view) // size) + 1)))
-        call(place, "complete_multipart_upload", what, **name, MultipartUpload={"Parts": parts})
+        _complete(place, key, name, parts, len(view))
     except BaseException:
         _abandon(place, name)
         raise
@@ -298,6 +283,24 @@ def put(place: Place, key: str, data: bytes | bytearray | memoryview) -> None:
 def put_if_absent(place: Place, key: str, data: bytes) -> None:
     """Store a small object in one request unless there is one; raises whatever the service answers, tried once."""
     _once(place, "put_object", {"Key": place.prefix + key, "Body": data, "IfNoneMatch": "*"})
+
+
+def _body(view: memoryview) -> dict[str, Any]:
+    """What is sent, with a digest by which the service refuses other bytes."""
+    data = bytes(view)
+    return {"Body": data, "ContentMD5": base64.b64encode(_md5(data)).decode()}
+
+
+def _complete(place: Place, key: str, name: dict[str, str], parts: list[dict[str, Any]], size: int) -> None:
+    what = f"{place.url}/{key}"
+    try:
+        call(place, "complete_multipart_upload", what, **name, MultipartUpload={"Parts": parts})
+    except StorageError as error:
+        # an earlier attempt may have completed it, and only its answer was lost
+        if error.kind != "missing":
+            raise
+    if (found := head(place, key)) != size:
+        raise StorageError("transient", f"{what}: {found} bytes are there of {size} written")
 
 
 def _abandon(place: Place, name: dict[str, str]) -> None:

@@ -111,7 +111,7 @@ def plan_of(request: TrainRequest, ranks: Ranks) -> TrainingPlan:
         raise RequestError(f"--augment and --limit are about autoencoders; leave them out for {request.task}")
     if not whole and crop % task.multiple:
         raise RequestError(f"--crop {crop}: {request.task} takes multiples of {task.multiple}")
-    if request.source_block:
+    if request.source_block and not request.source_storage:
         raise RequestError(f"the block {request.source_block!r} is kept in Prefect; leave out --no-prefect or torchrun")
     device = own_device(choose_device(request.device), ranks)
     return TrainingPlan(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -12,8 +13,10 @@ from typing import Any
 
 import cv2
 import duckdb
+import pyarrow.parquet as pq
 
 from pipeline.request import DevelopRequest
+from pipeline.storage import list_objects, open_store, read
 from pipeline.tables import SCHEMAS
 from tests.picture_files import smooth
 
@@ -80,6 +83,17 @@ def contents(folder: Path, *below: str) -> dict[str, str]:
 def commits(destination: Path) -> list[dict[str, Any]]:
     """What every committed shard of every run says."""
     return [json.loads(path.read_text()) for path in sorted(destination.glob("runs/*/shards/*.json"))]
+
+
+def stored(destination: str) -> dict[str, Any]:
+    """Every picture, stream and part of a table in any store: bytes, but of the metrics the rows without timings."""
+    store, found = open_store(destination), dict[str, Any]()
+    columns = [column for column in SCHEMAS["metrics"].names if column not in TIMINGS]
+    for entry in list_objects(store, ["pictures/**", "streams/**", "tables/**"]):
+        data = read(store, entry.key)
+        metrics = entry.key.startswith("tables/metrics/")
+        found[entry.key] = pq.read_table(io.BytesIO(data), columns=columns).to_pylist() if metrics else data
+    return found
 
 
 def python(code: str, *arguments: object, timeout: float = 120) -> str:

@@ -86,11 +86,12 @@ def _run(*command: str) -> None:
 
 
 @contextlib.contextmanager
-def s3_server(root: str | Path, port: int = 0) -> Iterator[S3Server]:
+def s3_server(root: str | Path, port: int = 0, secret: str = "") -> Iterator[S3Server]:
     """Run the service with its data below `root` and yield how to reach it; the servers end with the block.
 
-    `port` 0 lets the system choose. The same `root` can be served again later, by one server at a time. Should
-    this process be killed, the servers go with it (Linux). Raises `RuntimeError` when they do not start.
+    `port` 0 lets the system choose, and no `secret` makes one. The same `root` can be served again later, by one
+    server at a time. Should this process be killed, the servers go with it (Linux). Raises `RuntimeError` when they
+    do not start.
     """
     programs = swift_environment()
     folder = Path(root).resolve()
@@ -98,7 +99,7 @@ def s3_server(root: str | Path, port: int = 0) -> Iterator[S3Server]:
     _check_attributes(folder)
     proxy, *others = _free_ports(4)
     ports = dict(zip(("account", "container", "object"), others, strict=True))
-    server = S3Server(f"http://127.0.0.1:{port or proxy}", "test:tester", secrets.token_hex(16))
+    server = S3Server(f"http://127.0.0.1:{port or proxy}", "test:tester", secret or secrets.token_hex(16))
     _configure(folder, port or proxy, ports, server.secret)
     rings = [f"{kind}={number}" for kind, number in ports.items()]
     _run(str(programs / "python"), "-c", _BUILD_RINGS, str(folder), *rings)

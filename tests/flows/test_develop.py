@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
 from prefect.states import Completed, Failed
 
-from flows import develop as flow_module
-from flows.blocks import S3Access, with_blocks
-from flows.develop import develop, develop_shard, worth_retrying
+from flows import shards
+from flows.blocks import S3Access, with_blocks, without_secrets
+from flows.develop import develop, worth_retrying
 from flows.progress import listen
+from flows.shards import develop_shard
 from pipeline import run as pipeline_run
 from pipeline.plan import Plan
 from pipeline.request import DevelopRequest, RequestError
@@ -83,12 +83,12 @@ def test_s3_to_s3_completes_with_artifacts_and_the_tables_of_a_plain_run(
     out = f"s3://{bucket}/out"
     ran: list[int] = []
 
-    def noted(asked: DevelopRequest, plan: Plan, shard: int, *others: Any) -> Commit:
+    def noted(asked: DevelopRequest, plan: Plan, shard: int, *others: Any, **more: Any) -> Commit:
         ran.append(shard)
-        return run_shard(asked, plan, shard, *others)
+        return run_shard(asked, plan, shard, *others, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(flow_module, "run_shard", noted)
+        patch.setattr(shards, "run_shard", noted)
         state, told = run_flow(request(pictures.url, out))
     assert sorted(ran) == [0, 1], "one task run is one shard, never one picture"
     summary = told["finished"][0]
@@ -169,47 +169,38 @@ def test_a_saved_block_gives_access_by_name(
     options = with_blocks(asked).source_storage
     assert options is not None
     assert (options.token, options.secret) == (None, s3_options.secret)
+    assert without_secrets(with_blocks(asked)) == asked
     with pytest.raises(RequestError, match="no-such-block"):
         with_blocks(request(pictures.url, "out", source_block="no-such-block"))
 
 
-def failing(times: int, kind: str) -> tuple[list[int], Callable[..., Commit]]:
-    """A `run_shard` that fails so many times before it works, and the shards it was called for."""
+def test_a_shard_that_fails_for_good_ends_the_run_at_once(
+    pictures: Store, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of the shard is that of the flow, after one attempt: storage tries again object by object."""
     calls: list[int] = []
 
-    def run(asked: DevelopRequest, plan: Plan, shard: int, *others: Any) -> Commit:
+    def run(asked: DevelopRequest, plan: Plan, shard: int, *others: Any, **more: Any) -> Commit:
         calls.append(shard)
-        if len(calls) <= times:
-            raise StorageError(kind, "the store said no")
-        return run_shard(asked, plan, shard, *others)
+        raise StorageError("unreachable", "the store said no")
 
-    return calls, run
-
-
-def test_a_shard_that_fails_for_now_is_tried_again(
-    pictures: Store, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Storage that fails twice and then answers: the run completes, and is as if nothing had been."""
-    calls, run = failing(2, "transient")
-    monkeypatch.setattr(flow_module, "run_shard", run)
-    monkeypatch.setattr(develop_shard, "retry_delay_seconds", 0)
-    state, told = run_flow(request(pictures.url, f"s3://{bucket}/out", shard_size=10))
-    assert state.is_completed()
-    assert calls == [0, 0, 0]
-    assert told["finished"][0].counts["good"] == 5
-
-
-def test_a_shard_that_fails_for_good_is_not_tried_again(
-    pictures: Store, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The error of the shard is that of the flow, after one attempt."""
-    calls, run = failing(100, "denied")
-    monkeypatch.setattr(flow_module, "run_shard", run)
+    monkeypatch.setattr(shards, "run_shard", run)
     state, told = run_flow(request(pictures.url, f"s3://{bucket}/out", shard_size=10))
     assert state.is_failed()
     assert calls == [0]
     assert isinstance(state.result(raise_on_failure=False), StorageError)
     assert "finished" not in told
+
+
+def test_many_shards_are_one_task_run(pictures: Store, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past a limit no shard has a task run of its own, and the tables are what they always are."""
+    monkeypatch.setattr(shards, "MOST_TASK_RUNS", 1)
+    monkeypatch.setattr(shards, "develop_shard", None)
+    state, told = run_flow(request(pictures.url, f"s3://{bucket}/many"))
+    assert state.is_completed(), state.message
+    assert sorted(told["picture"]) == [False] + [True] * 5
+    pipeline_run.develop(request(pictures.url, f"s3://{bucket}/plain"))
+    assert parts(open_store(f"s3://{bucket}/many")) == parts(open_store(f"s3://{bucket}/plain"))
 
 
 def test_only_storage_that_may_answer_later_is_worth_a_retry() -> None:
@@ -220,14 +211,3 @@ def test_only_storage_that_may_answer_later_is_worth_a_retry() -> None:
     for error in (StorageError("denied", "x"), StorageError("invalid", "x"), ValueError("x"), MemoryError()):
         assert not worth_retrying(develop_shard, run, Failed(data=error))
     assert not worth_retrying(develop_shard, run, Completed(data={"shard": 0}))
-
-
-@pytest.mark.slow
-def test_dask_workers_write_the_same_tables(pictures: Store, bucket: str) -> None:
-    """Two worker processes develop the shards; every part is that of a plain run."""
-    pytest.importorskip("prefect_dask")
-    state, told = run_flow(request(pictures.url, f"s3://{bucket}/dask", engine="dask"))
-    assert state.is_completed(), state.message
-    assert sorted(told["picture"]) == [False] + [True] * 5
-    pipeline_run.develop(request(pictures.url, f"s3://{bucket}/plain"))
-    assert parts(open_store(f"s3://{bucket}/dask")) == parts(open_store(f"s3://{bucket}/plain"))

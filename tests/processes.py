@@ -1,0 +1,18 @@
+"""Processes of this machine, as Linux tells of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def workers_of(parent: int) -> list[int]:
+    """The processes that a process has started through multiprocessing, such as Dask's workers."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            above = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if above == parent and b"spawn_main" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except (OSError, ValueError):
+            continue
+    return found
