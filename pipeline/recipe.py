@@ -73,6 +73,12 @@ class Recipe:
             "outputs": {branch.name: branch.output.model_dump(mode="json") for branch in self.branches},
         }
 
+    def as_request(self) -> dict[str, Any]:
+        """Likewise, in the form that `parse_recipe` takes."""
+        said = self.as_dict()
+        branches = {name: {"steps": steps, "output": said["outputs"][name]} for name, steps in said["branches"].items()}
+        return {"name": self.name, "reference": self.reference, "branches": branches}
+
 
 def load_recipe(name_or_path: str) -> Recipe:
     """A shipped recipe by name or one from a YAML file. Raises RecipeError with what to do."""
