@@ -30,12 +30,14 @@ def develop(request: DevelopRequest, prefect: bool) -> int:
 
 def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool) -> int:
     """Run a flow of that name with its request, or plainly what it comes to; otherwise as `develop`."""
-    from pipeline.plan import check_request
-    from pipeline.run import develop as develop_plainly
-
     check_engine(request, prefect)
-    # what is wrong with the request shows at once, before any server starts
-    check_request(developed)
+    # the libraries alone take seconds
+    with out.status("starting"):
+        from pipeline.plan import check_request
+        from pipeline.run import develop as develop_plainly
+
+        # what is wrong with the request shows at once, before any server starts
+        check_request(developed)
     with run_bar(prefect) as (show, told):
         if prefect:
             run_flow(getattr(import_module(f"flows.{flow}"), flow), request, show)

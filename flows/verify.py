@@ -44,7 +44,7 @@ def verify(request: VerifyRequest) -> State:
     if found.findings:
         rows = [asdict(one) for one in found.findings[:_SHOWN]]
         create_table_artifact(rows, key="verify-findings", description=f"First {_SHOWN} of {len(found.findings)}")
-        return Failed(message=f"{len(found.findings)} findings in {found.objects} objects")
+        return Failed(message=f"{len(found.findings)} wrong in {found.objects} objects")
     return Completed(message=f"{found.objects} objects of {found.runs} runs are well")
 
 

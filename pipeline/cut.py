@@ -46,7 +46,10 @@ def cut(pictures: Iterable[SourcePicture], size: int | None, most_bytes: int) ->
     for one in pictures:
         together = bool(shard) and one.file is not None and one.file == shard[-1].file
         adds = 0 if together else one.size
-        full = len(shard) >= (_LONGER_FOR_ONE_FILE * most if together else most) or taken + adds > most_bytes
+        if together:
+            full = len(shard) >= _LONGER_FOR_ONE_FILE * most
+        else:
+            full = len(shard) >= most or taken + adds > most_bytes
         if shard and full:
             yield shard
             planned += len(shard)

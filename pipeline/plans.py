@@ -68,7 +68,7 @@ class Plan:
 
 def write_plan(destination: Store, plan: Plan, request: DevelopRequest) -> None:
     """Make a plan valid, now that its parts are written; the request is kept beside it, without any access."""
-    kept = request.model_dump(mode="json", exclude=_NOT_KEPT) | {"recipe": recipe_of(request).as_dict()}
+    kept = request.model_dump(mode="json", exclude=_NOT_KEPT) | {"recipe": recipe_of(request).as_request()}
     write(destination, f"runs/{plan.run}/request.json", _json(kept))
     mark_plan(destination, plan)
 
@@ -85,7 +85,10 @@ def read_plan(destination: Store, run: str) -> Plan:
 
 
 def recorded_request(store: Store, plan: Plan, **given: Any) -> DevelopRequest:
-    """The request that a plan at a destination was made for; `given` are fields for this time, such as access. Raises StorageError."""
+    """The request that a plan at a store was made for; `given` are fields for this time, such as access.
+
+    Raises StorageError, PlanError.
+    """
     path = f"runs/{plan.run}/request.json"
     try:
         return DevelopRequest(**(json.loads(read(store, path)) | given))
@@ -113,7 +116,7 @@ def earlier_plans(destination: Store, request: RunRequest | DestinationRequest) 
 def _parse(data: bytes, url: str) -> Plan:
     try:
         content = json.loads(data)
-        if "parts" not in content:
+        if isinstance(content, dict) and "parts" not in content:
             raise PlanError(f"{url} was planned by an earlier version of Darkroom; use another destination")
         return Plan(**content)
     except (ValueError, TypeError) as error:

@@ -13,7 +13,7 @@ _UNITS = {"": 1, "b": 1} | {
 
 def parse_size(text: str) -> int:
     """Bytes, at least 1: `512 MB` and `512M` are 512,000,000, `512 MiB` is 536,870,912. Raises ValueError."""
-    found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*", text)
+    found = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)\s*", text)
     if not found or found[2].lower() not in _UNITS:
         raise ValueError(f"{text!r} is not a size; write it like 512 MB, 2 GiB or 1048576")
     size = (

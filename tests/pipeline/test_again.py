@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,35 @@ import pytest
 from pipeline import fold as fold_module
 from pipeline import run as run_module
 from pipeline.plan import Plan, PlanError, plan_run
-from pipeline.request import GcRequest, VerifyRequest
+from pipeline.request import VerifyRequest
 from pipeline.run import develop
 from pipeline.verify import check
 from tests.runs import commits, contents, darkroom, fill, picture_file, request, snapshot, table, tables
 
+BAD = {"001.png": 1, "deep/er/004.png": 4}
+
 
 @pytest.fixture
 def failed(tmp_path: Path) -> tuple[Path, Path]:
-    """A source of seven pictures, and a run over it while two of them could not be read."""
+    """A source of seven pictures, and a run over it while the disk gave zeros for two of them."""
     source, out = fill(tmp_path / "source", 7), tmp_path / "out"
-    for name in ("001.png", "deep/er/004.png"):
-        (source / name).unlink()
-        (source / name).symlink_to("/nowhere")
+    for name in BAD:
+        put(source / name, bytes(len((source / name).read_bytes())))
     summary = develop(request(source, out))
     assert (summary.counts["good"], summary.counts["failed"]) == (5, 2)
     return source, out
 
 
-def mend(source: Path) -> None:
-    """The fault has passed: what could not be read can be."""
-    for number, name in ((1, "001.png"), (4, "deep/er/004.png")):
-        (source / name).unlink()
-        (source / name).write_bytes(picture_file(number))
+def put(path: Path, data: bytes, at: int = 10**18) -> None:
+    """A file of that time, which with its size is all that a listing says of it."""
+    path.write_bytes(data)
+    os.utime(path, ns=(at, at))
+
+
+def mend(source: Path, at: int = 10**18) -> None:
+    """The fault has passed: the same files, as they are listed, can be read."""
+    for name, number in BAD.items():
+        put(source / name, picture_file(number), at)
 
 
 def test_only_failed_rows_are_done_again_and_replaced(failed: tuple[Path, Path], tmp_path: Path) -> None:
@@ -54,7 +60,7 @@ def test_only_failed_rows_are_done_again_and_replaced(failed: tuple[Path, Path],
         assert table(out, name, columns) == table(tmp_path / "whole", name, columns)
     run = json.loads((out / "runs" / summary.run / "run.json").read_text())
     assert (run["counts"]["good"], run["counts"]["failed"], run["reasons"]) == (7, 0, {})
-    assert len(list((out / "runs").glob("r*"))) == 1
+    assert len(list((out / "runs").glob("r*/plan.json"))) == 1
     pictures = {path: entry for path, entry in snapshot(out).items() if path.startswith("pictures/") and path in before}
     assert pictures == {path: entry for path, entry in before.items() if path.startswith("pictures/")}
     found = check(VerifyRequest(destination=str(out)))
@@ -75,7 +81,7 @@ def test_what_fails_again_is_there_once(failed: tuple[Path, Path]) -> None:
 def test_failures_that_a_later_run_has_cured_are_left_alone(failed: tuple[Path, Path]) -> None:
     """An ordinary run has taken the first failures up; only the later run's own are tried again."""
     source, out = failed
-    mend(source)
+    mend(source, at=2 * 10**18)
     (source / "new.png").write_bytes(b"no picture")
     assert develop(request(source, out)).counts["objects"] == 3
     planned: list[Plan] = []
@@ -83,7 +89,14 @@ def test_failures_that_a_later_run_has_cured_are_left_alone(failed: tuple[Path, 
     assert planned[0].objects == 1
 
 
-@pytest.mark.parametrize("moment", ["before folding", "within folding", "after folding", "while forgetting"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        *(pytest.param(moment, marks=pytest.mark.slow) for moment in ("before folding", "after folding")),
+        "within folding",
+        "while forgetting",
+    ],
+)
 def test_killed_at_any_moment_the_same_command_goes_on(
     moment: str, failed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,17 +126,17 @@ def test_killed_at_any_moment_the_same_command_goes_on(
 
 
 def test_the_command_says_when_nothing_failed(tmp_path: Path) -> None:
-    """Exit code 0 and a line; without any run, or together with --fresh, exit code 2."""
+    """Exit code 0 and a line; without any run, or together with --fresh, there is nothing to begin with."""
     source, out = fill(tmp_path / "source", 2), tmp_path / "out"
-    arguments = ["develop", source, out, "--no-prefect", "--device", "cpu", "--retry-failed"]
-    assert "no finished run to try again" in darkroom(*arguments).stderr
-    develop(request(source, out, "default"))
+    with pytest.raises(PlanError, match="no finished run to try again"):
+        plan_run(request(source, out, retry_failed=True))
+    with pytest.raises(ValueError, match="leave one out"):
+        request(source, out, retry_failed=True, fresh=True)
+    plain = ["develop", source, out, "--no-prefect", "--device", "cpu", "--no-measure"]
+    develop(request(source, out, "default", measure=False))
     before = contents(out)
-    done = darkroom(*arguments)
+    done = darkroom(*plain, "--retry-failed")
     assert (done.returncode, "nothing to try again" in done.stdout) == (0, True)
     assert contents(out) == before
-    assert darkroom(*arguments, "--fresh").returncode == 2
     with pytest.raises(PlanError, match="another recipe"):
         plan_run(request(source, out, retry_failed=True))
-    shutil.rmtree(out)
-    assert GcRequest(destination=str(out)).dry_run is False

@@ -60,11 +60,16 @@ def test_another_process_is_refused_until_the_holder_is_killed(destination: Stor
 def test_a_lease_goes_also_when_a_run_fails_and_frees_no_other(tmp_path: Path) -> None:
     """Errors release it; in one process a second holder is refused, too."""
     destination = open_store(tmp_path)
-    with pytest.raises(ZeroDivisionError), hold(destination):
-        with pytest.raises(LeaseHeld), hold(destination):
-            pass
-        assert exists(destination, LEASE)
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with hold(destination):
+            with pytest.raises(LeaseHeld), hold(destination):
+                pass
+            assert exists(destination, LEASE)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert not exists(destination, LEASE)
 
 
@@ -128,7 +133,7 @@ def test_of_many_at_once_one_wins(destination: Store) -> None:
 def test_a_lease_from_another_machine_is_stale_when_nobody_renews_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Young, or renewed while one looks on: held, whatever the clocks say. Old and still: taken over. Unreadable: so."""
+    """Young, or renewed while one looks on: held, whatever clocks say. Old and still, or unreadable: taken over."""
     monkeypatch.setattr(lease_module, "BEAT_S", 0.4)
     destination = open_store(tmp_path)
     there = {"run": "r0123", "host": "far", "machine": "another", "pid": os.getpid(), "token": "x", "since": "noon"}
