@@ -22,7 +22,7 @@ _LEAST, _MOST, _AT_LEAST = 512_000_000, 64_000_000_000, 64_000_000
 #: networks, which do too (see tests/benchmarks/picture_memory.py)
 _STEPS, _METRICS, _NETWORKS = 9, 13, 13
 #: what networks take besides, whatever the picture's size: weights, and what is computed of some windows at a time
-_WINDOWS = 300_000_000
+_WINDOWS = 450_000_000
 
 
 class MemoryBudget:

@@ -71,7 +71,7 @@ def _watch(
     threading.Thread(target=_read_lines, args=(process, lines), daemon=True).start()
     number, since = None, time.monotonic()
     while not stop():
-        if number is not None and time.monotonic() - since > deadline_s:
+        if time.monotonic() - since > deadline_s:
             # hanging is no crash: the deadline of the run sees to it
             return number, None
         try:

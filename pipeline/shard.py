@@ -18,7 +18,7 @@ from pipeline.plan import Plan, commit_path, destination_of, recipe_of, shard_pi
 from pipeline.quarantine import try_alone
 from pipeline.request import DevelopRequest
 from pipeline.shard_stream import Cancelled, Done, ShardStream
-from pipeline.storage import StorageError, Store, read, write
+from pipeline.storage import StorageError, Store, delete, read, write
 from pipeline.tables import part_path, to_parquet
 
 __all__ = ["Cancelled", "Commit", "read_commit", "run_shard", "write_commit"]
@@ -62,10 +62,14 @@ def run_shard(
     """
     destination = destination_of(request)
     try:
-        return read_commit(destination, plan.run, shard)
+        commit = read_commit(destination, plan.run, shard)
     except StorageError as error:
         if error.kind != "missing":
             raise
+    else:
+        # the last attempt may have ended between its commit and this
+        delete(destination, begun_path(plan.run, shard))
+        return commit
     started = time.monotonic()
     found = shard_pictures(destination, plan, shard)
     begun = read_begun(destination, plan.run, shard)

@@ -44,8 +44,8 @@ def write_picture(path: Path, kind: str, megapixels: float) -> None:
 
 def run(source: str, destination: str, recipe: str, measure: bool) -> int:
     """Develop what is there; returns the peak, imports and report and all."""
-    request = DevelopRequest(source=source, destination=destination, recipe=recipe, measure=measure, device="cpu")
-    summary = develop(request)
+    settings = {"recipe": recipe, "measure": measure, "device": "cpu", "deadline_s": 36_000}
+    summary = develop(DevelopRequest(source=source, destination=destination, **settings))
     if summary.counts["good"] != 1:
         raise SystemExit(f"{source}: {summary.reasons}")
     return peak_memory()

@@ -14,6 +14,7 @@ from pipeline.begun import begun_path, read_begun
 from pipeline.picture import TRANSIENT_REASONS
 from pipeline.plan import plan_run
 from pipeline.run import develop
+from pipeline.shard import run_shard
 from pipeline.storage import open_store, write
 from tests.runs import ROOT, fill, request, table, tables
 
@@ -114,6 +115,17 @@ def test_a_run_that_ends_in_order_suspects_nobody(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         develop(asked, progress=stop)
     assert read_begun(open_store(out), plan_run(asked).run, 0).suspects == []
+
+
+def test_what_a_kill_after_the_commit_leaves_is_removed(tmp_path: Path) -> None:
+    """The run goes on with the next shard, and nothing of the attempt stays."""
+    source, out = fill(tmp_path / "source", 6), tmp_path / "out"
+    asked = request(source, out, RECIPE, shard_size=3)
+    plan = plan_run(asked)
+    run_shard(asked, plan, 0)
+    write(open_store(out), begun_path(plan.run, 0), b'{"suspects": [0, 1, 2], "crashed": {}}')
+    assert develop(asked).counts["good"] == 6
+    assert list(out.glob("runs/*/begun/*")) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"suspects": []}', b"\xff"])
