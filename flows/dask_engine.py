@@ -151,7 +151,7 @@ def _for_workers(request: DevelopRequest) -> DevelopRequest:
     """The request as it makes sense on another machine: no file of ours, no secret of Prefect's."""
     changes: dict[str, Any] = {}
     if isinstance(request.recipe, str):
-        changes["recipe"] = recipe_of(request).as_content()
+        changes["recipe"] = recipe_of(request).as_request()
     if request.cluster:
         changes["workers"] = request.workers or 1
     elif gpus := gpus_of(request):

@@ -73,12 +73,11 @@ class Recipe:
             "outputs": {branch.name: branch.output.model_dump(mode="json") for branch in self.branches},
         }
 
-    def as_content(self) -> dict[str, Any]:
-        """The recipe as a file would say it, for `parse_recipe` in a place where that file is not."""
-        told = self.as_dict()
-        outputs = told.pop("outputs")
-        branches = {name: {"steps": steps, "output": outputs[name]} for name, steps in told["branches"].items()}
-        return told | {"branches": branches}
+    def as_request(self) -> dict[str, Any]:
+        """Likewise, in the form that `parse_recipe` takes."""
+        said = self.as_dict()
+        branches = {name: {"steps": steps, "output": said["outputs"][name]} for name, steps in said["branches"].items()}
+        return {"name": self.name, "reference": self.reference, "branches": branches}
 
 
 def load_recipe(name_or_path: str) -> Recipe:

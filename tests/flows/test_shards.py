@@ -97,4 +97,4 @@ def test_storage_that_fails_ends_the_run_and_a_shard_of_its_own_does_not() -> No
 def test_recipes_travel_as_content(name: str) -> None:
     """What a worker makes of a recipe's content is the recipe that its file says."""
     recipe = load_recipe(name)
-    assert parse_recipe(recipe.as_content()) == recipe
+    assert parse_recipe(recipe.as_request()) == recipe
