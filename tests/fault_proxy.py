@@ -17,7 +17,8 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 #: kinds of fault, and how many there are among 100 requests
@@ -130,14 +131,19 @@ def fault_proxy(upstream: str, seed: int = 0) -> Iterator[FaultProxy]:
     thread.start()
     ready.wait(30)
     yield proxy
-    for task in asyncio.all_tasks(proxy.loop):
-        proxy.loop.call_soon_threadsafe(task.cancel)
+    proxy.loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(proxy.loop)])
     thread.join(10)
 
 
-def _until_cancelled(loop: asyncio.AbstractEventLoop, work: object) -> None:
+def _until_cancelled(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> None:
     with contextlib.suppress(asyncio.CancelledError):
-        loop.run_until_complete(work)  # type: ignore[arg-type]
+        loop.run_until_complete(work)
+    loop.run_until_complete(_all_ended(asyncio.all_tasks(loop)))
+    loop.close()
+
+
+async def _all_ended(tasks: set[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def main() -> None:

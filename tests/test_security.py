@@ -14,14 +14,16 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from PIL import Image, PngImagePlugin
 
+from flows.cli import main
 from models.registry import ModelError, load_model
 from pipeline.recipe import RecipeError, load_recipe
 from pipeline.run import develop
 from pipeline.storage import Store, list_objects, open_store, read
 from pipeline.storage_local import check_key
-from tests.runs import darkroom, picture_file, request
+from tests.runs import picture_file, request
 
 UNTOUCHED: dict[str, Any] = {"branches": {"same": []}, "output": {"format": "png"}}
 #: names that lead elsewhere on some system; S3 takes them all
@@ -199,7 +201,8 @@ def test_model_files_cannot_run_code_or_lie(kind: str, tmp_path: Path) -> None:
 
 def test_errors_cannot_steer_the_terminal(tmp_path: Path) -> None:
     """Escape sequences in names reach the terminal as text."""
-    done = darkroom("develop", tmp_path / "none\x1b]0;taken\x07", tmp_path / "out", "--no-prefect")
-    assert done.returncode == 3
+    arguments = ["develop", str(tmp_path / "none\x1b]0;taken\x07"), str(tmp_path / "out"), "--no-prefect"]
+    done = CliRunner().invoke(main, arguments, env={"COLUMNS": "300"})
+    assert done.exit_code == 3
     assert "\x1b" not in done.stderr
     assert "\\x1b]0;taken\\x07" in done.stderr

@@ -14,6 +14,7 @@ import cv2
 import pytest
 import yaml
 from click.testing import CliRunner
+from prefect.client.orchestration import get_client
 from pydantic import BaseModel
 
 from flows.cli import main
@@ -232,6 +233,11 @@ def test_ctrl_c_is_code_130_and_the_same_command_finishes(
     assert process.returncode == 130, stderr
     assert stderr.strip() == "stopped; the same command goes on where this one ended"
     assert len(list(out.glob("runs/*/shards/*.json"))) == 1, "no shard is finished after the signal"
+    if way == "--prefect":
+        with get_client(sync_client=True) as client:
+            last = max(client.read_flow_runs(), key=lambda run: str(run.created))
+        assert last.state is not None
+        assert last.state.is_cancelled(), last.state
     done = darkroom(*arguments, "--no-prefect")
     assert done.returncode == 0, done.stderr
     assert "resuming" in done.stdout

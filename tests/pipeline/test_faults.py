@@ -41,11 +41,13 @@ def through(proxy: FaultProxy, options: StorageOptions, source: Store, destinati
     return request(source.url, destination, source_storage=faulty, destination_storage=faulty, **more)
 
 
-def assert_unharmed(proxy: FaultProxy, options: StorageOptions, source: Store, bucket: str, count: int) -> None:
+def assert_unharmed(
+    proxy: FaultProxy, options: StorageOptions, source: Store, bucket: str, count: int, **more: Any
+) -> None:
     """A run through the proxy leaves what a run beside it leaves."""
-    summary = develop(through(proxy, options, source, f"s3://{bucket}/faulty"))
+    summary = develop(through(proxy, options, source, f"s3://{bucket}/faulty", **more))
     assert (summary.counts["good"], summary.counts["failed"], summary.reasons) == (count, 0, {})
-    develop(request(source.url, f"s3://{bucket}/well"))
+    develop(request(source.url, f"s3://{bucket}/well", **more))
     assert stored(f"s3://{bucket}/faulty") == stored(f"s3://{bucket}/well")
     assert set(proxy.met) >= set(USUAL), "every kind of fault was met"
 
@@ -60,13 +62,14 @@ def test_a_run_survives_every_kind_of_fault(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_longer_run_survives_the_usual_faults(
     proxy: FaultProxy, s3_store: Store, bucket: str, s3_options: StorageOptions
 ) -> None:
     """5 % errors, 2 % resets, 2 % cut bodies and 2 % silence over some hundred pictures, with the real pauses."""
     fill(s3_store, 150)
     proxy.deal(USUAL)
-    assert_unharmed(proxy, s3_options, s3_store, bucket, 150)
+    assert_unharmed(proxy, s3_options, s3_store, bucket, 150, shard_size=50)
 
 
 @pytest.mark.parametrize("kind", ["503", pytest.param("reset", marks=pytest.mark.slow)])
@@ -85,6 +88,7 @@ def test_a_store_that_goes_down_ends_the_run_and_it_resumes(
     assert (summary.counts["good"], summary.counts["failed"]) == (9, 0)
 
 
+@pytest.mark.slow
 def test_an_object_that_always_fails_is_one_failure_row(
     proxy: FaultProxy, s3_store: Store, bucket: str, s3_options: StorageOptions, hasty: None
 ) -> None:
