@@ -61,8 +61,8 @@ class Filesystem(s3fs.S3FileSystem):
 
 
 _KEPT: list[Filesystem] = []
-# Endpoints and buckets whose ETags have turned out to be something else than an MD5.
-_ETAGS_ARE_NO_DIGESTS: set[tuple[str, str]] = set()
+# Whether ETags are MD5s, by endpoint and bucket, where that has turned out.
+_ETAGS_ARE_DIGESTS: dict[tuple[str, str], bool] = {}
 
 
 def _close_own(owner: int, close: Callable[..., None], *session: Any) -> None:
@@ -202,7 +202,8 @@ def get(place: Place, key: str, start: int | None, end: int | None, limit: int |
             body.close()
         if length is not None and len(data) != length:
             raise StorageError("transient", f"{what}: {len(data)} bytes came of {length} announced")
-        if not wanted:
+        # with keys of the service's or the owner's the ETag is of something else
+        if not wanted and answer.get("ServerSideEncryption") != "aws:kms" and "SSECustomerAlgorithm" not in answer:
             _check_digest(place, data, etag, doubted, what)
         return Body(data, len(data), etag)
 
@@ -212,20 +213,21 @@ def get(place: Place, key: str, start: int | None, end: int | None, limit: int |
 def _check_digest(place: Place, data: bytes, etag: str, doubted: set[bytes], what: str) -> None:
     """Raise `StorageError` ("transient") where the ETag looks like the MD5 of a whole object and is not that of `data`.
 
-    Some services make ETags of something else, which shows when the same bytes come twice (`doubted` remembers them).
+    Some services make ETags of something else, which shows when the first object comes twice with the same bytes
+    (`doubted` remembers them).
     """
     service = (place.options.endpoint, place.bucket)
     said = etag.strip('"').lower()
-    if service in _ETAGS_ARE_NO_DIGESTS or not re.fullmatch("[0-9a-f]{32}", said):
+    if _ETAGS_ARE_DIGESTS.get(service) is False or not re.fullmatch("[0-9a-f]{32}", said):
         return
     digest = _md5(data)
     if digest.hex() == said:
-        return
-    if digest in doubted:
-        _ETAGS_ARE_NO_DIGESTS.add(service)
-        return
-    doubted.add(digest)
-    raise StorageError("transient", f"{what}: the bytes that came are not those of its ETag")
+        _ETAGS_ARE_DIGESTS[service] = True
+    elif digest in doubted and service not in _ETAGS_ARE_DIGESTS:
+        _ETAGS_ARE_DIGESTS[service] = False
+    else:
+        doubted.add(digest)
+        raise StorageError("transient", f"{what}: the bytes that came are not those of its ETag")
 
 
 def _md5(data: bytes | memoryview) -> bytes:

@@ -37,10 +37,7 @@ from tests.processes import workers_of
 from tests.runs import command, picture_file, stored
 from tests.s3_server import environment_of, s3_server
 
-RECIPE = {
-    "branches": {"gamma": [{"step": "gamma"}], "noisy": [{"step": "gaussian_noise", "seed": 1}]},
-    "output": {"format": "png"},
-}
+RECIPE = {"branches": {"noisy": [{"step": "gaussian_noise", "seed": 1}]}, "output": {"format": "png"}}
 PICTURES_A_SHARD = 3
 #: which is killed next, by what is running
 WAYS = {"plain": {"process": 5, "server": 2}, "dask": {"worker": 5, "process": 2, "server": 1}}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import pickle
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +29,8 @@ class Faulty:
     faults: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     received: bytes = b""
+    etag: str = '"one"'
+    digest: str = ""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -38,13 +43,17 @@ class Handler(BaseHTTPRequestHandler):
         if "Range" in self.headers:
             first, last = (int(part) for part in self.headers["Range"].removeprefix("bytes=").split("-"))
         body = DATA[first : last + 1]
-        if fault == "short":
+        if fault.startswith("flipped"):
+            wrong = body[:-1] + fault[-1:].encode()
+            self.answer(200, wrong, len(wrong))
+        elif fault == "short":
             self.answer(206, body[: len(body) // 2], len(body))
             self.close_connection = True
         elif not self.failed(fault):
             self.answer(206 if "Range" in self.headers else 200, body, len(body))
 
     def do_PUT(self) -> None:
+        self.faulty.digest = self.headers.get("Content-MD5", "")
         self.faulty.received = self.rfile.read(int(self.headers["Content-Length"]))
         if not self.failed(self.next_fault()):
             self.answer(200, b"", 0)
@@ -67,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, status: int, body: bytes, length: int) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(length))
-        self.send_header("ETag", '"one"')
+        self.send_header("ETag", self.faulty.etag)
         self.end_headers()
         self.wfile.write(body)
 
@@ -91,7 +100,8 @@ def service() -> Iterator[Faulty]:
 def faulty(service: Faulty, monkeypatch: pytest.MonkeyPatch) -> Faulty:
     """The service in good order, and retries that do not make the tests wait."""
     monkeypatch.setattr(storage_access, "_BACKOFF_BASE", 0.01)
-    service.faults, service.requests, service.received = [], [], b""
+    service.faults, service.requests, service.received, service.etag = [], [], b"", '"one"'
+    monkeypatch.setattr(storage_s3, "_ETAGS_ARE_DIGESTS", {})
     return service
 
 
@@ -170,6 +180,45 @@ def test_every_range_of_a_large_object_is_tried_again(
     assert storage.read(faulty_store, "x", size=len(DATA) if known else None) == DATA
     ranges = -(-len(DATA) // 1000)
     assert len(faulty.requests) == ranges + (3 if known else 2 + 3)
+
+
+def test_bytes_that_are_not_those_of_the_etag_are_read_again(faulty: Faulty, faulty_store: Store) -> None:
+    """However long they are; and where ETags are digests, the same wrong bytes are wrong every time."""
+    faulty.etag = f'"{hashlib.md5(DATA).hexdigest()}"'
+    faulty.faults = ["flipped 1", "flipped 2"]
+    assert storage.read(faulty_store, "x") == DATA
+    assert len(faulty.requests) == 3
+    faulty.faults = ["flipped 1"] * 8
+    with pytest.raises(StorageError, match="not those of its ETag"):
+        storage.read(faulty_store, "x")
+
+
+def test_etags_that_are_no_digests_cost_one_more_request(faulty: Faulty, faulty_store: Store) -> None:
+    """A service may make them of anything, even of what looks like one."""
+    faulty.etag = f'"{"0123456789abcdef" * 2}"'
+    assert storage.read(faulty_store, "x") == storage.read(faulty_store, "y") == DATA
+    assert len(faulty.requests) == 3
+
+
+def test_what_is_sent_carries_its_digest(faulty: Faulty, faulty_store: Store) -> None:
+    """So that the service can refuse what was changed on its way."""
+    storage.write(faulty_store, "x", DATA)
+    assert faulty.digest == base64.b64encode(hashlib.md5(DATA).digest()).decode()
+
+
+def test_patience_ends_before_all_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts that take long are not made again and again."""
+    calls: list[int] = []
+
+    def fail() -> None:
+        calls.append(1)
+        time.sleep(0.02)
+        raise ConnectionResetError
+
+    monkeypatch.setattr(storage_access, "PATIENCE", 0.03)
+    with pytest.raises(StorageError, match="failed for now"):
+        with_retries(fail, attempts=100, sleep=lambda pause: None)
+    assert len(calls) <= 2
 
 
 def test_silence_is_an_error(faulty: Faulty, faulty_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
