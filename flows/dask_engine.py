@@ -28,9 +28,11 @@ from prefect_dask import DaskTaskRunner
 from flows.blocks import without_secrets
 from flows.shards import GONE, Engine, develop_shard, plain_shard
 from models.training import choose_device
+from pipeline.memory import available
 from pipeline.plan import Plan, destination_of, recipe_of, source_of
 from pipeline.request import DevelopRequest, RequestError
 from pipeline.run import RunError
+from pipeline.sizes import parse_size
 from pipeline.stages import cores
 
 #: a run ends when there has been no worker for so long
@@ -154,11 +156,13 @@ def _for_workers(request: DevelopRequest) -> DevelopRequest:
         changes["recipe"] = recipe_of(request).as_request()
     if request.cluster:
         changes["workers"] = request.workers or 1
-    elif gpus := gpus_of(request):
-        # each worker sees one GPU
-        changes |= {"device": "cuda", "workers": max(1, cores() // len(gpus))}
     else:
-        changes["workers"] = max(1, cores() // _worker_processes(request))
+        gpus = gpus_of(request)
+        # each worker sees one GPU
+        changes |= {"device": "cuda"} if gpus else {}
+        processes = len(gpus) or _worker_processes(request)
+        memory = parse_size(request.memory) if request.memory else available() // 2
+        changes |= {"workers": max(1, cores() // processes), "memory": str(max(1, memory // processes))}
     return without_secrets(request.model_copy(update=changes))
 
 
