@@ -79,6 +79,16 @@ def develop(prefect: bool, **values: Any) -> None:
 
 
 @main.command()
+@click.argument("destination", default="./out")
+@click.option("--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process")
+def demo(**values: Any) -> None:
+    """Develop some two dozen pictures that scikit-image brings along to DESTINATION, ./out by default."""
+    from flows import demo as shown
+
+    sys.exit(_guarded(lambda: shown.demo(**values)))
+
+
+@main.command()
 @request_options(CompressRequest, arguments=("source", "destination"), hidden=("source_storage", "destination_storage"))
 @click.option("--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process")
 def compress(prefect: bool, **values: Any) -> None:
