@@ -15,7 +15,8 @@ def demo(destination: str, prefect: bool) -> int:
     if not found or not found.submodule_search_locations:
         raise RequestError("the demo's pictures come with scikit-image, which is not here: pip install darkroom[demo]")
     pictures = Path(found.submodule_search_locations[0]) / "data"
-    request = DevelopRequest(source=str(pictures), destination=destination, suffixes=(".png", ".jpg"))
+    fields = {"source": str(pictures), "destination": destination, "suffixes": (".png", ".jpg")}
+    request = DevelopRequest.model_validate(fields)
     code = display.develop(request, prefect)
     display.out.print("next: open the report in a browser; then darkroom develop YOUR_PICTURES DESTINATION")
     return code
