@@ -3,7 +3,7 @@
     PREFECT_API_URL=http://127.0.0.1:4200/api python deploy/setup_server.py [FILE]
 
 May be run again at any time: what is there is renewed, what the file does not name is left alone. FILE is server.yaml
-beside this script by default. Exit codes: 0 done, 2 something in the file or the environment is wrong.
+beside this script by default. Exit codes: 0 done, 1 the server does not answer, 2 the file or the environment is wrong.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx
 import yaml
 from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -57,6 +59,8 @@ def main(path: Path) -> int:
     """Set up the server that PREFECT_API_URL names; returns the exit code."""
     try:
         settings = read_settings(path)
+        if not PREFECT_API_URL.value():
+            raise SetupError("PREFECT_API_URL names no server; with darkroom serve it is http://127.0.0.1:4200/api")
         with get_client(sync_client=True) as client:
             for name, pool in settings.work_pools.items():
                 _say("work pool", name, _set_pool(client, name, pool, path.parent))
@@ -71,6 +75,9 @@ def main(path: Path) -> int:
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except httpx.HTTPError as error:
+        print(f"error: {PREFECT_API_URL.value()}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -99,7 +106,10 @@ def read_settings(path: Path) -> ServerSettings:
 
 def _set_pool(client: SyncPrefectClient, name: str, pool: PoolSettings, folder: Path) -> str:
     if pool.base_job_template:
-        template = json.loads((folder / pool.base_job_template).read_text())
+        try:
+            template = json.loads((folder / pool.base_job_template).read_text())
+        except (OSError, ValueError) as error:
+            raise SetupError(f"base_job_template of {name!r}: {error}") from error
     else:
         template = asyncio.run(get_default_base_job_template_for_infrastructure_type(pool.type))
     shared = {
