@@ -38,15 +38,16 @@ class Offer:
         return load_flow_from_entrypoint(self.entrypoint)
 
 
+#: every flow, by its name
 OFFERS = {
-    name: Offer(f"flows.{name}.{name}", ("darkroom", kind))
-    for kind, names in {
-        "pictures": ("develop", "assemble"),
-        "streams": ("compress", "decompress"),
-        "measurements": ("evaluate", "explore"),
-        "models": ("train", "sweep", "generate"),
+    entrypoint.rpartition(".")[2]: Offer(f"flows.{entrypoint}", ("darkroom", kind))
+    for kind, entrypoints in {
+        "pictures": ("develop.develop", "assemble.assemble"),
+        "streams": ("compress.compress", "decompress.decompress"),
+        "measurements": ("evaluate.evaluate", "explore.explore"),
+        "models": ("train.train", "sweep.sweep", "generate.generate"),
     }.items()
-    for name in names
+    for entrypoint in entrypoints
 }
 
 

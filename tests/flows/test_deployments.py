@@ -42,10 +42,12 @@ def test_every_flow_there_is_is_offered() -> None:
 def test_a_served_flow_has_a_form_and_checks_what_it_is_given(name: str) -> None:
     """As a deployment does it: the schema by module and by file, the server's check, then the worker's."""
     flow = OFFERS[name].load()
+    _, module, function = OFFERS[name].entrypoint.split(".")
+    file = f"{Path(flows.__path__[0])}/{module}.py:{function}"
     assert flow.name == name
     assert flow.description
     schema = parameter_schema(flow)
-    of_file = parameter_schema_from_entrypoint(f"{Path(flows.__path__[0])}/{name}.py:{name}")
+    of_file = parameter_schema_from_entrypoint(file)
     assert schema.model_dump_for_openapi() == of_file.model_dump_for_openapi()
     form = schema.model_dump_for_openapi()
     is_valid_schema(form)
@@ -56,7 +58,7 @@ def test_a_served_flow_has_a_form_and_checks_what_it_is_given(name: str) -> None
     assert validate(good, form) == []
     assert validate({request: WRONG}, form)
     # what a worker loads has never been imported under its own name
-    for loaded in (flow, load_flow_from_entrypoint(f"{Path(flows.__path__[0])}/{name}.py:{name}")):
+    for loaded in (flow, load_flow_from_entrypoint(file)):
         assert type(loaded.validate_parameters(good)[request]).__name__ == f"{name.capitalize()}Request"
         with pytest.raises(ParameterTypeError, match=r"no_such_field|Field required"):
             loaded.validate_parameters({request: WRONG})
