@@ -49,6 +49,7 @@ def main() -> None:
             folder.mkdir(mode=0o711)
             with database(folder) as kept:
                 rows.append({"database": name, **measure(kept, folder, source, options.shard_size)})
+            out.print(f"[dim]{name}: {rows[-1]['seconds']} s[/]")
     show(rows, options.pictures, options.shard_size)
     if options.json:
         options.json.write_text(json.dumps(vars(options) | {"json": None, "rows": rows}, indent=2, default=str))
