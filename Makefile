@@ -13,7 +13,7 @@ export DO_NOT_TRACK := 1
 .PHONY: demo test test-slow lint clean
 
 demo: $(VENV)/installed
-	$(BIN)/darkroom develop "$$($(BIN)/python -c 'import skimage.data as data; print(data.__path__[0])')" $(OUT) --suffixes .png --suffixes .jpg
+	$(BIN)/darkroom demo $(OUT)
 
 test: $(VENV)/installed
 	$(PYTEST)

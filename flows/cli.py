@@ -83,6 +83,16 @@ def develop(prefect: bool, **values: Any) -> None:
 
 
 @main.command()
+@click.argument("destination", default="./out")
+@click.option("--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process")
+def demo(**values: Any) -> None:
+    """Develop some two dozen pictures that scikit-image brings along to DESTINATION, ./out by default."""
+    from flows import demo as shown
+
+    sys.exit(_guarded(lambda: shown.demo(**values)))
+
+
+@main.command()
 @request_options(CompressRequest, arguments=("source", "destination"), hidden=("source_storage", "destination_storage"))
 @click.option("--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process")
 def compress(prefect: bool, **values: Any) -> None:
@@ -245,6 +255,21 @@ def export(model: str, url: str) -> None:
 
 
 @main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="address that the server listens on")
+@click.option("--port", default=4200, show_default=True, type=click.IntRange(1, 65535), help="its port")
+@click.option("--work-pool", default="darkroom", show_default=True, help="process work pool, made where there is none")
+@click.option("--runs", default=1, show_default=True, type=click.IntRange(1, 64), help="runs at a time; others wait")
+def serve(**values: Any) -> None:
+    """Serve every flow from this machine: a Prefect server with its UI, deployments and a worker, until Ctrl-C.
+
+    With PREFECT_API_URL set, deployments and worker go to that server instead, and no server is started.
+    """
+    from flows import serve as served
+
+    sys.exit(_guarded(lambda: served.serve(**values)))
+
+
+@main.command()
 def recipes() -> None:
     """List the shipped recipes with their branches."""
     from flows import display
@@ -287,6 +312,7 @@ def _guarded(work: Callable[[], int]) -> int:
     """Run a command; what went wrong becomes one line for people and an exit code."""
     from rich.console import Console
 
+    from flows.serve import ServeError
     from models.checkpoint import CheckpointError
     from models.codec.entropy_coder import StreamError
     from models.data import DataError
@@ -316,6 +342,7 @@ def _guarded(work: Callable[[], int]) -> int:
         PictureError: FAILED,
         RunError: FAILED,
         LeaseLost: FAILED,
+        ServeError: FAILED,
         OSError: STORAGE,
         RequestError: USAGE,
     }

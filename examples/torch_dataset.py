@@ -1,0 +1,46 @@
+"""A PyTorch dataset over a run: python examples/torch_dataset.py RUN BRANCH, a folder or a bucket's URL.
+
+Pairs of developed picture and figures, for training on what Darkroom made; works with any number of loader processes.
+"""
+
+import sys
+
+import pyarrow.dataset as ds
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.decode import decode
+from pipeline.picture import to_8bit
+from pipeline.storage import list_objects, open_store, read
+
+
+class DevelopedPictures(Dataset[tuple[torch.Tensor, str]]):
+    """The pictures of a branch as C x H x W float32 of 0..1, with their keys, in the order of the keys."""
+
+    def __init__(self, run: str, branch: str) -> None:
+        # a URL, not a connection: loader processes open their own
+        self._run = run
+        self._folder = f"pictures/{branch}/"
+        self._paths = sorted(one.key for one in list_objects(open_store(run), [f"{self._folder}**"]))
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, str]:
+        path = self._paths[index]
+        pixels = to_8bit(decode(read(open_store(self._run), path), path).colour)
+        tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+        return tensor, path.removeprefix(self._folder).rpartition(".")[0]
+
+
+def scores(run: str, branch: str) -> dict[str, float]:
+    """PSNR of every picture of a branch, by key, from a local run's table."""
+    table = ds.dataset(f"{run}/tables/metrics", format="parquet", partitioning="hive")
+    rows = table.to_table(columns=["key", "psnr"], filter=ds.field("branch") == branch)
+    return dict(zip(rows["key"].to_pylist(), rows["psnr"].to_pylist(), strict=True))
+
+
+if __name__ == "__main__":
+    found = scores(sys.argv[1], sys.argv[2])
+    for pictures, keys in DataLoader(DevelopedPictures(sys.argv[1], sys.argv[2]), batch_size=1, num_workers=0):
+        print(*pictures.shape[1:], keys[0], f"{found[keys[0]]:.2f}", sep="\t")

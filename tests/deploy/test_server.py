@@ -1,0 +1,139 @@
+"""`deploy/` on a real server: what it sets up, and a run of every deployment that a process worker can make."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from flows.deployments import OFFERS
+from tests.autoencoder_models import random_autoencoder
+from tests.flows.serving import Served, free_port, serving, wait_for
+from tests.frame_files import animation, moving
+from tests.runs import QUICK, ROOT, fill, table
+from tests.small_sets import write_mnist
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+TRAINING = {"steps": 2, "batch": 2, "validate_every": 2, "device": "cpu", "precision": "float32"}
+SPACE = {"sizes": {"form": "dense", "shape": [1, 28, 28], "widths": {"choices": [[16, 4], [32, 8]]}}}
+
+
+def shell(served: Served, *words: object, **environment: str) -> str:
+    """What a command of an operator prints; it must succeed."""
+    settings = {
+        "PREFECT_API_URL": served.api,
+        "COLUMNS": "200",
+        "DARKROOM_IMAGE": "a:cpu",
+        "DARKROOM_CUDA_IMAGE": "a:cuda",
+    }
+    done = subprocess.run(
+        list(map(str, words)),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | settings | environment,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_set_up_deployed_and_run(tmp_path: Path) -> None:
+    access = {"DARKROOM_S3_ENDPOINT": "http://127.0.0.1:9", "DARKROOM_S3_KEY": "one", "DARKROOM_S3_SECRET": "two"}
+    with serving(tmp_path / "home", tmp_path, free_port(), "--work-pool", "local-process") as served:
+        setup = [sys.executable, "deploy/setup_server.py"]
+        first, second = shell(served, *setup, **access), shell(served, *setup, **access | {"DARKROOM_S3_KEY": "new"})
+        assert "work pool docker: made" in first
+        assert "work pool docker: renewed" in second
+        assert "automation darkroom-silent-runs: made" in first
+        assert "automation darkroom-silent-runs: renewed" in second
+        pools = {pool["name"]: pool for pool in served.call("POST", "work_pools/filter", limit=20)}
+        assert "gpus" in pools["kubernetes"]["base_job_template"]["variables"]["properties"]
+        block = served.call("GET", "block_types/slug/darkroom-s3/block_documents/name/archive?include_secrets=true")
+        assert block["data"]["key"] == "new"
+        prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+        shell(served, *prefect, "deploy", "--all", "--prefect-file", "deploy/prefect.yaml")
+        made = {one["name"]: one for one in served.call("POST", "deployments/filter", limit=50)}
+        gpu = served.call("GET", "deployments/name/train/on-gpu")
+        assert gpu["job_variables"]["gpus"] == 1
+        assert gpu["job_variables"]["image"] == "a:cuda"
+        assert {"on-demand", "nightly", "every-quarter-hour", "on-upload", "in-container", "on-cluster"} <= set(made)
+        runs = {name: served.start(name, request=request) for name, request in small_requests(tmp_path).items()}
+        assert {name.partition("/")[0] for name in runs} == set(OFFERS)
+        states = {name: served.finish(run) for name, run in runs.items()}
+        assert {name: state["type"] for name, state in states.items()} == dict.fromkeys(runs, "COMPLETED"), states
+        assert_an_event_develops(served, tmp_path)
+
+
+def small_requests(folder: Path) -> dict[str, dict[str, Any]]:
+    """A small request for every deployment of a process pool, with all that it needs there already."""
+    photos = str(fill(folder / "photos", 4, height=64, width=64))
+    films = folder / "films"
+    films.mkdir()
+    (films / "walk.gif").write_bytes(animation(moving(3), "GIF"))
+    for name, recipe in (("streams", {"branches": {"learned": [{"step": "autoencode"}]}}), ("frames", QUICK)):
+        from pipeline.request import DevelopRequest
+        from pipeline.run import develop
+
+        source = photos if name == "streams" else str(films)
+        develop(DevelopRequest(source=source, destination=str(folder / name), recipe=recipe, device="cpu"))
+
+    def ends(source: object, destination: str, **more: Any) -> dict[str, Any]:
+        return {"source": str(source), "destination": str(folder / destination), **more}
+
+    return {
+        "develop/on-demand": ends(photos, "a", recipe=QUICK, device="cpu"),
+        "develop/nightly": ends(photos, "b", recipe=QUICK, device="cpu"),
+        "develop/every-quarter-hour": ends(photos, "c", recipe=QUICK, device="cpu"),
+        "develop/on-upload": ends(photos, "d", recipe=QUICK, device="cpu"),
+        "compress/on-demand": ends(photos, "e", device="cpu"),
+        "decompress/on-demand": ends(folder / "streams/streams", "f", device="cpu"),
+        "assemble/on-demand": ends(folder / "frames", "g"),
+        "evaluate/on-demand": ends(photos, "h", codecs=["jpeg"], anchor="jpeg", points=3, device="cpu"),
+        "explore/on-demand": ends(photos, "i", umap=False, device="cpu"),
+        "generate/on-demand": {
+            "model": random_autoencoder(folder, "variational"),
+            "destination": str(folder / "j"),
+            "samples": 2,
+            "device": "cpu",
+        },
+        "train/on-demand": {
+            "task": "denoise",
+            "source": [photos],
+            "model": str(folder / "k/tiny"),
+            "crop": 32,
+            **TRAINING,
+        },
+        "sweep/on-demand": {
+            "task": "autoencoder",
+            "source": [str(write_mnist(folder / "digits"))],
+            "destination": str(folder / "l"),
+            "space": SPACE,
+            "trials": 1,
+            **TRAINING,
+        },
+    }
+
+
+def assert_an_event_develops(served: Served, folder: Path) -> None:
+    """An event with a source and a destination starts a run with them as its parameters."""
+    event = {
+        "occurred": "2026-01-01T00:00:00+00:00",
+        "event": "darkroom.upload.completed",
+        "resource": {"prefect.resource.id": "darkroom.upload.test"},
+        "payload": {"source": str(folder / "photos"), "destination": str(folder / "by-event")},
+        "id": "00000000-0000-4000-8000-000000000001",
+    }
+    from datetime import UTC, datetime
+
+    event["occurred"] = datetime.now(UTC).isoformat()
+    httpx.post(f"{served.api}/events", json=[event], timeout=30).raise_for_status()
+    wait_for(lambda: list(folder.glob("by-event/runs/*/_SUCCESS")))
+    assert len(table(folder / "by-event", "manifest")) == 4
