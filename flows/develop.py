@@ -17,7 +17,7 @@ from flows.blocks import with_blocks
 from flows.progress import tell
 from flows.shards import run_shards
 from pipeline.lease import hold
-from pipeline.plan import Plan, destination_of, plan_run
+from pipeline.plan import Plan, check_request, destination_of, plan_run
 from pipeline.request import DevelopRequest
 from pipeline.run import Summary, failure_rows, finish_run
 from pipeline.storage import StorageError
@@ -56,6 +56,8 @@ def run_request(request: DevelopRequest) -> Summary:
     """
     logger = get_run_logger()
     started = datetime.now(UTC)
+    # before the lease, so that a request that cannot be met leaves nothing at the destination
+    check_request(request)
     with hold(destination_of(request), request.take_over) as lease:
         plan = plan_run(request, _listing_told(), lease)
         lease.run = plan.run

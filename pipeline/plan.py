@@ -48,6 +48,8 @@ def check_request(request: DevelopRequest) -> Recipe:
     Raises StorageError, RecipeError, ModelError.
     """
     recipe = recipe_of(request)
+    # finds the models that the recipe names
+    work_mark(request, recipe)
     for model in request.model:
         open_codec(model)
     if request.source_storage or not request.source_block:
@@ -65,7 +67,7 @@ def plan_run(
     `listing` is told how many objects were listed so far. With a `lease` the plan is under it, and is only written
     while it holds. Raises StorageError (source or destination not usable), RecipeError, PlanError, LeaseLost.
     """
-    recipe = check_request(request)
+    recipe = recipe_of(request)
     source, destination = source_of(request), destination_of(request)
     own = own_prefix(source, destination)
     mark = work_mark(request, recipe)

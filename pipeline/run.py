@@ -24,7 +24,7 @@ from pipeline.frames.source import SourcePicture
 from pipeline.gallery import GalleryEntry, choose_gallery, shrunk
 from pipeline.lease import confirm, hold
 from pipeline.picture import PictureError, to_8bit
-from pipeline.plan import Plan, destination_of, plan_run, recipe_of, shard_pictures, source_of
+from pipeline.plan import Plan, check_request, destination_of, plan_run, recipe_of, shard_pictures, source_of
 from pipeline.report import render_report
 from pipeline.request import DevelopRequest
 from pipeline.shard import Commit, read_commit, run_shard
@@ -70,6 +70,8 @@ def develop(
     on where it stopped.
     """
     started = datetime.now(UTC)
+    # before the lease, so that a request that cannot be met leaves nothing at the destination
+    check_request(request)
     with hold(destination_of(request), request.take_over) as lease:
         plan = plan_run(request, listing, lease)
         lease.run = plan.run

@@ -38,6 +38,8 @@ PARTS_AT_ONCE = 8
 # What fails for now is tried so often, and not again once so many seconds are over.
 ATTEMPTS = 8
 PATIENCE = 90.0
+#: of our own: drawing from the one that all share would change what others draw
+_chance = random.Random()
 _BACKOFF_BASE = 0.5
 _BACKOFF_CAP = 20.0
 
@@ -161,7 +163,7 @@ def with_retries(
         late = time.monotonic() - started > PATIENCE
         if error.kind not in retried or attempt == attempts - 1 or late:
             raise error
-        pause = random.uniform(0, min(_BACKOFF_CAP, _BACKOFF_BASE * 2**attempt))
+        pause = _chance.uniform(0, min(_BACKOFF_CAP, _BACKOFF_BASE * 2**attempt))
         log.info("attempt %d of %d failed, next in %.1f s: %s", attempt + 1, attempts, pause, error.message)
         sleep(pause)
     raise AssertionError("attempts must be at least 1")

@@ -49,6 +49,7 @@ def write_run(destination: Path, parts: list[list[dict[str, Any]]], run: str = "
     folder.mkdir(parents=True)
     count = sum(map(len, parts))
     plan = {"run": run, "fingerprint": "f", "source": str(destination / "pictures-that-were"), "sequence": sequence}
+    plan |= {"parts": "planning-0123456789ab"}
     (folder / "plan.json").write_text(json.dumps(plan | {"objects": count, "shards": len(parts)}))
     recipe = {"branches": {"vectors": [{"step": "represent"}]}}
     (folder / "run.json").write_text(json.dumps({"counts": {"latents": count}, "recipe": recipe}))

@@ -25,7 +25,7 @@ from pipeline.file_structure import PNG_SIGNATURE, profile_fits
 from pipeline.frames.arrays import idx_layout, npy_layout, slice_of
 from pipeline.frames.tiff_pages import page_offsets, single_page
 from pipeline.frames.video import Video, video_format
-from pipeline.picture import Metadata, Picture, PictureError, Reserve
+from pipeline.picture import Metadata, Picture, PictureError, Reserve, at_once
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 ARRAYS = (".npy", ".idx", ".idx.gz", "-ubyte", "-ubyte.gz")
@@ -59,7 +59,7 @@ class Frames(Protocol):
     in_order: bool
     pixels: int
 
-    def read(self, frame: int, reserve: Reserve) -> Frame: ...
+    def read(self, frame: int, reserve: Reserve = at_once) -> Frame: ...
 
     def close(self) -> None: ...
 
@@ -152,7 +152,7 @@ class _Animation:
             self.image.close()
             raise PictureError("too_large", f"{kind}: frames of {self.pixels:,} pixels; the limit is {pixel_limit:,}")
 
-    def read(self, frame: int, reserve: Reserve) -> Frame:
+    def read(self, frame: int, reserve: Reserve = at_once) -> Frame:
         try:
             self.image.seek(frame)
             self.image.load()
@@ -181,7 +181,7 @@ class _Pages:
         with open(path, "rb") as file:
             self.pages = page_offsets(file, 1 << 20)
 
-    def read(self, frame: int, reserve: Reserve) -> Frame:
+    def read(self, frame: int, reserve: Reserve = at_once) -> Frame:
         if frame >= len(self.pages):
             raise PictureError("truncated", f"tiff: {len(self.pages)} pages are left")
         with open(self.path, "rb") as file:
@@ -199,7 +199,7 @@ class _VideoFrames:
         self.video = Video(path, pixel_limit)
         self.pixels = self.video.pixels
 
-    def read(self, frame: int, reserve: Reserve) -> Frame:
+    def read(self, frame: int, reserve: Reserve = at_once) -> Frame:
         picture = Picture("", self.video.read(frame), Metadata(str(self.video.format), "rgb", 8))
         return Frame(picture, 1 / self.video.rate if self.video.rate else None)
 
@@ -219,7 +219,7 @@ class _Slices:
         self.open: Callable[[], Any] = partial(gzip.open if self.in_order else open, path, "rb")
         self.stream: Any = self.open() if self.in_order else None
 
-    def read(self, frame: int, reserve: Reserve) -> Frame:
+    def read(self, frame: int, reserve: Reserve = at_once) -> Frame:
         start = self.layout.offset + frame * self.layout.slice_bytes
         if self.stream is not None:
             self._seek(start)

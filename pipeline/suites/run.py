@@ -55,6 +55,11 @@ def evaluate_suite(
     when it cannot start, LeaseLost when another run takes the destination over, StorageError when storage fails for
     good; running again goes on where it stopped.
     """
+    started = datetime.now(UTC)
+    prepared = prepare_suite(request)
+    found = _listing(request)
+    listing(len(found))
+    # only now, so that a request that cannot be met leaves nothing at the destination
     with hold(destination_of(request), request.take_over) as lease:
 
         def measured(good: bool) -> None:
@@ -62,19 +67,17 @@ def evaluate_suite(
                 lease.confirm()
             progress(good)
 
-        return _evaluate(request, planned, measured, listing)
+        return _evaluate(request, prepared, found, started, planned, measured)
 
 
 def _evaluate(
     request: EvaluateRequest,
+    prepared: SuiteRun,
+    found: Sequence[StoredObject],
+    started: datetime,
     planned: Callable[[Plan], None],
     progress: Callable[[bool], None],
-    listing: Callable[[int], None],
 ) -> SuiteEvaluation:
-    started = datetime.now(UTC)
-    prepared = prepare_suite(request)
-    found = _listing(request)
-    listing(len(found))
     plan = _plan(request, prepared, found)
     destination = destination_of(request)
     parts = {} if request.fresh else read_parts(destination, plan.run)

@@ -61,6 +61,7 @@ def test_train_leaves_weights_that_develop_takes_by_path(source: Path, tmp_path:
     assert "10 pictures developed, 0 failed" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_command_on_the_card_gives_the_same_weights_again(source: Path, tmp_path: Path) -> None:
     """Given weights to start from and defaults are part of it."""
     start, model = tmp_path / "the start.safetensors", tmp_path / "models" / "tiny"
@@ -78,6 +79,7 @@ def test_the_command_on_the_card_gives_the_same_weights_again(source: Path, tmp_
     assert (again["sha256"], again["training"]) == (first["sha256"], first["training"])
 
 
+@pytest.mark.slow
 def test_torchrun_trains_with_two_processes_and_says_so_on_the_card(source: Path, tmp_path: Path) -> None:
     """One set of files, one voice, and no Prefect though it was not switched off."""
     model = tmp_path / "two"

@@ -43,7 +43,13 @@ def files(folder: Path) -> Callable[[str], tuple[str, str]]:
     return of
 
 
-@pytest.mark.parametrize("task", RESTORATIONS)
+@pytest.mark.parametrize(
+    "task",
+    [
+        task if task in ("denoise", "upscale-x4", "inpaint") else pytest.param(task, marks=pytest.mark.slow)
+        for task in RESTORATIONS
+    ],
+)
 def test_onnxruntime_equals_torch(task: str, files: Callable[[str], tuple[str, str]]) -> None:
     weights, exported = files(task)
     ours, theirs = load_model(weights, task).network, load_network(exported, task).network

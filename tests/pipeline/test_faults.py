@@ -72,7 +72,8 @@ def test_a_longer_run_survives_the_usual_faults(
     assert_unharmed(proxy, s3_options, s3_store, bucket, 150, shard_size=50)
 
 
-@pytest.mark.parametrize("kind", ["503", pytest.param("reset", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["503", "reset"])
 def test_a_store_that_goes_down_ends_the_run_and_it_resumes(
     kind: str, proxy: FaultProxy, s3_store: Store, bucket: str, s3_options: StorageOptions, hasty: None
 ) -> None:

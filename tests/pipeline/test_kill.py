@@ -81,7 +81,7 @@ def test_killed_runs_end_like_an_undisturbed_one(seed: int, moments: tuple[int, 
     ("seed", "moments"),
     [(1, (3, 20)), *(pytest.param(seed, (3, 12, 20), marks=pytest.mark.slow) for seed in range(2, 7))],
 )
-@pytest.mark.parametrize("work", ["compress", "decompress"])
+@pytest.mark.parametrize("work", ["compress", pytest.param("decompress", marks=pytest.mark.slow)])
 def test_killed_compressions_end_like_undisturbed_ones(
     work: str, seed: int, moments: tuple[int, ...], tmp_path: Path
 ) -> None:

@@ -56,7 +56,7 @@ def test_the_budget_is_half_of_what_is_free_unless_it_is_given() -> None:
     assert memory_for_pictures(None) <= 64_000_000_000
     assert available() > 0
     assert memory_for_pictures("1 B", fixed=1 << 40) == memory_for_pictures(None, fixed=1 << 40) == 64_000_000
-    assert 99_000_000_000 < memory_for_pictures("100 GB") < 100_000_000_000
+    assert 50_000_000_000 < memory_for_pictures("100 GB") < 100_000_000_000
 
 
 def test_a_picture_holds_once_and_lets_go_once() -> None:
