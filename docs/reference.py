@@ -64,7 +64,14 @@ def _option(option: click.Option, context: click.Context) -> tuple[str, str]:
 
 
 def _steps() -> str:
-    lines = ["# Steps", "", _MADE, "", "What a [recipe](recipes.md) can do to a picture. `darkroom steps NAME` says the same.", ""]
+    lines = [
+        "# Steps",
+        "",
+        _MADE,
+        "",
+        "What a [recipe](recipes.md) can do to a picture. `darkroom steps NAME` says the same.",
+        "",
+    ]
     by_heading: dict[str, list[Step]] = {heading: [] for heading in _KINDS.values()}
     for step in all_steps():
         by_heading[_KINDS[step.parameters.__module__.rpartition(".")[2]]].append(step)
