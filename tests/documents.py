@@ -90,7 +90,7 @@ def make_sets(folder: Path) -> None:
             write_png(folder / name, part.replace("/", "-"), np.ascontiguousarray(whole[part][100:196, 100:196]))
     (folder / "films").mkdir()
     (folder / "films/walk.gif").write_bytes(animation(moving(4), "GIF"))
-    (folder / "films/pages.tiff").write_bytes(pages(moving(3)))
+    (folder / "films/pages.tiff").write_bytes(pages(list(moving(3))))
     write_mnist(folder / "MNIST")
     points = [{"bpp": bpp, "psnr": 25 + 5 * bpp, "ms_ssim": 0.9 + 0.02 * bpp} for bpp in (0.2, 0.5, 1, 2, 3)]
     (folder / "curves.json").write_text(json.dumps({"theirs": {"source": "made up", "points": points}}))
