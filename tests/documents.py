@@ -31,6 +31,7 @@ SUBSTITUTES = {
     "train codec photos models/codec --minutes 120": "train codec photos models/codec --steps 2 --batch 2 --crop 64 "
     "--validate-every 2",
     "--minutes 120": "--steps 2 --batch 4 --validate-every 2",
+    "--crop 500": "--crop 64",
     "--trials 50": "--trials 2 --steps 4 --batch 4 --validate-every 2",
     "--workers 8": "--workers 2",
     "DARKROOM_S3_KEY=KEY DARKROOM_S3_SECRET=SECRET": "DARKROOM_S3_SECRET=$DARKROOM_S3_SECRET",
@@ -88,6 +89,9 @@ def make_sets(folder: Path) -> None:
     for name in ("KODAK", "CBSD68", "SET5"):
         for part in ("animals/cat", "people/astronaut"):
             write_png(folder / name, part.replace("/", "-"), np.ascontiguousarray(whole[part][100:196, 100:196]))
+    for number in range(60):
+        top, left = 4 * number, 3 * number
+        write_png(folder / "PICTURES", f"{number:02d}", whole["things/coffee"][top : top + 40, left : left + 40])
     (folder / "films").mkdir()
     (folder / "films/walk.gif").write_bytes(animation(moving(4), "GIF"))
     (folder / "films/pages.tiff").write_bytes(pages(list(moving(3))))
