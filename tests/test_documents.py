@@ -119,6 +119,13 @@ def test_commands_and_options_in_the_text_exist(page: Path) -> None:
 MEASURING = (ROOT / "tests/benchmarks/measuring.py").read_text()
 
 
+def test_make_knows_the_two_commands() -> None:
+    """That they do what they say is for CI, which runs them."""
+    for make, *words in commands(blocks(ROOT / "README.md")[0]):
+        done = subprocess.run([make, "--dry-run", *words], capture_output=True, text=True, cwd=ROOT, check=True)
+        assert {"demo": "darkroom demo", "test": "-m pytest"}[words[0]] in done.stdout
+
+
 def test_the_first_steps(tmp_path: Path) -> None:
     """What a newcomer types first, as it stands: a command under Prefect, a recipe in Python, a query."""
     make_photos(tmp_path)
