@@ -342,7 +342,7 @@ class SweepRequest(TrainingSettings):
     """Search for the best sizes, losses and rates of a training: one training a trial, all results at a destination."""
 
     destination: str = Field(min_length=1, description="where trials, table and page go")
-    space: str | dict[str, Any] = Field(description="YAML or JSON file of what is tried; see the README")
+    space: str | dict[str, Any] = Field(description="YAML or JSON file of what is tried; see docs/train.md")
     trials: int = Field(30, ge=1, le=10_000, description="trials, earlier sessions counted")
     maximise: str | None = Field(None, description="held-out figure that is best when high, such as psnr")
     minimise: str | None = Field(None, description="held-out figure that is best when low; default: the score")
