@@ -20,7 +20,7 @@ import httpx
 from rich.markup import escape
 from rich.table import Table
 
-from flows.display import out
+from flows.output import out
 from pipeline.request import RequestError
 
 if TYPE_CHECKING:
