@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from pipeline.storage import StorageOptions
+from pipeline.storage_access import without_credentials
 
 _ROOT = Path(__file__).parents[1]
 
@@ -42,8 +43,28 @@ def _in_order(schema: dict[str, Any], model: type[BaseModel]) -> None:
 class Form(BaseModel):
     """A request: a form in Prefect's UI, the options of a command, a Python signature."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_in_order)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_in_order, hide_input_in_errors=True)
     first: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def verb(self) -> str:
+        """The name of the command and of the flow."""
+        return type(self).__name__.removesuffix("Request").lower()
+
+    @property
+    def says(self) -> str:
+        """What is asked for, in a line without credentials, such as develop archive: s3://in -> s3://out."""
+        said = {
+            name: getattr(self, name, None) for name in ("recipe", "suite", "task", "source", "destination", "model")
+        }
+        what = said["recipe"] or said["suite"] or said["task"]
+        if isinstance(what, dict):
+            what = what.get("name", "own recipe")
+        elif what:
+            what = Path(str(what)).stem
+        source = ", ".join(said["source"]) if isinstance(said["source"], tuple) else said["source"]
+        ends = " -> ".join(str(end) for end in (source, said["destination"] or said["model"]) if end)
+        return without_credentials(f"{self.verb} {what}: {ends}" if what else f"{self.verb} {ends}")[:200]
 
 
 def shipped_recipes() -> list[str]:
