@@ -115,7 +115,7 @@ def _nothing() -> None:
 
 def link_report(report: str, text: str, key: str) -> None:
     """Leave a link to a page at the destination."""
-    create_link_artifact(_url(report), link_text=text, key=key)
+    create_link_artifact(_url(report), link_text=text, key=key, description=text)
 
 
 def rounded(row: dict[str, Any]) -> dict[str, Any]:

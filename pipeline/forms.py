@@ -35,15 +35,28 @@ def _for_python(metadata: list[Any]) -> bool:
     return any(isinstance(one, SkipJsonSchema) for one in metadata)  # type: ignore[misc]
 
 
-def _in_order(schema: dict[str, Any], model: type[BaseModel]) -> None:
+def _as_form(schema: dict[str, Any], model: type[BaseModel]) -> None:
     fields = schema["properties"]
-    schema["properties"] = {name: fields[name] for name in field_order(model)}
+    schema["properties"] = {name: _field(name, fields[name]) for name in field_order(model)}
+
+
+def _field(name: str, about: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field for people: a title in words, and one that may be left out is empty, not "None"."""
+    words = name.replace("_", " ").capitalize()
+    for ending, unit in ((" s", " (seconds)"), (" gib", " (GiB)")):
+        words = words.removesuffix(ending) + unit if words.endswith(ending) else words
+    about = about | {"title": words}
+    if about.get("default", ...) is None and "anyOf" in about:
+        parts = [part for part in about["anyOf"] if part != {"type": "null"}]
+        rest = {key: value for key, value in about.items() if key not in ("anyOf", "default")}
+        about = parts[0] | rest if len(parts) == 1 else rest | {"anyOf": parts}
+    return about
 
 
 class Form(BaseModel):
     """A request: a form in Prefect's UI, the options of a command, a Python signature."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_in_order, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_as_form, hide_input_in_errors=True)
     first: ClassVar[tuple[str, ...]] = ()
 
     @property

@@ -19,6 +19,11 @@ class RequestError(Exception):
 ByteCount = Annotated[int, BeforeValidator(lambda value: parse_size(value) if isinstance(value, str) else value)]
 
 
+def _bytes_or_text(schema: dict[str, Any]) -> None:
+    number = {"title": "bytes", "type": schema.pop("type"), "minimum": schema.pop("minimum")}
+    schema["anyOf"] = [number, {"title": "with a unit", "type": "string"}]
+
+
 def _as_size(text: str | None) -> str | None:
     if text is not None:
         parse_size(text)
@@ -48,7 +53,9 @@ class RunRequest(Form):
     shard_size: int | None = Field(
         None, ge=1, le=100_000, description="pictures a shard; default: 64, growing with the count to 2048"
     )
-    shard_bytes: ByteCount = Field(1 << 30, ge=1, description="most bytes a shard, such as 512 MB or 2 GiB")
+    shard_bytes: ByteCount = Field(
+        1 << 30, ge=1, description="most bytes a shard, such as 512 MB or 2 GiB", json_schema_extra=_bytes_or_text
+    )
     workers: int | None = Field(
         None,
         ge=1,
@@ -79,8 +86,11 @@ class RunRequest(Form):
     take_over: bool = Field(False, description="go on although another run seems to be at work on the destination")
     source_storage: Storage = Field(None, description="S3 access to the source; default: environment")
     destination_storage: Storage = Field(None, description="S3 access to the destination")
-    source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access to the source")
-    destination_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the destination")
+    source_block: str | None = Field(
+        None,
+        description="Prefect block with S3 access to the source: NAME of a Darkroom S3 one, or aws-credentials/NAME",
+    )
+    destination_block: str | None = Field(None, description="Prefect block for the destination, likewise")
 
     @model_validator(mode="after")
     def _again_or_anew(self) -> Self:
@@ -107,7 +117,7 @@ class DestinationRequest(Form):
     destination: str = Field(min_length=1, description="destination of runs: s3://bucket/prefix, a folder, …")
     take_over: bool = Field(False, description="go on although a run seems to be at work on the destination")
     destination_storage: Storage = Field(None, description="S3 access; default: environment")
-    destination_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the destination")
+    destination_block: str | None = Field(None, description="Prefect block for the destination, likewise")
 
 
 CropText = Annotated[
@@ -183,7 +193,7 @@ class AssembleRequest(Form):
     source_storage: Storage = Field(None, description="S3 access to the frames; default: environment")
     destination_storage: Storage = Field(None, description="S3 access to the destination")
     source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access to the frames")
-    destination_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the destination")
+    destination_block: str | None = Field(None, description="Prefect block for the destination, likewise")
 
 
 class EvaluateRequest(RunRequest):
@@ -374,4 +384,4 @@ class GenerateRequest(Form):
     source_storage: Storage = Field(None, description="S3 access to the pictures; default: environment")
     destination_storage: Storage = Field(None, description="S3 access to the destination")
     source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access to the pictures")
-    destination_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the destination")
+    destination_block: str | None = Field(None, description="Prefect block for the destination, likewise")

@@ -204,6 +204,38 @@ def test_a_saved_block_gives_access_by_name(
         with_blocks(request(pictures.url, "out", source_block="no-such-block"))
 
 
+@pytest.mark.parametrize("kind", ["aws-credentials", "minio-credentials", "s3-bucket"])
+def test_blocks_of_prefect_aws_give_access_and_are_read_anew(
+    kind: str, s3_store: Store, s3_options: StorageOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A secret that was changed in Prefect is the next run's, and nothing is deployed again."""
+    aws = pytest.importorskip("prefect_aws", reason="prefect-aws is not installed: pip install darkroom[aws]")
+    for variable in ("KEY", "SECRET", "ENDPOINT"):
+        monkeypatch.delenv(f"DARKROOM_S3_{variable}", raising=False)
+    key, secret = (value.get_secret_value() for value in (s3_options.key, s3_options.secret) if value)
+    name = f"test-{uuid.uuid4().hex[:8]}"
+
+    def save(secret: str) -> None:
+        common = {
+            "region_name": s3_options.region,
+            "aws_client_parameters": aws.AwsClientParameters(endpoint_url=s3_options.endpoint),
+        }
+        plain = aws.AwsCredentials(aws_access_key_id=key, aws_secret_access_key=secret, **common)
+        minio = aws.MinIOCredentials(minio_root_user=key, minio_root_password=secret, **common)
+        bucket = aws.S3Bucket(bucket_name="any", credentials=minio)
+        block = {"aws-credentials": plain, "minio-credentials": minio, "s3-bucket": bucket}[kind]
+        block.save(name, overwrite=True)
+
+    asked = request(s3_store.url, "out", source_block=f"{kind}/{name}")
+    save("outdated")
+    with pytest.raises(StorageError, match=r"denied|refused|secret"):
+        list(list_objects(open_store(asked.source, with_blocks(asked).source_storage)))
+    save(secret)
+    assert list(list_objects(open_store(asked.source, with_blocks(asked).source_storage))) == []
+    with pytest.raises(RequestError, match=r"gcp-credentials.*aws-credentials/NAME"):
+        with_blocks(request(s3_store.url, "out", source_block="gcp-credentials/x"))
+
+
 def test_a_shard_that_fails_for_good_ends_the_run_at_once(
     pictures: Store, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
