@@ -7,10 +7,10 @@ from dataclasses import asdict
 from prefect import State, flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, Failed
 
 from flows.blocks import with_blocks
 from flows.develop import worth_retrying
+from flows.outcome import NAME, concluded, ended
 from flows.progress import tell
 from pipeline.frames.assemble import Assembled
 from pipeline.frames.assemble import assemble as assemble_plainly
@@ -34,16 +34,20 @@ def assemble_files(request: AssembleRequest) -> list[Assembled]:
     )
 
 
-@flow(name="assemble", persist_result=False)
+@flow(name="assemble", flow_run_name=NAME, persist_result=False)
 def assemble(request: AssembleRequest) -> State:
     """Put the developed frames of animations, pages, videos and stacks together again, a file for each.
 
     Completed when every file could be, else Failed; what could is kept. Raises PlanError and StorageError.
     """
-    done = assemble_files(with_blocks(request))
+    return concluded(request, lambda: _assemble(with_blocks(request)))
+
+
+def _assemble(request: AssembleRequest) -> State:
+    done = assemble_files(request)
     tell("assembled", done)
     create_table_artifact([asdict(one) for one in done[:_SHOWN]], key="assemble-files", description="First 100 files")
     failed = sum(one.path is None for one in done)
-    if failed:
-        return Failed(message=f"{failed} of {len(done)} files could not be put together")
-    return Completed(message=f"{len(done)} files put together")
+    counts = {"files": len(done), "failed": failed, "frames": sum(one.frames for one in done)}
+    message = f"{len(done) - failed} files of {counts['frames']:,} frames put together, {failed} failed"
+    return ended(request, message, failed > 0, facts={"counts": counts})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prefect.blocks.core import Block
 from prefect.context import FlowRunContext
@@ -12,6 +12,8 @@ from pydantic import BaseModel, Field, SecretStr
 from pipeline.request import RequestError
 from pipeline.storage import StorageOptions
 
+#: blocks of prefect-aws that hold access to S3
+_OF_AWS = ("aws-credentials", "minio-credentials", "s3-bucket")
 Request = TypeVar("Request", bound=BaseModel)
 
 
@@ -58,10 +60,39 @@ def with_blocks(request: Request) -> Request:
                     "where workers run, or give them access to S3 by their environment"
                 )
             try:
-                found[f"{side}_storage"] = S3Access.load(name).options()  # type: ignore[union-attr]
-            except ValueError as error:
+                found[f"{side}_storage"] = _load(name).options()
+            except (ValueError, RuntimeError) as error:
                 raise RequestError(f"the Prefect block {name!r} for the {side}: {error}") from error
     return request.model_copy(update=found)
+
+
+def _load(name: str) -> S3Access:
+    """Our own block by its name, or one of prefect-aws as TYPE/NAME. Raises ValueError, RuntimeError."""
+    kind, _, rest = name.rpartition("/")
+    if kind in ("", S3Access._block_type_slug):
+        return S3Access.load(rest)  # type: ignore[return-value]
+    if kind not in _OF_AWS:
+        raise ValueError(f"there are blocks NAME, {', '.join(f'{one}/NAME' for one in _OF_AWS)}")
+    try:
+        import prefect_aws  # noqa: F401 (makes its blocks known)
+    except ImportError as error:
+        raise ValueError("blocks of prefect-aws need it: pip install darkroom[aws]") from error
+    return _of_aws(Block.load(name))
+
+
+def _of_aws(block: Any) -> S3Access:
+    """What a block of prefect-aws says, in our words. Raises ValueError for what we have none for."""
+    credentials = getattr(block, "credentials", block)
+    client = credentials.aws_client_parameters
+    common = {"endpoint_url": client.endpoint_url, "region": credentials.region_name}
+    if hasattr(credentials, "minio_root_user"):
+        key, secret = credentials.minio_root_user, credentials.minio_root_password
+        return S3Access(key=key, secret=secret, path_style=True, **common)
+    if credentials.profile_name or credentials.assume_role_arn:
+        raise ValueError("profiles and roles belong into the worker's environment; give a key and a secret here")
+    token = credentials.aws_session_token
+    key, secret = credentials.aws_access_key_id, credentials.aws_secret_access_key
+    return S3Access(key=key, secret=secret, token=token, **common)
 
 
 def without_secrets(request: Request) -> Request:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from prefect import State, flow
 
 from flows.blocks import with_blocks
-from flows.develop import concluded, final_state, run_request
+from flows.develop import run_request
+from flows.outcome import NAME, concluded, run_ended
 from pipeline.compression import compression
 from pipeline.request import CompressRequest
 
 
-@flow(name="compress", persist_result=False)
+@flow(name="compress", flow_run_name=NAME, persist_result=False)
 def compress(request: CompressRequest) -> State:
     """Compress an image set to .drk streams, at a quality or to a target; every stream is decoded once and measured.
 
     Completed or Failed as `develop` is; raises what `develop` raises.
     """
-    return concluded(lambda: final_state(run_request(compression(with_blocks(request)))))
+    return concluded(request, lambda: run_ended(request, run_request(compression(with_blocks(request)))))

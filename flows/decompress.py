@@ -5,15 +5,16 @@ from __future__ import annotations
 from prefect import State, flow
 
 from flows.blocks import with_blocks
-from flows.develop import concluded, final_state, run_request
+from flows.develop import run_request
+from flows.outcome import NAME, concluded, run_ended
 from pipeline.compression import decompression
 from pipeline.request import DecompressRequest
 
 
-@flow(name="decompress", persist_result=False)
+@flow(name="decompress", flow_run_name=NAME, persist_result=False)
 def decompress(request: DecompressRequest) -> State:
     """Decompress the .drk streams of a source to pictures, or to a part of each.
 
     Completed or Failed as `develop` is; raises what `develop` raises.
     """
-    return concluded(lambda: final_state(run_request(decompression(with_blocks(request)))))
+    return concluded(request, lambda: run_ended(request, run_request(decompression(with_blocks(request)))))

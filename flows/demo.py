@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from flows import display
+from flows.output import out
 from pipeline.request import DevelopRequest, RequestError
 
 
@@ -18,5 +19,5 @@ def demo(destination: str, prefect: bool) -> int:
     fields = {"source": str(pictures), "destination": destination, "suffixes": (".png", ".jpg")}
     request = DevelopRequest.model_validate(fields)
     code = display.develop(request, prefect)
-    display.out.print("next: open the report in a browser; then darkroom develop YOUR_PICTURES DESTINATION")
+    out.print("next: open the report in a browser; then darkroom develop YOUR_PICTURES DESTINATION")
     return code

@@ -45,6 +45,7 @@ OFFERS = {
         "pictures": ("develop.develop", "assemble.assemble"),
         "streams": ("compress.compress", "decompress.decompress"),
         "measurements": ("evaluate.evaluate", "explore.explore"),
+        "upkeep": ("verify.verify", "verify.gc"),
         "models": ("train.train", "sweep.sweep", "generate.generate"),
     }.items()
     for entrypoint in entrypoints

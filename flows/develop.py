@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 from prefect import State, Task, flow, get_run_logger
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import TaskRun
-from prefect.states import Cancelled, Completed, Failed
 
 from flows.blocks import with_blocks
+from flows.outcome import NAME, concluded, leave_tables, link_report, run_ended
 from flows.progress import tell
 from flows.shards import run_shards
 from pipeline.lease import hold
@@ -31,22 +29,14 @@ def worth_retrying(_task: Task, _run: TaskRun, state: State) -> bool:
     return isinstance(error, StorageError) and error.kind in ("unreachable", "transient")
 
 
-@flow(name="develop", persist_result=False)
+@flow(name="develop", flow_run_name=NAME, persist_result=False)
 def develop(request: DevelopRequest) -> State:
     """Develop an image set: read pictures from a source, run a recipe, measure, write to a destination.
 
     Completed when all is written and at most `max_failure_rate` of the pictures failed, else Failed; what was good is
     kept either way. Raises what stopped the run: StorageError, RecipeError, PlanError.
     """
-    return concluded(lambda: final_state(run_request(with_blocks(request))))
-
-
-def concluded(work: Callable[[], State]) -> State:
-    """The state that a flow ends in; somebody's Ctrl-C is no crash."""
-    try:
-        return work()
-    except KeyboardInterrupt:
-        return Cancelled(message="stopped; the same request goes on where this run ended")
+    return concluded(request, lambda: run_ended(request, run_request(with_blocks(request))))
 
 
 def run_request(request: DevelopRequest) -> Summary:
@@ -85,30 +75,10 @@ def _listing_told() -> Callable[[int], None]:
     return told
 
 
-def final_state(summary: Summary) -> State:
-    """Failed when too many pictures failed, else Completed; the message names the run."""
-    if summary.status == "failed":
-        return Failed(message=f"run {summary.run}: {summary.message}")
-    return Completed(message=f"run {summary.run}: {summary.status.replace('_', ' ')}")
-
-
 def _leave_artifacts(request: DevelopRequest, plan: Plan, summary: Summary) -> None:
-    if summary.branches:
-        create_table_artifact(
-            [rounded(row) for row in summary.branches], key="develop-summary", description=f"Run {summary.run}, means"
-        )
+    leave_tables(request, summary)
     if summary.reasons and not plan.again:
         failures = failure_rows(request, plan, limit=100)
         create_table_artifact(list(failures), key="develop-failures", description=f"Run {summary.run}, first 100")
     if summary.report:
         link_report(summary.report, f"Report of run {summary.run}", "develop-report")
-
-
-def link_report(report: str, text: str, key: str) -> None:
-    """Leave a link to a page at the destination."""
-    create_link_artifact(report if "://" in report else Path(report).absolute().as_uri(), link_text=text, key=key)
-
-
-def rounded(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with as many decimals as people read."""
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}

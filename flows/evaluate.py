@@ -7,7 +7,8 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.blocks import with_blocks
-from flows.develop import concluded, final_state, link_report, rounded, run_request, worth_retrying
+from flows.develop import run_request, worth_retrying
+from flows.outcome import NAME, concluded, link_report, rounded, run_ended
 from flows.progress import tell
 from pipeline.evaluation import conclude, prepare
 from pipeline.request import EvaluateRequest
@@ -33,7 +34,7 @@ def measure_suite(request: EvaluateRequest) -> SuiteEvaluation:
     )
 
 
-@flow(name="evaluate", persist_result=False)
+@flow(name="evaluate", flow_run_name=NAME, persist_result=False)
 def evaluate(request: EvaluateRequest) -> State:
     """Compare codecs on the pictures of a source, or with a suite restorations, with a report.
 
@@ -41,7 +42,7 @@ def evaluate(request: EvaluateRequest) -> State:
     anything runs, and what `develop` raises.
     """
     evaluated = _evaluate_suite if request.suite else _evaluate_codecs
-    return concluded(lambda: evaluated(with_blocks(request)))
+    return concluded(request, lambda: evaluated(with_blocks(request)))
 
 
 def _evaluate_codecs(request: EvaluateRequest) -> State:
@@ -54,7 +55,7 @@ def _evaluate_codecs(request: EvaluateRequest) -> State:
         create_table_artifact(rows, key="evaluate-bd-rate", description=f"Run {summary.run}, BD-rates in percent")
     if evaluation.report:
         link_report(evaluation.report, f"Evaluation of run {summary.run}", "evaluate-report")
-    return final_state(summary)
+    return run_ended(request, summary, evaluation.report)
 
 
 def _evaluate_suite(request: EvaluateRequest) -> State:
@@ -66,4 +67,4 @@ def _evaluate_suite(request: EvaluateRequest) -> State:
         rows = [rounded(row) for row in evaluation.means]
         create_table_artifact(rows, key="evaluate-suite", description=f"Run {summary.run}, means")
     link_report(evaluation.report, f"Evaluation of run {summary.run}", "evaluate-report")
-    return final_state(summary)
+    return run_ended(request, summary, evaluation.report)

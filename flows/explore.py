@@ -5,10 +5,10 @@ from __future__ import annotations
 from prefect import State, flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed
 
 from flows.blocks import with_blocks
-from flows.develop import final_state, link_report, rounded, run_request, worth_retrying
+from flows.develop import run_request, worth_retrying
+from flows.outcome import NAME, concluded, ended, link_report, message_of, rounded
 from flows.progress import tell
 from pipeline.exploration.explore import Exploration, explore_latents, representation
 from pipeline.request import ExploreRequest
@@ -28,14 +28,17 @@ def find_out(request: ExploreRequest, summary: Summary | None) -> Exploration:
     return explore_latents(request, summary, lambda text: tell("stage", text))
 
 
-@flow(name="explore", persist_result=False)
+@flow(name="explore", flow_run_name=NAME, persist_result=False)
 def explore(request: ExploreRequest) -> State:
     """Explore what latents say of pictures: maps, clusters, neighbours, near-duplicates, anomalies, probes.
 
     Completed or Failed as `develop` is, where pictures had to be represented first; else Completed. Raises RequestError
     when there is nothing to explore, and what `develop` raises.
     """
-    request = with_blocks(request)
+    return concluded(request, lambda: _explore(with_blocks(request)))
+
+
+def _explore(request: ExploreRequest) -> State:
     developed = representation(request)
     summary = run_request(developed) if developed else None
     exploration = find_out(request, summary)
@@ -44,6 +47,12 @@ def explore(request: ExploreRequest) -> State:
         rows = [rounded(vars(probe)) for probe in exploration.findings.probes]
         create_table_artifact(rows, key="explore-probes", description=f"Probes of {request.source}")
     link_report(exploration.report, f"Exploration of {request.source}", "explore-report")
+    findings = exploration.findings
+    clusters = findings.kmeans.labels.max(initial=-1) + 1
+    message = (
+        f"{len(findings.vectors.keys):,} pictures explored, {clusters} clusters (run {findings.source.newest.run})"
+    )
     if summary:
-        return final_state(summary)
-    return Completed(message=f"run {exploration.findings.source.newest.run}: explored")
+        message += f"; {message_of(summary)}"
+    failed = summary is not None and summary.status == "failed"
+    return ended(request, message, failed, facts={"report": exploration.report})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.blocks import with_blocks
-from flows.develop import link_report, rounded, worth_retrying
+from flows.develop import worth_retrying
+from flows.outcome import NAME, concluded, ended, link_report, rounded
 from flows.progress import tell
 from pipeline.generation.generated import Generation
 from pipeline.request import GenerateRequest
@@ -29,16 +28,23 @@ def make_pictures(request: GenerateRequest) -> Generation:
     return generate_plainly(request)
 
 
-@flow(name="generate", persist_result=False)
-def generate(request: GenerateRequest) -> dict[str, Any]:
+@flow(name="generate", flow_run_name=NAME, persist_result=False)
+def generate(request: GenerateRequest) -> State:
     """Make new pictures with an autoencoder: samples, a way between two, what each number of its latent does.
 
-    Returns what `generation.json` says. Raises RequestError, ModelError, PictureError, DataError and StorageError.
+    Gives what `generation.json` says. Raises RequestError, ModelError, PictureError, DataError and StorageError.
     """
-    generation = make_pictures(with_blocks(request))
+    return concluded(request, lambda: _generate(with_blocks(request)))
+
+
+def _generate(request: GenerateRequest) -> State:
+    generation = make_pictures(request)
     tell("generated", generation)
     if generation.traversal:
         rows = [rounded(row) for row in generation.traversal.rows[:100]]
         create_table_artifact(rows, key="generate-traversal", description=f"{generation.card.name}: what numbers do")
     link_report(generation.page, f"Pictures from {generation.card.name}", "generate-page")
-    return generation.facts
+    samples = 0 if generation.samples is None else len(generation.samples)
+    message = f"{samples:,} samples of {generation.card.name}"
+    facts = {"counts": {"samples": samples}, "report": generation.page}
+    return ended(request, message, data=generation.facts, facts=facts)

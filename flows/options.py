@@ -1,31 +1,104 @@
-"""Command-line options made from a request model, so that the two cannot drift apart."""
+"""Commands made from functions and request models, so that options and requests cannot drift apart."""
 
 from __future__ import annotations
 
+import json
+import sys
 import types
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Literal, Union, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from rich.text import Text
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+from flows.endings import guarded
+from flows.output import manner, out, speak
+from pipeline.forms import Offer, field_order
+
+Work = Callable[..., int | None]
 
 
-def request_options(model: type[BaseModel], *, arguments: tuple[str, ...], hidden: tuple[str, ...] = ()) -> Any:
-    """Decorate a command with one option for every field of the model.
+def command(
+    request: type[BaseModel] | None = None,
+    *,
+    examples: Sequence[tuple[str, str]],
+    arguments: tuple[str, ...] = (),
+    prefect: bool = False,
+    dry_run: bool = False,
+    reports: bool = True,
+) -> Callable[[Work], click.Command]:
+    """Make a command of a function that does its work and returns the exit code, or None for 0.
 
-    Fields named in `arguments` become positional; those in `hidden` are for Python and Prefect only.
+    With a `request` it is called with one, made of an option for every field; those in `arguments` are positional, and
+    S3 access is for Python alone. `prefect` and `dry_run` add options that the function takes by these names, `reports`
+    those of how it speaks. `examples` are commands, and what each does, for the help.
     """
 
-    def decorate(command: Command) -> Command:
-        for name in reversed(model.model_json_schema()["properties"]):
-            if name not in hidden:
-                command = (_argument if name in arguments else _option)(name, model.model_fields[name])(command)
+    def decorate(work: Work) -> click.Command:
+        @wraps(work)
+        def called(**values: Any) -> None:
+            if reports:
+                speak(values.pop("as_json"), values.pop("quiet"), values.pop("verbose"))
+            more = {name: values.pop(name) for name, added in (("prefect", prefect), ("dry_run", dry_run)) if added}
+            if request:
+                values = {"request": build(request, values)}
+                if manner.verbose:
+                    _show_request(values["request"])
+            sys.exit(guarded(lambda: work(**values, **more) or 0))
+
+        for option in (_SPEAKING if reports else []) + [_DRY_RUN] * dry_run + [_PREFECT] * prefect:
+            called = option(called)
+        if request:
+            called = _request_options(request, arguments)(called)
+        made = click.command(work.__name__, cls=Taught)(called)
+        made.examples = examples
+        return made
+
+    return decorate
+
+
+class Taught(click.Command):
+    """A command whose help has examples, before its options."""
+
+    examples: Sequence[tuple[str, str]] = ()
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_help_text(ctx, formatter)
+        with formatter.section("Examples"):
+            for line, says in self.examples:
+                formatter.write(f"{' ' * formatter.current_indent}# {says}\n")
+                formatter.write(f"{' ' * formatter.current_indent}{line}\n")
+
+
+def _request_options(model: type[BaseModel], arguments: tuple[str, ...]) -> Any:
+    def decorate(command: Any) -> Any:
+        for name in reversed(field_order(model)):
+            command = (_argument if name in arguments else _option)(name, model.model_fields[name])(command)
         return command
 
     return decorate
+
+
+_PREFECT = click.option(
+    "--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process  [default: prefect]"
+)
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="say what would be done and how much it is, and write nothing")
+_SPEAKING = [
+    click.option(
+        "-v", "--verbose", is_flag=True, help="also the whole request, times by stage, logs, where errors are"
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="print errors only; the exit code says how it ended"),
+    click.option("--json", "as_json", is_flag=True, help="print the result, and nothing else, as JSON"),
+]
+
+
+def _show_request(request: BaseModel) -> None:
+    given = request.model_dump(mode="json", exclude_none=True)
+    out.print(Text(f"request  {json.dumps(given)}", style="dim"), soft_wrap=True)
 
 
 def build(model: type[BaseModel], values: dict[str, Any]) -> Any:
@@ -45,9 +118,10 @@ def _argument(name: str, field: FieldInfo) -> Any:
         return click.argument(name, type=click.Choice(get_args(field.annotation)))
     many = get_origin(field.annotation) is tuple
     metavar = name.upper() + ("..." if many else "")
+    complete = _completion(field)
     if not field.is_required():
-        return click.argument(name, required=False, metavar=f"[{metavar}]")
-    return click.argument(name, nargs=-1 if many else 1, required=True, metavar=metavar)
+        return click.argument(name, required=False, metavar=f"[{metavar}]", shell_complete=complete)
+    return click.argument(name, nargs=-1 if many else 1, required=True, metavar=metavar, shell_complete=complete)
 
 
 def _option(name: str, field: FieldInfo) -> Any:
@@ -66,7 +140,21 @@ def _option(name: str, field: FieldInfo) -> Any:
         choices = [get_args(part) for part in get_args(kind) if get_origin(part) is Literal]
         several = click.Choice(choices[0]) if choices else str
         return click.option(flag, name, type=several, multiple=True, help=f"{text}; may be given several times")
-    return click.option(flag, name, type=kind if kind in (int, float) else str, default=None, help=text + default)
+    if kind in (int, float):
+        return click.option(flag, name, type=kind, default=None, help=text + default)
+    return click.option(flag, name, default=None, help=text + default, shell_complete=_completion(field))
+
+
+def _completion(field: FieldInfo) -> Any:
+    """For a shell: names to choose from, where there are any, and files."""
+
+    def complete(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+        offer = field.json_schema_extra
+        names = offer.names() if isinstance(offer, Offer) else []
+        found = [CompletionItem(name) for name in names if name.startswith(typed)]
+        return found or [CompletionItem(typed, type="file")]
+
+    return complete
 
 
 def _without_none(annotation: Any) -> Any:

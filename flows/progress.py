@@ -26,6 +26,7 @@ def tell(name: str, value: object) -> None:
     swept (SweepSummary),
     shards (int: how many are checked), shard (bool: all is well), verified (Verification), removed (int: so far),
     collected (Collection),
+    ended (str: the message of the last state),
     files (int: how many will be), assembled (list of Assembled).
     """
     for listener in list(_listeners):

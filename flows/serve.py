@@ -20,7 +20,7 @@ import httpx
 from rich.markup import escape
 from rich.table import Table
 
-from flows.display import out
+from flows.output import out
 from pipeline.request import RequestError
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def serve(host: str, port: int, work_pool: str, runs: int) -> int:
         parts: list[Part] = []
         if not given:
             command = ["server", "start", "--host", host, "--port", str(port)]
-            parts.append(
-                stack.enter_context(_running("server", command, logs, {"PREFECT_SERVER_LOGGING_LEVEL": "WARNING"}))
-            )
+            # the UI looks for its server where it was found itself, whatever name or port that is
+            settings = {"PREFECT_SERVER_LOGGING_LEVEL": "WARNING", "PREFECT_SERVER_UI_API_URL": "/api"}
+            parts.append(stack.enter_context(_running("server", command, logs, settings)))
         with out.status(f"waiting for {api}"):
             client = stack.enter_context(_connected(api, parts))
         names = _deploy(client, work_pool)

@@ -9,19 +9,18 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from flows.display import no_summary, out, run_bar, run_flow
+from flows.display import check_blocks, outcome, run_bar, run_flow
+from flows.output import out, present
 from pipeline.frames.assemble import Assembled
 from pipeline.frames.assemble import assemble as assemble_plainly
-from pipeline.request import AssembleRequest, RequestError
+from pipeline.request import AssembleRequest
 
 _SHOWN = 50
 
 
 def assemble(request: AssembleRequest, prefect: bool) -> int:
     """Put frames together with a progress bar and a closing table; returns the exit code."""
-    block = request.source_block or request.destination_block
-    if block and not prefect:
-        raise RequestError(f"the block {block!r} is kept in Prefect; leave out --no-prefect")
+    check_blocks(request, prefect)
     with run_bar(prefect) as (show, told):
         if prefect:
             from flows.assemble import assemble as assemble_flow
@@ -30,12 +29,12 @@ def assemble(request: AssembleRequest, prefect: bool) -> int:
         else:
             done = assemble_plainly(request, partial(show, "files"), lambda one: show("picture", one.path is not None))
             show("assembled", done)
-    if "assembled" not in told:
-        return no_summary()
-    return _tell(told["assembled"])
+    files = outcome(told, "assembled")
+    present(files, lambda: _print(files))
+    return 1 if any(one.path is None for one in files) else 0
 
 
-def _tell(done: list[Assembled]) -> int:
+def _print(done: list[Assembled]) -> None:
     table = Table(title="put together", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading, side in (("branch", "left"), ("file", "left"), ("frames", "right"), ("bytes", "right")):
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
@@ -49,4 +48,3 @@ def _tell(done: list[Assembled]) -> int:
     bad: list[Any] = [one for one in done if one.path is None]
     for one in bad:
         out.print(f"[red]not[/] {escape(one.branch)}/{escape(one.file)}: {escape(str(one.message))}", soft_wrap=True)
-    return 1 if bad else 0

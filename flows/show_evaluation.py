@@ -10,13 +10,17 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from flows.display import check_engine, no_summary, out, print_ending, run_bar, run_flow
+from flows.display import check_engine, outcome, print_ending, run_bar, run_flow
+from flows.output import out, present
+from flows.show_forecast import forecast_evaluation
 from pipeline.rate_distortion import Evaluation, Name
 from pipeline.request import EvaluateRequest
 
 
-def evaluate(request: EvaluateRequest, prefect: bool) -> int:
-    """Run an evaluation with a progress bar and a closing table; returns the exit code."""
+def evaluate(request: EvaluateRequest, prefect: bool, dry_run: bool) -> int:
+    """Run an evaluation with a progress bar and a closing table, or say what it would do; returns the exit code."""
+    if dry_run:
+        return forecast_evaluation(request, prefect)
     check_engine(request, prefect)
     # what is wrong with the request shows at once, before any server starts
     plainly, show_result = (_suite if request.suite else _codecs_compared)(request)
@@ -29,10 +33,15 @@ def evaluate(request: EvaluateRequest, prefect: bool) -> int:
             evaluation = plainly(request, partial(show, "planned"), partial(show, "picture"), partial(show, "listing"))
             show("finished", evaluation.summary)
             show("evaluated", evaluation)
-    if "evaluated" not in told:
-        return no_summary()
-    show_result(told["evaluated"])
-    return 1 if told["evaluated"].summary.status == "failed" else 0
+    found = outcome(told, "evaluated")
+    present(_plain(found), lambda: show_result(found))
+    return 1 if found.summary.status == "failed" else 0
+
+
+def _plain(found: Any) -> dict[str, Any]:
+    """An evaluation without what only code can use: a suite goes by its name."""
+    fields = dict(vars(found))
+    return fields | {"suite": fields["suite"].name} if "suite" in fields else fields
 
 
 def _codecs_compared(request: EvaluateRequest) -> tuple[Callable[..., Any], Callable[[Any], None]]:

@@ -9,7 +9,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from flows.display import check_engine, no_summary, out, run_bar, run_flow
+from flows.display import check_engine, outcome, run_bar, run_flow
+from flows.output import out, present
 from pipeline.request import ExploreRequest, SearchRequest
 
 
@@ -35,11 +36,31 @@ def explore(request: ExploreRequest, prefect: bool) -> int:
         else:
             plan, picture = partial(show, "planned"), partial(show, "picture")
             show("explored", explore_plainly(request, plan, picture, partial(show, "stage")))
-    if "explored" not in told:
-        return no_summary()
-    print_exploration(told["explored"])
-    summary = told["explored"].summary
+    found = outcome(told, "explored")
+    present(_plain(found), lambda: print_exploration(found))
+    summary = found.summary
     return 1 if summary and summary.status == "failed" else 0
+
+
+def _plain(exploration: Any) -> dict[str, Any]:
+    """What was found, for programs: what is shown to people, with every key."""
+    findings = exploration.findings
+    keys = findings.vectors.keys
+    return {
+        "model": findings.source.model,
+        "pictures": len(keys),
+        "clusters": {
+            name: {"count": int(found.labels.max(initial=-1)) + 1, "silhouette": found.silhouette}
+            for name, found in (("k-means", findings.kmeans), ("HDBSCAN", findings.hdbscan))
+        },
+        "agreement": findings.agreement,
+        "near_duplicates": [[keys[row] for row in group] for group in findings.groups],
+        "probes": findings.probes,
+        "odd": [keys[row] for row in findings.anomalies.together.argsort()[::-1][:10].tolist()],
+        "notes": findings.notes,
+        "summary": exploration.summary,
+        "report": exploration.report,
+    }
 
 
 def print_exploration(exploration: Any) -> None:
@@ -68,15 +89,17 @@ def print_exploration(exploration: Any) -> None:
     out.print(f"page     {escape(exploration.report)}", soft_wrap=True)
 
 
-def search(request: SearchRequest, as_json: bool) -> int:
+def search(request: SearchRequest) -> int:
     """Print what is like a picture, nearest first; returns the exit code."""
-    from pipeline.exploration.search import as_json as text_of
+    from pipeline.exploration.search import as_plain
     from pipeline.exploration.search import search as look_up
 
     found = look_up(request)
-    if as_json:
-        print(text_of(found))
-        return 0
+    present(as_plain(found), lambda: _print_found(found))
+    return 0
+
+
+def _print_found(found: Any) -> None:
     title = f"nearest of {found.all:,} pictures by {found.model}"
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("cosine", justify="right")
@@ -86,4 +109,3 @@ def search(request: SearchRequest, as_json: bool) -> int:
     out.print(table)
     if found.page:
         out.print(f"page     {escape(found.page)}", soft_wrap=True)
-    return 0

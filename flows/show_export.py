@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.markup import escape
 
-from flows.display import out
+from flows.output import out, present
 
 
 def export(model: str, url: str) -> int:
@@ -12,9 +12,9 @@ def export(model: str, url: str) -> int:
     from models.onnx_export import export_model
 
     card, size = export_model(model, url)
-    out.print(
+    text = (
         f"[bold]{escape(card.name)}[/] ({escape(card.task)}, {card.parameters:,} parameters) is now "
-        f"{escape(url)}, {size / 1e6:.1f} MB",
-        soft_wrap=True,
+        f"{escape(url)}, {size / 1e6:.1f} MB"
     )
+    present({"model": card.name, "task": card.task, "url": url, "bytes": size}, lambda: out.print(text, soft_wrap=True))
     return 0

@@ -8,31 +8,27 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from flows.display import no_summary, out, run_flow
+from flows.display import check_blocks, outcome, run_flow
+from flows.output import out, present
 from pipeline.generation.generated import Generation, Traversal
-from pipeline.request import GenerateRequest, RequestError
+from pipeline.request import GenerateRequest
 
 
 def generate(request: GenerateRequest, prefect: bool) -> int:
     """Make pictures and say what there is; returns the exit code."""
-    block = request.source_block or request.destination_block
-    if block and not prefect:
-        raise RequestError(f"the block {block!r} is kept in Prefect; leave out --no-prefect")
-    made: Any = None
+    check_blocks(request, prefect)
     with out.status("making pictures"):
         if prefect:
             from flows.generate import generate as generate_flow
 
             told: dict[str, Any] = {}
             run_flow(generate_flow, request, lambda event, value: told.update({event: value}))
-            made = told.get("generated")
+            made = outcome(told, "generated")
         else:
             from pipeline.generation.run import generate as generate_plainly
 
             made = generate_plainly(request)
-    if made is None:
-        return no_summary()
-    _print(made)
+    present(made.facts | {"page": made.page}, lambda: _print(made))
     return 0
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
 from rich.markup import escape
 from rich.table import Table
 
-from flows.display import out
+from flows.endings import INTERRUPTED, guarded
+from flows.output import manner, out, present
 from models.codec.bitstream import VERSION, Header, Layout, StreamError, read_header
 from models.registry import list_cards
 from pipeline.single_file import locate
@@ -17,21 +22,48 @@ SIZE_LIMIT = 1 << 30
 _ANY_SIZE = 1 << 64
 
 
-def info(file: str) -> int:
-    """Print a table about one file, given by its path or URL; returns the exit code.
+def info(files: Sequence[str]) -> int:
+    """Print a table about each file, given by its path or URL; returns the worst exit code."""
+    found: list[dict[str, Any]] = []
+    worst = 0
+    for file in files:
+        worst = max(worst, guarded(partial(_look, file, found), in_json=False))
+        if worst == INTERRUPTED:
+            break
+    if manner.json:
+        present(found, lambda: None)
+    return worst
 
-    Raises StreamError, naming the file, when it is no `.drk` file or a damaged one, and StorageError.
-    """
+
+def _look(file: str, found: list[dict[str, Any]]) -> int:
+    """One file. Raises StreamError, naming the file, when it is no `.drk` file or a damaged one, and StorageError."""
     try:
         layout = read_header(_fetch(file), _ANY_SIZE)
     except StreamError as error:
         raise StreamError(f"{file}: {error}") from error
+    if manner.json:
+        found.append(_plain(file, layout))
+        return 0
     out.print(f"[bold]{escape(file)}[/]", soft_wrap=True)
     table = Table(show_header=False)
     for name, value in (_picture_facts(layout) | _byte_counts(layout)).items():
         table.add_row(name, escape(value))
     out.print(table)
     return 0
+
+
+def _plain(file: str, layout: Layout) -> dict[str, Any]:
+    header = layout.header
+    facts = {name: getattr(header, name) for name in ("width", "height", "grey", "bit_depth", "tile", "model")}
+    return {
+        "file": file,
+        **facts,
+        "quality": header.quality / 16,
+        "model_hash": header.model_hash.hex(),
+        "bytes": layout.end,
+        "payload_bytes": layout.end - layout.payload_start,
+        "bpp": 8 * layout.end / (header.width * header.height),
+    }
 
 
 def _picture_facts(layout: Layout) -> dict[str, str]:

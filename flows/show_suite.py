@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from flows.display import out
+from flows.output import out
 from pipeline.suites.conclude import SuiteEvaluation
 from pipeline.suites.report import SCORES
 from pipeline.suites.suite import GROUPS

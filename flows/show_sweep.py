@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from flows.display import no_summary, out, progress_bars, run_flow
-from pipeline.request import RequestError, SweepRequest
+from flows.display import check_blocks, outcome, run_flow
+from flows.output import out, present, progress_bars
+from pipeline.request import SweepRequest
 
 
 def sweep(request: SweepRequest, prefect: bool) -> int:
     """Run a sweep and say what it found; returns the exit code, 1 where no trial came to an end."""
-    if request.source_block and not prefect:
-        raise RequestError(f"the block {request.source_block!r} is kept in Prefect; leave out --no-prefect")
-    summary: Any = None
+    check_blocks(request, prefect)
+    told: dict[str, Any] = {}
     with progress_bars() as bars:
         bar = bars.add_task("starting", total=None, note="")
 
         def show(event: str, value: Any) -> None:
-            nonlocal summary
+            told[event] = value
             if event == "reading":
                 bars.update(bar, description="reading pictures", completed=value[0], total=value[1])
             elif event == "trial" and value.line:
@@ -31,8 +32,6 @@ def sweep(request: SweepRequest, prefect: bool) -> int:
                 )
             elif event == "trial" and value.ended:
                 bars.console.print(_ended(value), soft_wrap=True)
-            elif event == "swept":
-                summary = value
 
         if prefect:
             from flows.sweep import sweep as sweep_flow
@@ -41,10 +40,10 @@ def sweep(request: SweepRequest, prefect: bool) -> int:
         else:
             from pipeline.sweep import run_sweep
 
-            summary = run_sweep(request, lambda line: show("trial", line), lambda read, of: show("reading", (read, of)))
-    if summary is None:
-        return no_summary()
-    _print(summary)
+            trial, reading = partial(show, "trial"), lambda read, of: show("reading", (read, of))
+            show("swept", run_sweep(request, trial, reading))
+    summary = outcome(told, "swept")
+    present(summary, lambda: _print(summary))
     return 0 if summary.best_trial is not None else 1
 
 

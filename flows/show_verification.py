@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from flows.display import amount, no_summary, out, progress_bars, run_flow
-from pipeline.request import DestinationRequest, GcRequest, RequestError, VerifyRequest
+from flows.display import check_blocks, outcome, run_flow
+from flows.output import amount, out, present, progress_bars
+from pipeline.request import GcRequest, VerifyRequest
 
 _SHOWN = 40
 
 
-def verify(request: VerifyRequest, prefect: bool, json_file: str | None) -> int:
+def verify(request: VerifyRequest, prefect: bool) -> int:
     """Check a destination with a progress bar and a closing table; returns the exit code, 1 if something is wrong."""
     from pipeline.repair import REPORT
     from pipeline.repair import verify as verify_plainly
-    from pipeline.verify import to_json
 
-    _check_blocks(request, prefect)
+    check_blocks(request, prefect)
     told: dict[str, Any] = {}
     with progress_bars() as bars:
         bar = bars.add_task("checking", total=None, note="")
@@ -44,14 +43,9 @@ def verify(request: VerifyRequest, prefect: bool, json_file: str | None) -> int:
             run_flow(verify_flow, request, show)
         else:
             show("verified", verify_plainly(request, partial(show, "shards"), partial(show, "shard")))
-    if "verified" not in told:
-        return no_summary()
-    found = told["verified"]
-    if json_file:
-        Path(json_file).write_text(to_json(found))
-    _print_findings(found)
-    if request.report:
-        out.print(f"report   {escape(found.destination)}/{REPORT}", soft_wrap=True)
+    found = outcome(told, "verified")
+    report = f"{found.destination}/{REPORT}" if request.report else None
+    present(found.as_dict() | {"report": report}, lambda: _print_findings(found, report))
     return 1 if found.findings else 0
 
 
@@ -59,7 +53,7 @@ def gc(request: GcRequest, prefect: bool) -> int:
     """Remove leftovers and show their sums; returns the exit code."""
     from pipeline.gc import collect
 
-    _check_blocks(request, prefect)
+    check_blocks(request, prefect)
     told: dict[str, Any] = {}
     with progress_bars() as bars:
         bar = bars.add_task("looking for leftovers", total=None, note="")
@@ -75,19 +69,12 @@ def gc(request: GcRequest, prefect: bool) -> int:
             run_flow(gc_flow, request, show)
         else:
             show("collected", collect(request, partial(show, "removed")))
-    if "collected" not in told:
-        return no_summary()
-    _print_collection(told["collected"])
+    found = outcome(told, "collected")
+    present(found, lambda: _print_collection(found))
     return 0
 
 
-def _check_blocks(request: DestinationRequest, prefect: bool) -> None:
-    block = request.destination_block or getattr(request, "source_block", None)
-    if block and not prefect:
-        raise RequestError(f"the block {block!r} is kept in Prefect; leave out --no-prefect")
-
-
-def _print_findings(found: Any) -> None:
+def _print_findings(found: Any, report: str | None) -> None:
     if found.findings:
         table = Table(title="wrong", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for heading in ("run", "shard", "what", "object", "said"):
@@ -96,7 +83,7 @@ def _print_findings(found: Any) -> None:
             table.add_row(one.run, str(one.shard), one.what, escape(one.path), escape(one.message))
         out.print(table)
         if len(found.findings) > _SHOWN:
-            out.print(f"and {len(found.findings) - _SHOWN:,} more; --json FILE has all")
+            out.print(f"and {len(found.findings) - _SHOWN:,} more; --json has all")
     how = "by their sizes in a listing" if found.quick else "by their checksums"
     out.print(
         f"[bold]{found.objects:,}[/] objects ({amount(found.bytes)}) of {found.shards:,} shards in {found.runs:,} runs "
@@ -115,6 +102,8 @@ def _print_findings(found: Any) -> None:
     if found.leftovers:
         count = f"{found.leftovers:,} objects ({amount(found.leftover_bytes)})"
         out.print(f"[yellow]left over[/] {count} that no commit names: darkroom gc removes them")
+    if report:
+        out.print(f"report   {escape(report)}", soft_wrap=True)
 
 
 def _print_collection(found: Any) -> None:

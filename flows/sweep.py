@@ -5,26 +5,33 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.blocks import with_blocks
-from flows.develop import link_report
+from flows.outcome import NAME, concluded, ended, link_report
 from flows.progress import tell
 from pipeline.request import SweepRequest
 from pipeline.sweep import SweepSummary, TrialReport, run_sweep
 
 
-@flow(name="sweep", persist_result=False)
-def sweep(request: SweepRequest) -> dict[str, Any]:
-    """Search for the best sizes, losses and rates of a training; returns the summary."""
-    summary = run_trials(with_blocks(request))
+@flow(name="sweep", flow_run_name=NAME, persist_result=False)
+def sweep(request: SweepRequest) -> State:
+    """Search for the best sizes, losses and rates of a training; gives the summary."""
+    return concluded(request, lambda: _sweep(with_blocks(request)))
+
+
+def _sweep(request: SweepRequest) -> State:
+    summary = run_trials(request)
     tell("swept", summary)
     rows = [{"option": name, "value": str(value)} for name, value in summary.best_options.items()]
     create_table_artifact(rows, key="sweep-best", description=f"Best {summary.figure}: {summary.best_value}")
     link_report(summary.page, f"Sweep over {len(summary.best_options)} options", "sweep-page")
-    return asdict(summary)
+    trials = ", ".join(f"{count:,} {name}" for name, count in summary.counts.items())
+    message = f"trials: {trials}; best {summary.figure} {summary.best_value}"
+    facts = {"counts": summary.counts, "table": summary.table, "report": summary.page}
+    return ended(request, message, data=asdict(summary), facts=facts)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

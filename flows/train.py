@@ -6,23 +6,30 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.blocks import with_blocks
+from flows.outcome import NAME, concluded, ended, link_report
 from flows.progress import tell
 from models.training import Report
 from pipeline.request import TrainRequest
 from pipeline.training import run_training
 
 
-@flow(name="train", persist_result=False)
-def train(request: TrainRequest) -> dict[str, Any]:
-    """Train a network on every picture below the sources and keep its weights and card at a URL."""
-    card = train_model(with_blocks(request))
+@flow(name="train", flow_run_name=NAME, persist_result=False)
+def train(request: TrainRequest) -> State:
+    """Train a network on every picture below the sources and keep its weights and card at a URL; gives the card."""
+    return concluded(request, lambda: _train(with_blocks(request)))
+
+
+def _train(request: TrainRequest) -> State:
+    card = train_model(request)
     create_table_artifact([card["figures"]], key="train-summary", description=f"{card['name']}: {card['steps']} steps")
-    return card
+    link_report(f"{request.model.removesuffix('.safetensors')}.html", f"Report of {card['name']}", "train-report")
+    message = f"{card['name']}: {card['steps']:,} steps in {card['seconds'] / 60:.1f} minutes"
+    return ended(request, message, data=card, facts={"figures": card["figures"]})
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

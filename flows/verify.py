@@ -7,10 +7,10 @@ from dataclasses import asdict
 from prefect import State, flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, Failed
 
 from flows.blocks import with_blocks
 from flows.develop import worth_retrying
+from flows.outcome import NAME, concluded, ended
 from flows.progress import tell
 from pipeline.gc import Collection, collect
 from pipeline.repair import verify as verify_plainly
@@ -33,19 +33,24 @@ def verify_destination(request: VerifyRequest) -> Verification:
     return verify_plainly(request, lambda count: tell("shards", count), lambda good: tell("shard", good))
 
 
-@flow(name="verify", persist_result=False)
+@flow(name="verify", flow_run_name=NAME, persist_result=False)
 def verify(request: VerifyRequest) -> State:
     """Check every object and row that runs have left at a destination; repair what is wrong.
 
     Completed when all is well at the end, else Failed. Raises PlanError, LeaseHeld and StorageError.
     """
-    found = verify_destination(with_blocks(request))
+    return concluded(request, lambda: _verify(with_blocks(request)))
+
+
+def _verify(request: VerifyRequest) -> State:
+    found = verify_destination(request)
     tell("verified", found)
     if found.findings:
         rows = [asdict(one) for one in found.findings[:_SHOWN]]
         create_table_artifact(rows, key="verify-findings", description=f"First {_SHOWN} of {len(found.findings)}")
-        return Failed(message=f"{len(found.findings)} wrong in {found.objects} objects")
-    return Completed(message=f"{found.objects} objects of {found.runs} runs are well")
+    counts = {"objects": found.objects, "wrong": len(found.findings), "runs": found.runs}
+    message = f"{found.objects:,} objects of {found.runs:,} runs checked, {len(found.findings):,} wrong"
+    return ended(request, message, bool(found.findings), facts={"counts": counts})
 
 
 @task(
@@ -61,10 +66,19 @@ def collect_leftovers(request: GcRequest) -> Collection:
     return collect(request, lambda count: tell("removed", count))
 
 
-@flow(name="gc", persist_result=False)
+@flow(name="gc", flow_run_name=NAME, persist_result=False)
 def gc(request: GcRequest) -> State:
     """Remove what no commit names at a destination. Raises PlanError, LeaseHeld and StorageError."""
-    found = collect_leftovers(with_blocks(request))
+    return concluded(request, lambda: _collect(with_blocks(request)))
+
+
+def _collect(request: GcRequest) -> State:
+    found = collect_leftovers(request)
     tell("collected", found)
     would = "would be " if found.dry_run else ""
-    return Completed(message=f"{sum(found.objects.values())} objects {would}removed")
+    counts = {"objects": sum(found.objects.values()), "bytes": sum(found.bytes.values())}
+    if found.objects:
+        rows = [{"folder": name, "objects": n, "bytes": found.bytes[name]} for name, n in found.objects.items()]
+        create_table_artifact(rows, key="gc-removed", description=f"What {would}removed at {found.destination}")
+    message = f"{counts['objects']:,} objects of {counts['bytes']:,} bytes {would}removed"
+    return ended(request, message, facts={"counts": counts})

@@ -49,6 +49,15 @@ def plan_failed(
 
     Without any failure the plan has no shards. Raises StorageError, LeaseLost.
     """
+    chosen = failed_pictures(destination, plans)
+    if not chosen:
+        last = plans[-1]
+        return replace(last, objects=0, shards=0, again=True, lease=lease.token if lease else "")
+    return plan_again(request, destination, chosen, sequence, lease)
+
+
+def failed_pictures(destination: Store, plans: Sequence[Plan]) -> list[Redone]:
+    """What finished runs, oldest first, have left in `failures`, and no later one has developed."""
     where: dict[str, tuple[int, int]] = {}
     for at, plan in enumerate(plans):
         for shard in range(plan.shards):
@@ -61,11 +70,7 @@ def plan_failed(
     shards: dict[tuple[int, int], set[str]] = {}
     for key, place in where.items():
         shards.setdefault(place, set()).add(key)
-    chosen = [Redone(plans[at], shard, frozenset(keys)) for (at, shard), keys in sorted(shards.items())]
-    if not chosen:
-        last = plans[-1]
-        return replace(last, objects=0, shards=0, again=True, lease=lease.token if lease else "")
-    return plan_again(request, destination, chosen, sequence, lease)
+    return [Redone(plans[at], shard, frozenset(keys)) for (at, shard), keys in sorted(shards.items())]
 
 
 def plan_again(
@@ -73,7 +78,9 @@ def plan_again(
 ) -> Plan:
     """Plan pictures of finished runs of one kind of work again. Raises StorageError, LeaseLost."""
     first = chosen[0].plan
-    parts = write_parts(destination, (_pictures(destination, one) for one in chosen), f"{first.fingerprint}\nagain\n")
+    parts = write_parts(
+        destination, (pictures_again(destination, one) for one in chosen), f"{first.fingerprint}\nagain\n"
+    )
     targets = [[one.plan.run, one.shard] for one in chosen]
     write(destination, targets_path(parts.folder), json.dumps(targets).encode())
     name = hashlib.sha256(f"{parts.digest}{targets}{sequence}".encode()).hexdigest()[:12]
@@ -108,6 +115,7 @@ def targets_path(parts: str) -> str:
     return f"runs/{parts}/again.json"
 
 
-def _pictures(destination: Store, chosen: Redone) -> list[SourcePicture]:
+def pictures_again(destination: Store, chosen: Redone) -> list[SourcePicture]:
+    """Those of one shard that are to be done again."""
     pictures = shard_pictures(destination, chosen.plan, chosen.shard)
     return [one for one in pictures if chosen.keys is None or one.key in chosen.keys]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
+
+from pipeline.forms import offering, shipped_models
 
 #: taken where neither a quality nor a target is given
 DEFAULT_QUALITY = 24
@@ -28,7 +30,9 @@ class CodecChoice(BaseModel):
     target_psnr: float | None = Field(
         None, ge=10, le=100, allow_inf_nan=False, description="least PSNR in dB, all colours together, 8-bit levels"
     )
-    model: str = Field(SHIPPED_CODEC, description="name of a shipped model, or URL of a safetensors file")
+    model: Annotated[str, offering(lambda: shipped_models("codec"), "URL of weights")] = Field(
+        SHIPPED_CODEC, description="name of a shipped model, or URL of a safetensors file"
+    )
 
     @model_validator(mode="before")
     @classmethod

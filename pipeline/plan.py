@@ -67,23 +67,64 @@ def plan_run(
     `listing` is told how many objects were listed so far. With a `lease` the plan is under it, and is only written
     while it holds. Raises StorageError (source or destination not usable), RecipeError, PlanError, LeaseLost.
     """
+    before = what_was_done(request)
+    source, destination = source_of(request), destination_of(request)
+    token = lease.token if lease else ""
+    for plan in before.folded:
+        forget(destination, plan)
+    if before.unfinished:
+        return replace(before.unfinished, resumed=True, lease=token)
+    if request.retry_failed:
+        return plan_failed(request, destination, before.finished, before.sequence, lease)
+    found = Found()
+    shards = shards_to_do(request, before, found, listing)
+    parts = write_parts(destination, shards, f"{before.mark}\n{source.url}\n{before.sequence}\n")
+    last = before.last
+    if not parts.objects and last:
+        return Plan(last.run, before.mark, source.url, last.sequence, 0, 0, done=found.done, lease=token)
+    # a letter first: readers of Hive paths take what looks like a number, such as 0012 or 12e4, for one
+    run = f"r{parts.digest[:12]}"
+    plan = Plan(run, before.mark, source.url, before.sequence, parts.objects, parts.shards, parts.folder)
+    if lease:
+        lease.confirm()
+    write_plan(destination, plan, request)
+    return replace(plan, done=found.done, lease=token)
+
+
+@dataclass(frozen=True)
+class Before:
+    """What earlier runs at a destination mean for a request.
+
+    `unfinished` is to be gone on with; `finished` have done the same work, oldest first; `last` is the run before;
+    `folded` have left what can be removed; `own` is the beginning of the source's keys that are our own results.
+    """
+
+    mark: str
+    sequence: int
+    own: str | None
+    last: Plan | None
+    unfinished: Plan | None
+    finished: list[Plan]
+    folded: list[Plan]
+
+
+def what_was_done(request: DevelopRequest) -> Before:
+    """Check a request against its destination, and change nothing. Raises what `plan_run` raises, but LeaseLost."""
     recipe = recipe_of(request)
     source, destination = source_of(request), destination_of(request)
     own = own_prefix(source, destination)
     mark = work_mark(request, recipe)
-    token = lease.token if lease else ""
     plans = earlier_plans(destination, request)
     sequence = max((plan.sequence + 1 for plan, _ in plans), default=0)
-    for plan, _ in plans:
-        if plan.folded:
-            forget(destination, plan)
+    folded = [plan for plan, _ in plans if plan.folded]
     # pictures of other work that were to be done again and were not: what they were to replace is still there
     earlier = [(p, finished) for p, finished in plans if not (p.folded or (p.again and p.fingerprint != mark))]
     last = earlier[-1] if earlier else None
+    unfinished = None
     if last and not request.fresh:
         _same_work(last[0], mark, source.url, destination.url)
         if not last[1] or _cut_off_at_the_end(destination, last[0], request.max_failure_rate):
-            return replace(last[0], resumed=True, lease=token)
+            unfinished = last[0]
     same_work: list[Plan] = []
     for plan, finished in [] if request.fresh else earlier:
         if (plan.fingerprint, plan.source) != (mark, source.url):
@@ -91,28 +132,21 @@ def plan_run(
             same_work = []
         elif finished:
             same_work.append(plan)
-    if request.retry_failed:
-        if not same_work:
-            raise PlanError(f"{destination.url} holds no finished run to try again; leave out --retry-failed")
-        return plan_failed(request, destination, same_work, sequence, lease)
+    if request.retry_failed and not same_work and not unfinished:
+        raise PlanError(f"{destination.url} holds no finished run to try again; leave out --retry-failed")
+    return Before(mark, sequence, own, last[0] if last else None, unfinished, same_work, folded)
 
-    found = _Found()
-    pictures = _to_do(request, source, destination, own, same_work, found, listing)
-    parts = write_parts(
-        destination, cut(pictures, request.shard_size, request.shard_bytes), f"{mark}\n{source.url}\n{sequence}\n"
-    )
+
+def shards_to_do(
+    request: DevelopRequest, before: Before, found: Found, listing: Callable[[int], None]
+) -> Iterator[list[SourcePicture]]:
+    """Shards of the pictures to develop, while the source is listed. Raises PlanError where it holds no object."""
+    pictures = _to_do(request, before, found, listing)
+    yield from cut(pictures, request.shard_size, request.shard_bytes)
     if not found.listed:
         filters = request.include + request.suffixes
         wanted = f" that match {', '.join(filters)}" if filters else ""
-        raise PlanError(f"{source.url} holds no objects{wanted}; check the prefix and the filters")
-    if not parts.objects and last:
-        return Plan(last[0].run, mark, source.url, last[0].sequence, 0, 0, done=found.done, lease=token)
-    # a letter first: readers of Hive paths take what looks like a number, such as 0012 or 12e4, for one
-    plan = Plan(f"r{parts.digest[:12]}", mark, source.url, sequence, parts.objects, parts.shards, parts.folder)
-    if lease:
-        lease.confirm()
-    write_plan(destination, plan, request)
-    return replace(plan, done=found.done, lease=token)
+        raise PlanError(f"{request.source} holds no objects{wanted}; check the prefix and the filters")
 
 
 def work_mark(request: DevelopRequest, recipe: Recipe) -> str:
@@ -127,7 +161,7 @@ def work_mark(request: DevelopRequest, recipe: Recipe) -> str:
 
 
 @dataclass
-class _Found:
+class Found:
     """How many objects were listed so far, and how many pictures of them need nothing more."""
 
     listed: int = 0
@@ -135,18 +169,13 @@ class _Found:
 
 
 def _to_do(
-    request: DevelopRequest,
-    source: Store,
-    destination: Store,
-    own: str | None,
-    finished: list[Plan],
-    found: _Found,
-    listing: Callable[[int], None],
+    request: DevelopRequest, before: Before, found: Found, listing: Callable[[int], None]
 ) -> Iterator[SourcePicture]:
     """The pictures to develop, in the order of their objects' keys, while the source is listed."""
+    source, destination, own = source_of(request), destination_of(request), before.own
     everything = list_objects(source, request.include, request.suffixes, request.exclude)
     objects = (one for one in everything if not one.key.startswith(own)) if own is not None else everything
-    settled = settled_objects(destination, [(plan.run, plan.shards) for plan in finished])
+    settled = settled_objects(destination, [(plan.run, plan.shards) for plan in before.finished])
     for batch in batches(join(objects, settled), request.frames):
         found.listed += len(batch)
         listing(found.listed)
@@ -160,8 +189,8 @@ def _to_do(
                 known[one.key] = pictures
         taken = {one.key for one, _ in batch}
         for picture in pictures_of(source, todo, request.frames, request.frame_limit, taken):
-            before = known[picture.object_key].get(picture.key)
-            if before is not None and before.etag == picture.etag:
+            earlier = known[picture.object_key].get(picture.key)
+            if earlier is not None and earlier.etag == picture.etag:
                 found.done += 1
             else:
                 yield picture

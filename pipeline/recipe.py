@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.registry import ModelError
+from pipeline.forms import shipped_recipes
 from pipeline.steps import Step, find
 from pipeline.steps.registry import Parameters, UnknownStepError
 from pipeline.tables import SCHEMA_VERSION
@@ -98,11 +99,6 @@ def load_recipe(name_or_path: str) -> Recipe:
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
     return parse_recipe(content, str(path))
-
-
-def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with Darkroom."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
 def parse_recipe(content: object, where: str = "the recipe") -> Recipe:

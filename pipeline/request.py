@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pipeline.codec_choice import CodecChoice
+from pipeline.forms import Form, RecipeChoice, Storage, offering, shipped_models
 from pipeline.sizes import parse_size
-from pipeline.storage import StorageOptions
 
 
 class RequestError(Exception):
@@ -19,12 +19,9 @@ class RequestError(Exception):
 ByteCount = Annotated[int, BeforeValidator(lambda value: parse_size(value) if isinstance(value, str) else value)]
 
 
-def own_fields_early(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Forms and commands show what is particular to a request right after its source and destination."""
-    fields = schema["properties"]
-    first = [name for name in ("source", "destination") if name in fields]
-    first += [name for name in model.__annotations__ if name in fields]
-    schema["properties"] = {name: fields[name] for name in dict.fromkeys([*first, *fields])}
+def _bytes_or_text(schema: dict[str, Any]) -> None:
+    number = {"title": "bytes", "type": schema.pop("type"), "minimum": schema.pop("minimum")}
+    schema["anyOf"] = [number, {"title": "with a unit", "type": "string"}]
 
 
 def _as_size(text: str | None) -> str | None:
@@ -36,10 +33,10 @@ def _as_size(text: str | None) -> str | None:
 MemoryText = Annotated[str | None, AfterValidator(_as_size)]
 
 
-class RunRequest(BaseModel):
+class RunRequest(Form):
     """What every run over the pictures of a source needs to know, whatever it does to them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=own_fields_early)
+    first = ("source", "destination")
 
     source: str = Field(min_length=1, description="where the pictures are: s3://bucket/prefix, a folder, memory://…")
     destination: str = Field(min_length=1, description="where results go: s3://bucket/prefix, a folder, memory://…")
@@ -56,7 +53,9 @@ class RunRequest(BaseModel):
     shard_size: int | None = Field(
         None, ge=1, le=100_000, description="pictures a shard; default: 64, growing with the count to 2048"
     )
-    shard_bytes: ByteCount = Field(1 << 30, ge=1, description="most bytes a shard, such as 512 MB or 2 GiB")
+    shard_bytes: ByteCount = Field(
+        1 << 30, ge=1, description="most bytes a shard, such as 512 MB or 2 GiB", json_schema_extra=_bytes_or_text
+    )
     workers: int | None = Field(
         None,
         ge=1,
@@ -85,10 +84,13 @@ class RunRequest(BaseModel):
     fresh: bool = Field(False, description="develop everything again, and allow another recipe on this destination")
     retry_failed: bool = Field(False, description="only try again what failed before, in place of the rows it left")
     take_over: bool = Field(False, description="go on although another run seems to be at work on the destination")
-    source_storage: StorageOptions | None = Field(None, description="S3 access to the source; default: environment")
-    destination_storage: StorageOptions | None = Field(None, description="S3 access to the destination")
-    source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access to the source")
-    destination_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the destination")
+    source_storage: Storage = Field(None, description="S3 access to the source; default: environment")
+    destination_storage: Storage = Field(None, description="S3 access to the destination")
+    source_block: str | None = Field(
+        None,
+        description="Prefect block with S3 access to the source: NAME of a Darkroom S3 one, or aws-credentials/NAME",
+    )
+    destination_block: str | None = Field(None, description="Prefect block for the destination, likewise")
 
     @model_validator(mode="after")
     def _again_or_anew(self) -> Self:
@@ -107,15 +109,15 @@ class RunRequest(BaseModel):
         return {name: getattr(self, name) for name in RunRequest.model_fields}
 
 
-class DestinationRequest(BaseModel):
+class DestinationRequest(Form):
     """What is asked about the runs at a destination."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=own_fields_early)
+    first = ("destination",)
 
     destination: str = Field(min_length=1, description="destination of runs: s3://bucket/prefix, a folder, …")
     take_over: bool = Field(False, description="go on although a run seems to be at work on the destination")
-    destination_storage: StorageOptions | None = Field(None, description="S3 access; default: environment")
-    destination_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the destination")
+    destination_storage: Storage = Field(None, description="S3 access; default: environment")
+    destination_block: str | None = Field(None, description="Prefect block for the destination, likewise")
 
 
 CropText = Annotated[
@@ -128,10 +130,13 @@ CropText = Annotated[
 StreamModels = Annotated[tuple[str, ...], Field(description="URL of weights that .drk streams in the source may need")]
 
 
+_AUTOENCODERS = offering(lambda: shipped_models("autoencoder"), "URL of weights")
+
+
 class DevelopRequest(RunRequest):
     """Develop an image set: read pictures from a source, run a recipe, measure, write to a destination."""
 
-    recipe: str | dict[str, Any] = Field("default", description="name of a shipped recipe, or a YAML file")
+    recipe: RecipeChoice = Field("default", description="name of a shipped recipe, or a YAML file")
     measure: bool = Field(True, description="compute quality metrics")
     crop: CropText = None
     model: StreamModels = ()
@@ -161,7 +166,7 @@ class VerifyRequest(DestinationRequest):
     quick: bool = Field(False, description="compare sizes with a listing, and read no object")
     repair: bool = Field(False, description="do again what is wrong, as it was asked for, and check again")
     report: bool = Field(False, description="write runs/verification.html at the destination")
-    source_storage: StorageOptions | None = Field(None, description="S3 access to the runs' sources, for repairs")
+    source_storage: Storage = Field(None, description="S3 access to the runs' sources, for repairs")
     source_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the runs' sources")
 
 
@@ -172,10 +177,8 @@ class GcRequest(DestinationRequest):
     older_than: float = Field(0, ge=0, description="only what was written so many hours ago, or more")
 
 
-class AssembleRequest(BaseModel):
+class AssembleRequest(Form):
     """Put the developed frames of animations, pages, videos and stacks together again, a file for each."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str = Field(min_length=1, description="destination of the run that developed the frames")
     destination: str = Field(min_length=1, description="where files go: s3://bucket/prefix, a folder, memory://…")
@@ -187,10 +190,10 @@ class AssembleRequest(BaseModel):
     rate: float | None = Field(None, gt=0, le=1000, description="frames a second; default: as in the source")
     quality: int | None = Field(None, ge=1, le=100, description="of WebP, 100 is without loss; default 90")
     pixel_limit: int = Field(178_000_000, ge=1, description="larger frames are refused from their header")
-    source_storage: StorageOptions | None = Field(None, description="S3 access to the frames; default: environment")
-    destination_storage: StorageOptions | None = Field(None, description="S3 access to the destination")
+    source_storage: Storage = Field(None, description="S3 access to the frames; default: environment")
+    destination_storage: Storage = Field(None, description="S3 access to the destination")
     source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access to the frames")
-    destination_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the destination")
+    destination_block: str | None = Field(None, description="Prefect block for the destination, likewise")
 
 
 class EvaluateRequest(RunRequest):
@@ -200,7 +203,9 @@ class EvaluateRequest(RunRequest):
         None, description="compare restorations of this kind instead of codecs"
     )
     codecs: tuple[str, ...] = Field((), description="codec to measure, such as darkroom or jpeg; default all there are")
-    model: tuple[str, ...] = Field((), description="model of the codec or suite, by name or URL; default: the shipped")
+    model: Annotated[tuple[str, ...], offering(shipped_models, "URL of weights")] = Field(
+        (), description="model of the codec or suite, by name or URL; default: the shipped"
+    )
     anchor: str = Field("jpeg", description="codec or published curve that BD-rates are taken against")
     published: str | None = Field(None, description="path or URL of a JSON file with published curves or figures")
     curves: tuple[str, ...] = Field((), description="published curve to draw; default: a choice of them")
@@ -228,7 +233,9 @@ class ExploreRequest(RunRequest):
 
     source: str = Field(min_length=1, description="destination of a run that left latents, or pictures")
     destination: str = Field("", description="where latents and findings go; default: beside the run that SOURCE is")
-    model: str | None = Field(None, description="autoencoder by name or URL; of a run: whose latents")
+    model: Annotated[str | None, _AUTOENCODERS] = Field(
+        None, description="autoencoder by name or URL; of a run: whose latents"
+    )
     labels: str | None = Field(None, description="folder (its name is the label), or FILE:COLUMN of a CSV or Parquet")
     clusters: int | None = Field(None, ge=1, le=1000, description="of k-means; default: 2 to 24 by the silhouette")
     umap: bool = Field(True, description="draw a UMAP map, too, which takes half a minute and more")
@@ -247,10 +254,8 @@ class ExploreRequest(RunRequest):
         return values
 
 
-class SearchRequest(BaseModel):
+class SearchRequest(Form):
     """Find the pictures of a run that are most like a given one, by their latents."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     picture: str = Field(min_length=1, description="path or URL of a picture")
     run: str = Field(min_length=1, description="destination of a run that left latents")
@@ -259,9 +264,9 @@ class SearchRequest(BaseModel):
     page: str | None = Field(None, description="path or URL of an HTML page to write, with the pictures")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     pixel_limit: int = Field(178_000_000, ge=1, description="a larger picture is refused from its header")
-    picture_storage: StorageOptions | None = Field(None, description="S3 access to the picture; default: environment")
-    source_storage: StorageOptions | None = Field(None, description="S3 access to the run's pictures")
-    run_storage: StorageOptions | None = Field(None, description="S3 access to the run")
+    picture_storage: Storage = Field(None, description="S3 access to the picture; default: environment")
+    source_storage: Storage = Field(None, description="S3 access to the run's pictures")
+    run_storage: Storage = Field(None, description="S3 access to the run")
 
 
 def _json(value: Any) -> Any:
@@ -276,17 +281,10 @@ def _json(value: Any) -> Any:
 Sizes = Annotated[dict[str, Any] | None, BeforeValidator(_json)]
 
 
-def task_and_source_first(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Forms and commands begin with the task and its source, then show what is particular to a request."""
-    fields = schema["properties"]
-    first = ["task", "source", *(name for name in model.__annotations__ if name in fields)]
-    schema["properties"] = {name: fields[name] for name in dict.fromkeys([*first, *fields])}
-
-
-class TrainingSettings(BaseModel):
+class TrainingSettings(Form):
     """What every training needs to know, be it one or many."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=task_and_source_first)
+    first = ("task", "source")
 
     task: Literal[
         "codec",
@@ -325,7 +323,7 @@ class TrainingSettings(BaseModel):
     )
     memory_gib: int = Field(8, ge=1, le=65536, description="most memory for decoded pictures, in every process")
     licence: str = Field("unstated", description="licence of the training pictures, for the card")
-    source_storage: StorageOptions | None = Field(None, description="S3 access; default: environment")
+    source_storage: Storage = Field(None, description="S3 access; default: environment")
     source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access")
 
 
@@ -358,12 +356,12 @@ class SweepRequest(TrainingSettings):
         return self
 
 
-class GenerateRequest(BaseModel):
+class GenerateRequest(Form):
     """New pictures from an autoencoder: samples, a way between two pictures, what each number of a latent does."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str = Field(min_length=1, description="autoencoder: name of a shipped one, or URL of its weights")
+    model: Annotated[str, _AUTOENCODERS] = Field(
+        min_length=1, description="autoencoder: name of a shipped one, or URL of its weights"
+    )
     destination: str = Field(min_length=1, description="where pictures and page go: s3://bucket/prefix, a folder, …")
     samples: int | None = Field(
         None, ge=0, le=10_000, description="pictures drawn; default: 64, or none beside --interpolate and --traverse"
@@ -383,7 +381,7 @@ class GenerateRequest(BaseModel):
     components: int = Field(10, ge=1, le=100, description="of the Gaussian mixture that stands in for a prior")
     seed: int = Field(0, ge=0, lt=1 << 32, description="of samples")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
-    source_storage: StorageOptions | None = Field(None, description="S3 access to the pictures; default: environment")
-    destination_storage: StorageOptions | None = Field(None, description="S3 access to the destination")
+    source_storage: Storage = Field(None, description="S3 access to the pictures; default: environment")
+    destination_storage: Storage = Field(None, description="S3 access to the destination")
     source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access to the pictures")
-    destination_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the destination")
+    destination_block: str | None = Field(None, description="Prefect block for the destination, likewise")

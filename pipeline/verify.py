@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -227,11 +226,6 @@ def _listing(destination: Store) -> Paths:
 
 def _as_listed(path: str, size: int) -> str:
     return f"{size} {path}"
-
-
-def to_json(found: Verification) -> str:
-    """All of it, for programs."""
-    return json.dumps(found.as_dict(), indent=2) + "\n"
 
 
 def wrong_shards(findings: Sequence[Finding]) -> dict[tuple[str, int], list[Finding]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -131,7 +130,7 @@ def _shown(key: str, look: Look | None, text: str) -> dict[str, Any]:
     return {"key": key, "picture": None if look is None else data_uri(look.thumbnail), "text": text}
 
 
-def as_json(found: Found) -> str:
+def as_plain(found: Found) -> dict[str, Any]:
     """The same for other programs."""
     pictures = [{"key": key, "similarity": round(similarity, 6)} for key, similarity in found.pictures]
-    return json.dumps({"model": found.model, "searched": found.all, "pictures": pictures}, indent=1)
+    return {"model": found.model, "searched": found.all, "pictures": pictures}

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 from PIL import Image
@@ -22,6 +22,7 @@ from PIL import Image
 from models.training import choose_device
 from pipeline.batching import Batcher
 from pipeline.decode import decode
+from pipeline.forecast import Forecast
 from pipeline.lease import hold
 from pipeline.memory import MemoryBudget, memory_for_pictures
 from pipeline.picture import PictureError
@@ -78,17 +79,35 @@ def _evaluate(
     planned: Callable[[Plan], None],
     progress: Callable[[bool], None],
 ) -> SuiteEvaluation:
-    plan = _plan(request, prepared, found)
-    destination = destination_of(request)
-    parts = {} if request.fresh else read_parts(destination, plan.run)
-    todo = [number for number in range(len(found)) if number not in parts or parts[number]["again"]]
-    done = len(found) - len(todo)
-    plan = replace(plan, objects=len(todo), shards=min(1, len(todo)), done=done, resumed=0 < done < len(found))
+    plan, todo = _what_to_do(request, prepared, found)
     planned(plan)
     if todo:
         _measure(request, prepared, plan.run, found, todo, progress)
-        parts = read_parts(destination, plan.run)
+    parts = read_parts(destination_of(request), plan.run)
     return conclude(request, prepared, plan, [parts[number] for number in range(len(found))], started)
+
+
+def forecast_suite(request: EvaluateRequest) -> Forecast:
+    """What it would do, and nothing is written. Raises what `evaluate_suite` raises before it begins."""
+    prepared, found = prepare_suite(request), _listing(request)
+    plan, todo = _what_to_do(request, prepared, found)
+    size = sum(found[number].size for number in todo)
+    status: Literal["resume", "develop", "nothing_to_do"] = "develop" if todo else "nothing_to_do"
+    if plan.resumed:
+        status = "resume"
+    run = plan.run if plan.resumed else None
+    ends = (request.source, request.destination)
+    return Forecast(status, *ends, len(todo), size, plan.shards, plan.done, (f"suite {request.suite}",), run)
+
+
+def _what_to_do(request: EvaluateRequest, prepared: SuiteRun, found: Sequence[StoredObject]) -> tuple[Plan, list[int]]:
+    """The plan, and the numbers in the listing of pictures that are not measured yet."""
+    plan = _plan(request, prepared, found)
+    parts = {} if request.fresh else read_parts(destination_of(request), plan.run)
+    todo = [number for number in range(len(found)) if number not in parts or parts[number]["again"]]
+    done = len(found) - len(todo)
+    resumed = 0 < done < len(found)
+    return replace(plan, objects=len(todo), shards=min(1, len(todo)), done=done, resumed=resumed), todo
 
 
 def _listing(request: EvaluateRequest) -> list[StoredObject]:

@@ -104,6 +104,8 @@ def small_requests(folder: Path) -> dict[str, dict[str, Any]]:
             "samples": 2,
             "device": "cpu",
         },
+        "verify/on-demand": {"destination": str(folder / "frames")},
+        "gc/on-demand": {"destination": str(folder / "frames"), "dry_run": True},
         "train/on-demand": {
             "task": "denoise",
             "source": [photos],

@@ -34,6 +34,8 @@ from pipeline.storage import Store, list_objects, open_store, write
 from tests.picture_files import smooth
 from tests.runs import QUICK, command, darkroom, fill, picture_file, table
 
+#: options that are not a request's
+OF_COMMANDS = {"prefect", "dry_run", "as_json", "quiet", "verbose"}
 PLAIN = ("--no-prefect", "--device", "cpu")
 
 
@@ -136,7 +138,7 @@ def test_every_field_of_a_request_is_an_option_or_argument(name: str, model: typ
     """Command line and request cannot drift apart; only credentials are kept off the command line."""
     parameters = {parameter.name: parameter for parameter in main.commands[name].params}
     hidden = {"source_storage", "destination_storage"}
-    assert set(parameters) - {"prefect"} == set(model.model_fields) - hidden
+    assert set(parameters) - OF_COMMANDS == set(model.model_fields) - hidden
     # lines are broken behind hyphens too
     text = " ".join(shown(name, "--help").split()).replace("- ", "-")
     for field, about in model.model_fields.items():

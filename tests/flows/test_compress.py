@@ -37,14 +37,14 @@ def test_the_flows_give_what_plain_runs_give(source: Path, tmp_path: Path) -> No
     settings: dict[str, Any] = {"shard_size": 3, "workers": 2, "device": "cpu"}
     asked = CompressRequest(source=str(source), destination=str(tmp_path / "drk"), target_bpp=2.0, **settings)
     state = compress(asked, return_state=True)
-    assert (state.type.value, str(state.message).partition(": ")[2]) == ("COMPLETED", "complete")
+    assert state.is_completed()
     plain = CompressRequest(source=str(source), destination=str(tmp_path / "plain"), target_bpp=2.0, **settings)
     develop(compression(plain))
     same = ("streams/", "tables/latents/", "tables/failures/")
     assert contents(tmp_path / "drk", *same) == contents(tmp_path / "plain", *same)
     assert all(bpp <= 2 for (bpp,) in table(tmp_path / "drk", "metrics", "bpp"))
     back = DecompressRequest(source=str(tmp_path / "drk"), destination=str(tmp_path / "out"), **settings)
-    assert decompress(back, return_state=True).message.endswith(": complete")
+    assert decompress(back, return_state=True).is_completed()
     assert len(contents(tmp_path / "out", "pictures/decompressed/")) == 4
     assert decompress(back, return_state=True).message.endswith(": nothing to do")
     for path in (tmp_path / "out").rglob("*.drk.png"):

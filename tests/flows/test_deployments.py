@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +25,8 @@ ENOUGH: dict[str, dict[str, Any]] = {
     "train": {"task": "denoise", "source": ["in"], "model": "out"},
     "sweep": {"task": "denoise", "source": ["in"], "destination": "out", "space": {}},
     "generate": {"model": "representation-small", "destination": "out"},
+    "verify": {"destination": "out"},
+    "gc": {"destination": "out"},
 }
 BOTH_ENDS = {"source": "in", "destination": "out"}
 WRONG = {"source": "in", "destination": "out", "no_such_field": 1}
@@ -57,6 +60,9 @@ def test_a_served_flow_has_a_form_and_checks_what_it_is_given(name: str) -> None
     good = {request: ENOUGH.get(name, BOTH_ENDS)}
     assert validate(good, form) == []
     assert validate({request: WRONG}, form)
+    stored = json.dumps(form)
+    assert "_storage" not in stored, "secrets would be stored as they are typed"
+    assert all(field.get("title") for field in fields.values())
     # what a worker loads has never been imported under its own name
     for loaded in (flow, load_flow_from_entrypoint(file)):
         assert type(loaded.validate_parameters(good)[request]).__name__ == f"{name.capitalize()}Request"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import uuid
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL
 from prefect.states import Completed, Failed
 
 from flows import shards
@@ -63,6 +65,18 @@ def last_flow_run() -> FlowRun:
         return max(client.read_flow_runs(), key=lambda run: str(run.created))
 
 
+def events(name: str, resource: str) -> list[dict[str, Any]]:
+    """What the server has been told of a resource, waited for: events travel beside the run."""
+    asked = {"filter": {"event": {"name": [name]}, "resource": {"id": [resource]}}}
+    until = time.monotonic() + 60
+    while True:
+        answer = httpx.post(f"{PREFECT_API_URL.value()}/events/filter", json=asked, timeout=30)
+        found = answer.raise_for_status().json()["events"]
+        if found or time.monotonic() > until:
+            return found
+        time.sleep(0.2)
+
+
 def parts(destination: Store) -> dict[str, Any]:
     """Every part of every table: its bytes, but of the metrics its rows without the timings."""
     found = {}
@@ -92,18 +106,31 @@ def test_s3_to_s3_completes_with_artifacts_and_the_tables_of_a_plain_run(
         state, told = run_flow(request(pictures.url, out))
     assert sorted(ran) == [0, 1], "one task run is one shard, never one picture"
     summary = told["finished"][0]
-    assert (state.type.value, state.message) == ("COMPLETED", f"run {summary.run}: complete")
+    assert (state.type.value, state.message) == ("COMPLETED", f"6 pictures, 1 failed, 10 rows (run {summary.run})")
     assert (summary.counts["good"], summary.counts["failed"]) == (5, 1)
     assert sorted(told["picture"]) == [False] + [True] * 5
     assert told["planned"][0].shards == 2
 
     kept = artifacts(last_flow_run())
-    assert set(kept) == {"develop-summary", "develop-failures", "develop-report", "develop-progress"}
+    names = ("summary", "failures", "report", "progress", "stages", "tables")
+    assert set(kept) == {f"develop-{name}" for name in names}
     assert {row["branch"] for row in json.loads(kept["develop-summary"].data)} == set(QUICK["branches"])
     (failure,) = json.loads(kept["develop-failures"].data)
     assert (failure["key"], failure["reason"]) == ("bad.png", "not_an_image")
     assert kept["develop-progress"].data == 100.0
     assert f"{out}/runs/{summary.run}/report.html" in kept["develop-report"].data
+
+    assert last_flow_run().name == f"develop own recipe: {pictures.url} -> {out}"
+    stages = json.loads(kept["develop-stages"].data)
+    assert all(row["busy seconds"] >= 0 for row in stages)
+    (event,) = events("darkroom.run.completed", out)
+    assert event["payload"]["counts"] == summary.counts
+    assert event["payload"]["message"] == state.message
+    metrics = event["payload"]["tables"]["metrics"]
+    assert metrics == f"{out}/tables/metrics/run={summary.run}/"
+    assert list(list_objects(open_store(metrics)))
+    # Prefect's own server keeps assets as events
+    assert events("prefect.asset.materialization.succeeded", f"{out}/tables/metrics")
 
     plain = pipeline_run.develop(request(pictures.url, f"s3://{bucket}/plain"))
     assert plain.run == summary.run
@@ -119,7 +146,10 @@ def test_too_many_failures_are_a_failed_state_with_everything_kept(pictures: Sto
     """One bad file of six above a limit of none: state Failed, its message says so, the good five are there."""
     state, told = run_flow(request(pictures.url, f"s3://{bucket}/out", max_failure_rate=0))
     assert state.is_failed()
+    assert str(state.message).startswith("6 pictures, 1 failed, 10 rows")
     assert "1 of 6 pictures failed" in str(state.message)
+    (event,) = events("darkroom.run.failed", f"s3://{bucket}/out")
+    assert event["payload"]["counts"]["failed"] == 1
     assert told["finished"][0].status == "failed"
     assert len(list(list_objects(open_store(f"s3://{bucket}/out"), ["pictures/gamma/*"]))) == 5
     assert "develop-report" in artifacts(last_flow_run())
@@ -174,6 +204,38 @@ def test_a_saved_block_gives_access_by_name(
         with_blocks(request(pictures.url, "out", source_block="no-such-block"))
 
 
+@pytest.mark.parametrize("kind", ["aws-credentials", "minio-credentials", "s3-bucket"])
+def test_blocks_of_prefect_aws_give_access_and_are_read_anew(
+    kind: str, s3_store: Store, s3_options: StorageOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A secret that was changed in Prefect is the next run's, and nothing is deployed again."""
+    aws = pytest.importorskip("prefect_aws", reason="prefect-aws is not installed: pip install darkroom[aws]")
+    for variable in ("KEY", "SECRET", "ENDPOINT"):
+        monkeypatch.delenv(f"DARKROOM_S3_{variable}", raising=False)
+    key, secret = (value.get_secret_value() for value in (s3_options.key, s3_options.secret) if value)
+    name = f"test-{uuid.uuid4().hex[:8]}"
+
+    def save(secret: str) -> None:
+        common = {
+            "region_name": s3_options.region,
+            "aws_client_parameters": aws.AwsClientParameters(endpoint_url=s3_options.endpoint),
+        }
+        plain = aws.AwsCredentials(aws_access_key_id=key, aws_secret_access_key=secret, **common)
+        minio = aws.MinIOCredentials(minio_root_user=key, minio_root_password=secret, **common)
+        bucket = aws.S3Bucket(bucket_name="any", credentials=minio)
+        block = {"aws-credentials": plain, "minio-credentials": minio, "s3-bucket": bucket}[kind]
+        block.save(name, overwrite=True)
+
+    asked = request(s3_store.url, "out", source_block=f"{kind}/{name}")
+    save("outdated")
+    with pytest.raises(StorageError, match=r"denied|refused|secret"):
+        list(list_objects(open_store(asked.source, with_blocks(asked).source_storage)))
+    save(secret)
+    assert list(list_objects(open_store(asked.source, with_blocks(asked).source_storage))) == []
+    with pytest.raises(RequestError, match=r"gcp-credentials.*aws-credentials/NAME"):
+        with_blocks(request(s3_store.url, "out", source_block="gcp-credentials/x"))
+
+
 def test_a_shard_that_fails_for_good_ends_the_run_at_once(
     pictures: Store, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +252,8 @@ def test_a_shard_that_fails_for_good_ends_the_run_at_once(
     assert calls == [0]
     assert isinstance(state.result(raise_on_failure=False), StorageError)
     assert "finished" not in told
+    (event,) = events("darkroom.run.failed", f"s3://{bucket}/out")
+    assert event["payload"]["message"] == "StorageError: the store said no"
 
 
 def test_many_shards_are_one_task_run(pictures: Store, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

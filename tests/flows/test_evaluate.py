@@ -43,7 +43,8 @@ def test_the_flow_gives_what_a_plain_evaluation_gives_and_leaves_artifacts(sourc
     with listen(lambda name, value: told.update({name: value})):
         state = evaluate(asked(source, tmp_path / "out"), return_state=True)
     found: Evaluation = told["evaluated"]
-    assert (state.type.value, state.message) == ("COMPLETED", f"run {found.summary.run}: complete")
+    assert state.is_completed()
+    assert str(state.message).endswith(f" rows (run {found.summary.run})")
     assert (found.pictures, found.left_out, told["planned"].shards) == (4, 1, 2)
     assert Path(found.report or "").exists()
     plain = evaluate_plainly(asked(source, tmp_path / "plain"))

@@ -44,7 +44,8 @@ def test_the_flow_gives_what_a_plain_run_gives_and_leaves_artifacts(source: Path
     with listen(lambda name, value: told.update({name: value})):
         state = evaluate(asked(source, tmp_path / "out"), return_state=True)
     found: SuiteEvaluation = told["evaluated"]
-    assert (state.type.value, state.message) == ("COMPLETED", f"run {found.summary.run}: complete")
+    assert state.is_completed()
+    assert str(state.message).endswith(f" rows (run {found.summary.run})")
     assert (found.pictures, told["planned"].objects) == (2, 3)
     plain = evaluate_suite(asked(source, tmp_path / "plain"))
     assert [(row["method"], row["psnr_y"]) for row in found.means] == [

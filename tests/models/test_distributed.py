@@ -67,7 +67,7 @@ save_file(gradients, folder / f"own{ranks.rank}.safetensors")
 
 #: each process has a disk of its own, and only the first one's holds the checkpoint
 APART = """
-from flows.cli import _guarded
+from flows.endings import guarded
 folder = folder / str(ranks.rank)
 if ranks.first:
     shared, ranks = ranks, type(ranks)()
@@ -79,7 +79,7 @@ def work():
         run("own")
     return 0
 
-sys.exit(_guarded(work))
+sys.exit(guarded(work))
 """
 
 

@@ -196,16 +196,17 @@ def test_gc_removes_nothing_where_it_cannot_know(tmp_path: Path) -> None:
 
 
 def test_the_commands_say_what_they_found(tmp_path: Path) -> None:
-    """A table, a JSON file and exit code 1; half-written files of killed processes go."""
+    """JSON and exit code 1; mended exit code 0; half-written files of killed processes go."""
     source, out = fill(tmp_path / "source", 2), tmp_path / "out"
     develop(request(source, out, QUICK))
     (out / PICTURE).unlink()
     unfinished = out / "pictures/gamma/.darkroom-0123456789abcdef.part"
     unfinished.write_bytes(b"half")
-    done = darkroom("verify", out, "--no-prefect", "--json", tmp_path / "found.json")
+    done = darkroom("verify", out, "--no-prefect", "--json")
     assert (done.returncode, done.stderr) == (1, "")
-    assert "missing" in done.stdout
-    assert PICTURE in done.stdout
-    assert json.loads((tmp_path / "found.json").read_text())["findings"][0]["path"] == PICTURE
+    finding = json.loads(done.stdout)["findings"][0]
+    assert (finding["path"], finding["what"]) == (PICTURE, "missing")
+    mended = darkroom("verify", out, "--no-prefect", "--repair")
+    assert (mended.returncode, "all is well" in mended.stdout) == (0, True)
     removed = darkroom("gc", out, "--no-prefect")
     assert (removed.returncode, unfinished.exists()) == (0, False)

@@ -1,0 +1,108 @@
+"""How commands speak: to people on a terminal, to a log a line now and then, to programs in JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+out = Console(highlight=False)
+#: seconds between lines of progress where there is no terminal
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@dataclass
+class Manner:
+    """What was asked for: `json` puts the result, and nothing else, on standard output; `quiet` leaves errors only."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+
+manner = Manner()
+
+
+def speak(as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Speak like this from now on; before Prefect is imported, which reads then how much it is to log."""
+    manner.json, manner.quiet, manner.verbose = as_json, quiet, verbose
+    out.stderr, out.quiet = as_json, quiet
+    if verbose:
+        os.environ |= {"PREFECT_LOGGING_LEVEL": "INFO", "DASK_LOGGING__DISTRIBUTED": "warning"}
+        logging.getLogger("prefect").setLevel(logging.INFO)
+
+
+def present(result: Any, show: Callable[[], None]) -> None:
+    """The result of a command: plain data as JSON where that was asked for, else as `show` shows it to people."""
+    if manner.json:
+        click.echo(json.dumps(plain(result), indent=1, ensure_ascii=False))
+    else:
+        show()
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and numbers of libraries as JSON has them; what is no number there (infinity) is null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(one) for one in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Bars on a terminal; elsewhere a line every ten seconds that says how far the last of them is."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=out, disable=not out.is_terminal) as bars:
+        if out.is_terminal:
+            yield bars
+            return
+        ended = threading.Event()
+        lines = threading.Thread(target=_lines, args=(bars, ended), daemon=True)
+        lines.start()
+        try:
+            yield bars
+        finally:
+            ended.set()
+            lines.join()
+
+
+def _lines(bars: Progress, ended: threading.Event) -> None:
+    while not ended.wait(_SECONDS_BETWEEN_LINES):
+        for task in bars.tasks[-1:]:
+            done = f"  {task.completed:,.0f} of {task.total:,.0f}" if task.total else ""
+            note = Text.from_markup(str(task.fields.get("note", ""))).plain
+            out.print(Text(" ".join(f"{task.description}{done}  {note}".split())), soft_wrap=True)
+
+
+def amount(count: float) -> str:
+    """Bytes for people: 1.2 GB."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,109 @@
+"""`darkroom recipes`, `steps` and `models`: what there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from flows.output import out, present
+
+
+def recipes() -> int:
+    """Shipped recipes: a chain of step names for every branch."""
+    from pipeline.recipe import load_recipe, shipped_recipes
+
+    present([load_recipe(name).as_dict() | {"name": name} for name in shipped_recipes()], _print_recipes)
+    return 0
+
+
+def _print_recipes() -> None:
+    from pipeline.recipe import load_recipe, shipped_recipes
+
+    for name in shipped_recipes():
+        recipe = load_recipe(name)
+        table = Table(
+            title=f"{name}  [dim]compared with {recipe.reference}[/]", title_justify="left", show_header=False
+        )
+        for branch in recipe.branches:
+            table.add_row(
+                f"[bold]{branch.name}[/]", " → ".join(_chain(s.step.name, s.parameters) for s in branch.steps)
+            )
+        out.print(table)
+
+
+def steps(name: str | None) -> int:
+    """All steps, a line each; or one step's parameters with their defaults and bounds."""
+    from pipeline.steps import all_steps, find
+
+    if name is None:
+        every = [{"name": step.name, "kind": step.kind, "summary": step.summary} for step in all_steps()]
+        present(every, lambda: _print_steps(every))
+        return 0
+    step = find(name)
+    schema = step.parameters.model_json_schema().get("properties", {})
+    about = {"name": step.name, "kind": step.kind, "summary": step.summary, "parameters": schema}
+    present(about, lambda: _print_step(about))
+    return 0
+
+
+def _print_steps(every: list[dict[str, Any]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("step", "kind", "what it does"):
+        table.add_column(column)
+    for step in every:
+        table.add_row(f"[bold]{step['name']}[/]", step["kind"], escape(step["summary"]))
+    out.print(table)
+    out.print("[dim]darkroom steps NAME shows a step's parameters[/]")
+
+
+def _print_step(step: dict[str, Any]) -> None:
+    out.print(f"[bold]{step['name']}[/]  {escape(step['summary'])}")
+    table = Table(box=None, pad_edge=False)
+    for column in ("parameter", "type", "default", "meaning"):
+        table.add_column(column)
+    for field, about in step["parameters"].items():
+        table.add_row(
+            field,
+            escape(_kind(about)),
+            escape(str(about.get("default", "required"))),
+            escape(about.get("description", "")),
+        )
+    out.print(table)
+
+
+def models() -> int:
+    """Shipped models: what they are for, their size, and their measured figures."""
+    from models.registry import list_cards
+
+    cards = list_cards()
+    present(cards, lambda: _print_models(cards))
+    return 0
+
+
+def _print_models(cards: list[Any]) -> None:
+    for card in cards:
+        table = Table(
+            title=f"[bold]{card.name}[/]  {escape(card.summary)}", caption=escape(card.command), title_justify="left"
+        )
+        table.add_column("figure")
+        table.add_column("value", justify="right")
+        facts = {"task": card.task, "parameters": f"{card.parameters:,}", "licence of the data": card.licence}
+        facts |= {"notes": card.notes} if card.notes else {}
+        for name, value in (facts | card.figures).items():
+            table.add_row(escape(name), escape(str(value)))
+        out.print(table)
+
+
+def _chain(name: str, parameters: Any) -> str:
+    given = ", ".join(f"{k} {v}" for k, v in parameters.model_dump(exclude_defaults=True).items())
+    return name + (f" [dim]({escape(given)})[/]" if given else "")
+
+
+def _kind(about: dict[str, Any]) -> str:
+    options = about.get("enum") or [part.get("type", "") for part in about.get("anyOf", [])]
+    kind = " | ".join(map(str, options)) or about.get("type", "")
+    low = about.get("minimum", about.get("exclusiveMinimum"))
+    high = about.get("maximum", about.get("exclusiveMaximum"))
+    return kind + (f" {low}..{high}" if low is not None and high is not None else "")

@@ -1,0 +1,86 @@
+"""Requests as forms: every field in words, names to choose from, no place for secrets; values are checked by both."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from models.registry import list_cards
+from pipeline import request as requests
+from pipeline.forms import Form, field_order, shipped_models
+from pipeline.recipe import load_recipe, shipped_recipes
+from pipeline.request import CompressRequest, DevelopRequest, GenerateRequest, TrainRequest
+from pipeline.steps import all_steps
+
+FORMS = [
+    one
+    for one in vars(requests).values()
+    if isinstance(one, type) and issubclass(one, Form) and one.__module__ == requests.__name__
+]
+
+
+def field(form: type[Form], name: str) -> Any:
+    return form.model_json_schema()["properties"][name]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_field_is_in_words_and_none_takes_a_secret(form: type[Form]) -> None:
+    schema = form.model_json_schema()
+    assert list(schema["properties"]) == field_order(form)
+    assert not any(name.endswith("_storage") for name in schema["properties"])
+    assert "secret" not in json.dumps(schema).lower()
+    for name, about in schema["properties"].items():
+        assert about["title"], name
+        assert about["description"], name
+        if about.get("default") is None:
+            assert {"type": "null"} not in about.get("anyOf", []), name
+
+
+def test_there_are_names_to_choose_from() -> None:
+    recipes = field(DevelopRequest, "recipe")
+    assert recipes["anyOf"][0]["enum"] == shipped_recipes()
+    assert [part["type"] for part in recipes["anyOf"]] == ["string", "string", "object"]
+    assert recipes["default"] == "default"
+    chain = recipes["anyOf"][2]["properties"]["branches"]["additionalProperties"]["anyOf"][0]
+    assert chain["items"]["properties"]["step"]["enum"] == [step.name for step in all_steps()]
+    assert field(GenerateRequest, "model")["anyOf"][0]["enum"] == ["representation-small"]
+    assert field(CompressRequest, "model")["anyOf"][0]["enum"] == ["codec-small"]
+    assert shipped_models() == [card.name for card in list_cards()]
+    assert field(DevelopRequest, "shard_size") == {
+        "description": "pictures a shard; default: 64, growing with the count to 2048",
+        "maximum": 100_000, "minimum": 1, "title": "Shard size", "type": "integer",
+    }  # fmt: skip
+    assert field(DevelopRequest, "deadline_s")["title"] == "Deadline (seconds)"
+
+
+def test_a_shipped_recipe_written_out_is_one_that_a_form_takes() -> None:
+    from prefect.utilities.schema_tools.validation import validate
+
+    schema = DevelopRequest.model_json_schema()
+    for name in shipped_recipes():
+        good = {"source": "in", "destination": "out", "recipe": load_recipe(name).as_request()}
+        assert validate(good, schema) == [], name
+    wrong = {"source": "in", "destination": "out", "recipe": {"branches": {"a": [{"step": "clah"}]}}}
+    assert validate(wrong, schema)
+
+
+def test_what_is_asked_for_in_a_line_without_credentials() -> None:
+    def says(form: type[Form], **values: Any) -> str:
+        return form(**values).says
+
+    ends = {"source": "s3://me:hush@in/a", "destination": "s3://out"}
+    assert says(DevelopRequest, **ends, recipe="mine/archive.yaml") == "develop archive: s3://in/a -> s3://out"
+    assert says(DevelopRequest, **ends, recipe={"branches": {}}) == "develop own recipe: s3://in/a -> s3://out"
+    assert says(CompressRequest, **ends) == "compress s3://in/a -> s3://out"
+    assert says(TrainRequest, task="denoise", source=("a", "b"), model="m") == "train denoise: a, b -> m"
+    assert len(says(DevelopRequest, source="x" * 500, destination="y")) == 200
+
+
+def test_what_is_wrong_is_said_without_what_was_typed() -> None:
+    with pytest.raises(ValidationError) as raised:
+        DevelopRequest(source="in", destination="out", device="hush-hush")
+    assert "device" in str(raised.value)
+    assert "hush-hush" not in str(raised.value)
