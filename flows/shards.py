@@ -37,7 +37,7 @@ MOST_TASK_RUNS = 200
 #: how often a shard is begun whose process dies
 ATTEMPTS = 5
 GONE = "the cluster is gone; see the scheduler's log, then run the same command again: what is committed stays"
-_SECONDS_BETWEEN_UPDATES = 2.0
+_SECONDS_BETWEEN_UPDATES, _SECONDS_BETWEEN_CHECKS = 2.0, 1.0
 
 Stop = Callable[[], bool]
 
@@ -128,11 +128,11 @@ def outcomes(shards: range, engine: Engine) -> Iterator[dict[str, int]]:
             running[shard] = engine.submit(shard)
             running[shard].add_done_callback(lambda _, shard=shard: ended.put(shard))
         try:
-            shard = ended.get(timeout=1)
+            shard = ended.get(timeout=_SECONDS_BETWEEN_CHECKS)
         except queue.Empty:
             engine.check()
             continue
-        outcome = _outcome(running.pop(shard))
+        outcome = _outcome(running.pop(shard), engine.check)
         if isinstance(outcome, engine.died):
             deaths[shard] += 1
             if deaths[shard] == ATTEMPTS:
@@ -153,12 +153,23 @@ def outcomes(shards: range, engine: Engine) -> Iterator[dict[str, int]]:
         raise failed
 
 
-def _outcome(future: Any) -> Any:
-    """What a shard says, or the exception that ended it."""
-    try:
-        result = future.result()
-    except (Exception, asyncio.CancelledError) as error:
-        return error
+def _outcome(future: Any, check: Callable[[], None]) -> Any:
+    """What a shard says, or the exception that ended it.
+
+    A worker of Dask that dies before its result is fetched takes it along: the shard is run again, and is waited for
+    as long as `check` does not raise.
+    """
+    result = None
+    while result is None:
+        try:
+            result = future.result(timeout=_SECONDS_BETWEEN_CHECKS)
+        except TimeoutError as error:
+            # futures of other engines have no status, and are not told of before they are done
+            if getattr(future, "status", "error") == "error":
+                return error
+            check()
+        except (Exception, asyncio.CancelledError) as error:
+            return error
     return result.result(raise_on_failure=False) if isinstance(result, State) else result
 
 

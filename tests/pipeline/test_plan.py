@@ -246,7 +246,8 @@ def test_memory_is_flat_over_the_number_of_names(tmp_path: Path) -> None:
         pretend_done(count, out, first.result["run"])
         second = in_fresh_process(plan_names, count, out)
         assert second.result["objects"] + second.result["done"] == count
-        assert 0 < second.result["objects"] < count / 100
+        # the first of every shard
+        assert 0 < second.result["objects"] < count / 50
         peaks[count] = max(first.peak, second.peak)
     assert peaks[200_000] - peaks[20_000] < 60_000_000
 
