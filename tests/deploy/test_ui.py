@@ -33,7 +33,8 @@ field.dispatchEvent(new Event('input', {bubbles: true}));
 field.dispatchEvent(new Event('change', {bubbles: true}));
 """
 _CLICK = """
-const found = [...document.querySelectorAll('button, a')].filter(one => one.textContent.trim() === arguments[0]).pop();
+const every = [...document.querySelectorAll('button, a, label, span')];
+const found = every.filter(one => one.textContent.trim() === arguments[0]).pop();
 if (found) found.click();
 return Boolean(found);
 """
