@@ -33,7 +33,8 @@ field.dispatchEvent(new Event('input', {bubbles: true}));
 field.dispatchEvent(new Event('change', {bubbles: true}));
 """
 _CLICK = """
-const found = [...document.querySelectorAll('button, a')].filter(one => one.textContent.trim() === arguments[0]).pop();
+const every = [...document.querySelectorAll('button, a, label, span')];
+const found = every.filter(one => one.textContent.trim() === arguments[0]).pop();
 if (found) found.click();
 return Boolean(found);
 """
@@ -103,8 +104,7 @@ def test_a_form_a_schedule_and_an_event_each_start_a_run(
         assert state["message"].startswith("4 pictures, 1 failed, 15 rows (run ")
         page.open(f"runs/flow-run/{run['id']}", f"develop default: {s3_store.url} -> {out}", "Completed")
         page.keep("4-run")
-        page.click("Artifacts")
-        page.wait("develop-summary")
+        page.open("artifacts", "develop-summary", "develop-report")
         page.keep("5-artifacts")
         for key, shown in (("summary", "learned"), ("failures", "not_an_image"), ("stages", "waiting seconds")):
             kept = next(one for one in served.call("POST", "artifacts/filter") if one["key"] == f"develop-{key}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ def run(tmp_path: Path) -> Path:
 def test_the_flow(run: Path, tmp_path: Path) -> None:
     """Completed with both files; Failed, and what could be kept, when one could not."""
     done = assemble(AssembleRequest(source=str(run), destination=str(tmp_path / "out")), return_state=True)
-    assert (done.type.value, done.message) == ("COMPLETED", "2 files put together")
+    assert done.is_completed()
+    assert re.fullmatch(r"2 files of \d+ frames put together, 0 failed", str(done.message))
     assert set(contents(tmp_path / "out", "pictures/")) == {"pictures/plain/stack.npy", "pictures/plain/walk.gif"}
     (run / "pictures/plain/walk.gif#0001.png").write_bytes(b"damaged since")
     done = assemble(AssembleRequest(source=str(run), destination=str(tmp_path / "again")), return_state=True)
-    assert (done.type.value, done.message) == ("FAILED", "1 of 2 files could not be put together")
+    assert done.is_failed()
+    assert re.fullmatch(r"1 files of \d+ frames put together, 1 failed", str(done.message))
     assert set(contents(tmp_path / "again", "pictures/")) == {"pictures/plain/stack.npy"}
 
 
