@@ -81,6 +81,9 @@ def run_bar(prefect: bool) -> Iterator[tuple[Callable[[str, Any], None], dict[st
                 note = f"[dim]{value.done:,} done before[/]" if value.done else ""
                 text = "resuming" if value.resumed else "developing"
                 bars.update(bar, description=f"{text} run {value.run}", total=value.objects or None, note=note)
+                if value.resumed and not out.is_terminal:
+                    # a short run ends before the bar's first line there
+                    out.print(f"resuming run {value.run}")
             elif event == "files":
                 bars.update(bar, description="putting together", total=value)
             elif event == "picture":

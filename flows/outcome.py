@@ -69,7 +69,9 @@ def message_of(summary: Summary) -> str:
     elif summary.status == "nothing_failed":
         said = "nothing to try again, no picture has failed"
     else:
-        said = f"{counts['objects']:,} pictures, {counts['failed']:,} failed, {counts['rows']:,} rows"
+        said = f"{counts['objects']:,} pictures, {counts['failed']:,} failed"
+        # suites have no rows a branch
+        said += f", {counts['rows']:,} rows" if "rows" in counts else ""
     return f"{said} (run {summary.run})" + (f": {summary.message}" if summary.message else "")
 
 

@@ -46,7 +46,7 @@ def test_the_flows_give_what_plain_runs_give(source: Path, tmp_path: Path) -> No
     back = DecompressRequest(source=str(tmp_path / "drk"), destination=str(tmp_path / "out"), **settings)
     assert decompress(back, return_state=True).is_completed()
     assert len(contents(tmp_path / "out", "pictures/decompressed/")) == 4
-    assert decompress(back, return_state=True).message.endswith(": nothing to do")
+    assert decompress(back, return_state=True).message.startswith("nothing to do")
     for path in (tmp_path / "out").rglob("*.drk.png"):
         assert decode(path.read_bytes()).pixels.shape == (48, 64, 3)
 

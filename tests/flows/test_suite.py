@@ -45,7 +45,7 @@ def test_the_flow_gives_what_a_plain_run_gives_and_leaves_artifacts(source: Path
         state = evaluate(asked(source, tmp_path / "out"), return_state=True)
     found: SuiteEvaluation = told["evaluated"]
     assert state.is_completed()
-    assert str(state.message).endswith(f" rows (run {found.summary.run})")
+    assert str(state.message).endswith(f" failed (run {found.summary.run})")
     assert (found.pictures, told["planned"].objects) == (2, 3)
     plain = evaluate_suite(asked(source, tmp_path / "plain"))
     assert [(row["method"], row["psnr_y"]) for row in found.means] == [
