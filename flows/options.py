@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 from click.shell_completion import CompletionItem
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 from rich.text import Text
 
@@ -140,7 +140,8 @@ def _option(name: str, field: FieldInfo) -> Any:
         choices = [get_args(part) for part in get_args(kind) if get_origin(part) is Literal]
         several = click.Choice(choices[0]) if choices else str
         return click.option(flag, name, type=several, multiple=True, help=f"{text}; may be given several times")
-    if kind in (int, float):
+    # sizes may have units, which the model reads
+    if kind in (int, float) and not any(isinstance(item, BeforeValidator) for item in field.metadata):
         return click.option(flag, name, type=kind, default=None, help=text + default)
     return click.option(flag, name, default=None, help=text + default, shell_complete=_completion(field))
 

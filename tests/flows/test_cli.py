@@ -172,6 +172,17 @@ def test_the_lists_show_everything_there_is() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("size", ["512 MB", "1048576"])
+def test_sizes_may_have_units(size: str, tmp_path: Path) -> None:
+    """As the help says; what is no size is refused with an example."""
+    arguments = ["develop", str(fill(tmp_path / "source", 1)), str(tmp_path / "out"), "--dry-run", "--shard-bytes"]
+    done = CliRunner().invoke(main, [*arguments, size])
+    assert done.exit_code == 0, done.output
+    refused = CliRunner().invoke(main, [*arguments, "much"])
+    assert refused.exit_code == 2
+    assert "write it like 512 MB" in refused.output
+
+
 def test_s3_to_s3_works_from_a_shell(s3_store: Store, bucket: str, recipe: Path) -> None:
     """Pictures in a bucket become pictures, tables and a report in a bucket, and the summary says so."""
     for number in range(3):
