@@ -6,7 +6,7 @@ from prefect import State, flow
 
 from flows.blocks import with_blocks
 from flows.develop import run_request
-from flows.outcome import NAME, concluded, run_ended
+from flows.states import NAME, concluded, run_ended
 from pipeline.compression import compression
 from pipeline.request import CompressRequest
 

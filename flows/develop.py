@@ -11,9 +11,9 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import TaskRun
 
 from flows.blocks import with_blocks
-from flows.outcome import NAME, concluded, leave_tables, link_report, run_ended
 from flows.progress import tell
 from flows.shards import run_shards
+from flows.states import NAME, concluded, leave_tables, link_report, run_ended
 from pipeline.lease import hold
 from pipeline.plan import Plan, check_request, destination_of, plan_run
 from pipeline.request import DevelopRequest

@@ -8,8 +8,8 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.blocks import with_blocks
 from flows.develop import run_request, worth_retrying
-from flows.outcome import NAME, concluded, link_report, rounded, run_ended
 from flows.progress import tell
+from flows.states import NAME, concluded, link_report, rounded, run_ended
 from pipeline.evaluation import conclude, prepare
 from pipeline.request import EvaluateRequest
 from pipeline.suites.conclude import SuiteEvaluation

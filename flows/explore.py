@@ -8,8 +8,8 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.blocks import with_blocks
 from flows.develop import run_request, worth_retrying
-from flows.outcome import NAME, concluded, ended, link_report, message_of, rounded
 from flows.progress import tell
+from flows.states import NAME, concluded, ended, link_report, message_of, rounded
 from pipeline.exploration.explore import Exploration, explore_latents, representation
 from pipeline.request import ExploreRequest
 from pipeline.run import Summary

@@ -8,8 +8,8 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.blocks import with_blocks
 from flows.develop import worth_retrying
-from flows.outcome import NAME, concluded, ended, link_report, rounded
 from flows.progress import tell
+from flows.states import NAME, concluded, ended, link_report, rounded
 from pipeline.generation.generated import Generation
 from pipeline.request import GenerateRequest
 

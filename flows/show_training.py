@@ -58,7 +58,7 @@ def train(request: TrainRequest, prefect: bool) -> int:
 
 
 def _pace(first: Any, last: Any) -> str:
-    """Loss and speed since the first report of this session."""
+    """Loss and speed since the first report of this process."""
     took = last.seconds - first.seconds
     speed = f"  {(last.pictures - first.pictures) / took:.1f} pictures/s" if took else ""
     return f"loss {last.figures['loss']:.4g}{speed}"

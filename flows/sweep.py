@@ -10,8 +10,8 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from prefect.cache_policies import NO_CACHE
 
 from flows.blocks import with_blocks
-from flows.outcome import NAME, concluded, ended, link_report
 from flows.progress import tell
+from flows.states import NAME, concluded, ended, link_report
 from pipeline.request import SweepRequest
 from pipeline.sweep import SweepSummary, TrialReport, run_sweep
 

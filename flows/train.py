@@ -11,8 +11,8 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from prefect.cache_policies import NO_CACHE
 
 from flows.blocks import with_blocks
-from flows.outcome import NAME, concluded, ended, link_report
 from flows.progress import tell
+from flows.states import NAME, concluded, ended, link_report
 from models.training import Report
 from pipeline.request import TrainRequest
 from pipeline.training import run_training

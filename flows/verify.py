@@ -10,8 +10,8 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.blocks import with_blocks
 from flows.develop import worth_retrying
-from flows.outcome import NAME, concluded, ended
 from flows.progress import tell
+from flows.states import NAME, concluded, ended
 from pipeline.gc import Collection, collect
 from pipeline.repair import verify as verify_plainly
 from pipeline.request import GcRequest, VerifyRequest
