@@ -27,7 +27,7 @@ from pipeline.storage_exclusive import create
 
 LEASE = "runs/lease.json"
 BEAT_S, STALE_S = 10.0, 60.0
-#: a lease counts when it is still there so long after it was written
+#: where creating is not exact, a lease counts when it is still there so long after it was written
 SETTLED_S = 0.3
 _log = logging.getLogger("darkroom.lease")
 #: tokens of leases that this process holds
@@ -51,11 +51,12 @@ class Lease:
     since: str
     run: str = ""
     lost: bool = False
-    taken: float = field(default_factory=time.monotonic)
+    #: when it counts, by the monotonic clock
+    settled: float = field(default_factory=lambda: time.monotonic() + SETTLED_S)
 
     def confirm(self) -> None:
-        """Raise LeaseLost unless the lease is still ours, a moment after it was taken at the earliest."""
-        time.sleep(max(0.0, self.taken + SETTLED_S - time.monotonic()))
+        """Raise LeaseLost unless the lease is still ours, a moment after it was taken where creating is not exact."""
+        time.sleep(max(0.0, self.settled - time.monotonic()))
         confirm(self.destination, self.token)
 
 
@@ -106,7 +107,12 @@ def _take(destination: Store, take_over: bool) -> Lease:
     for _ in range(3):
         there = _read(destination)
         if there is None:
-            if create(destination, LEASE, _content(lease)) or (_read(destination) or {}).get("token") == lease.token:
+            if create(destination, LEASE, _content(lease)):
+                if destination.scheme == "file":
+                    lease.settled = time.monotonic()
+                return lease
+            # a try whose answer was lost may have created it
+            if (_read(destination) or {}).get("token") == lease.token:
                 return lease
             continue
         if not take_over and _alive(there, destination):
@@ -116,7 +122,7 @@ def _take(destination: Store, take_over: bool) -> Lease:
             )
         _log.warning("%s: taking over from %s", destination.url, _holder(there))
         write(destination, LEASE, _content(lease))
-        lease.taken = time.monotonic()
+        lease.settled = time.monotonic() + SETTLED_S
         return lease
     raise LeaseHeld(f"{destination.url} is being taken by others at this moment; start again")
 

