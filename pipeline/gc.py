@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pipeline.lease import hold
-from pipeline.named import ahead, leftovers, named_paths
+from pipeline.named import Leftover, ahead, leftovers, named_paths, remove
 from pipeline.plans import PlanError, destination_of, earlier_plans
 from pipeline.request import GcRequest
-from pipeline.storage import StoredObject, delete
 
 _EXAMPLES = 20
 
 
 @dataclass(frozen=True)
 class Collection:
-    """What was removed, or with `dry_run` would be: objects and bytes by folder, and the first paths."""
+    """What was removed, or with `dry_run` would be: objects (uploads too) and bytes by folder, and the first paths."""
 
     destination: str
     dry_run: bool
@@ -39,7 +38,7 @@ def collect(request: GcRequest, progress: Callable[[int], None] = lambda count: 
     sizes: Counter[str] = Counter()
     examples: list[str] = []
 
-    def old(found: StoredObject) -> bool:
+    def old(found: Leftover) -> bool:
         return not request.older_than or (found.modified is not None and found.modified < limit)
 
     with hold(destination, request.take_over):
@@ -53,6 +52,6 @@ def collect(request: GcRequest, progress: Callable[[int], None] = lambda count: 
             sizes[folder] += one.size
         examples = [one.key for one in found[:_EXAMPLES]]
         if not request.dry_run:
-            for gone, _ in enumerate(ahead((one.key for one in found), lambda key: delete(destination, key)), 1):
+            for gone, _ in enumerate(ahead(found, lambda one: remove(destination, one)), 1):
                 progress(gone)
     return Collection(destination.url, request.dry_run, dict(objects), dict(sizes), examples)

@@ -8,20 +8,24 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from pipeline.frames.assemble import ASSEMBLED
 from pipeline.plans import Plan, PlanError, recorded_request
-from pipeline.storage import StorageError, Store, StoredObject, list_objects, read
-from pipeline.storage_local import describe
+from pipeline.storage import StorageError, Store, StoredObject, delete, list_objects, read
+from pipeline.storage_s3_uploads import Upload, abort, open_uploads
 from pipeline.tables import SCHEMAS
+
+Item = TypeVar("Item")
 
 FOLDERS = ("pictures", "streams", "tables", "runs")
 _READERS = 8
 #: what a run's folder is called, and one of parts
 _RUN, _PARTS = re.compile(r"r[0-9a-f]{12}"), re.compile(r"planning-[0-9a-f]{12}")
+_OWN = f"{_RUN.pattern}$|{_PARTS.pattern}$"
 _UNFINISHED = re.compile(r"\.darkroom-[0-9a-f]{16}\.part")
 
 
@@ -66,11 +70,20 @@ def named_paths(destination: Store) -> Paths:
     return named
 
 
-def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterator[StoredObject]:
+class Leftover(NamedTuple):
+    """An object that is not needed, or the `upload` that was to become one."""
+
+    key: str
+    size: int
+    modified: datetime | None
+    upload: Upload | None = None
+
+
+def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterator[Leftover]:
     """Objects of ours that no commit names and no run needs, in no order; nothing that is not ours for certain.
 
     Pictures and streams are ours in folders of branches that recorded requests have, unless `darkroom assemble` wrote
-    them. Raises StorageError, PlanError.
+    them. So are half-written files, and uploads in parts that were not completed. Raises StorageError, PlanError.
     """
     branches = {branch for plan in plans if not plan.folded for branch in branches_of(destination, plan)}
     assembled = _assembled(destination)
@@ -91,9 +104,25 @@ def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterat
     for batch in _batches(listed(destination, [f"{folder}/**" for folder in FOLDERS])):
         ours = [found for found in batch if unnamed(found.key)]
         known = named.contain([found.key for found in ours])
-        yield from (found for found, is_named in zip(ours, known, strict=True) if not is_named)
+        for found, is_named in zip(ours, known, strict=True):
+            if not is_named:
+                yield Leftover(found.key, found.size, found.modified)
     if destination.scheme == "file":
         yield from _unfinished(destination)
+    for folder in ("pictures", "streams"):
+        for branch in branches:
+            yield from _uploads(destination, f"{folder}/{branch}/")
+    for table in SCHEMAS:
+        yield from _uploads(destination, f"tables/{table}/run=")
+    yield from (one for one in _uploads(destination, "runs/") if re.match(_OWN, one.key.split("/")[1]))
+
+
+def remove(destination: Store, leftover: Leftover) -> None:
+    """Delete the object or give up the upload; what is gone already is no error. Raises StorageError."""
+    if leftover.upload:
+        abort(destination, leftover.upload)
+    else:
+        delete(destination, leftover.key)
 
 
 def branches_of(destination: Store, plan: Plan) -> list[str]:
@@ -110,17 +139,17 @@ def listed(store: Store, include: Sequence[str]) -> Iterator[StoredObject]:
             raise
 
 
-def ahead(paths: Iterable[str], load: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
-    """Each path with what `load` makes of it, in their order, some of them at once."""
-    waiting: deque[tuple[str, Future[Any]]] = deque()
+def ahead(items: Iterable[Item], do: Callable[[Item], Any]) -> Iterator[tuple[Item, Any]]:
+    """Each item with what `do` makes of it, in their order, some of them at once."""
+    waiting: deque[tuple[Item, Future[Any]]] = deque()
     with ThreadPoolExecutor(_READERS, thread_name_prefix="ahead") as pool:
-        for path in paths:
-            waiting.append((path, pool.submit(load, path)))
+        for item in items:
+            waiting.append((item, pool.submit(do, item)))
             if len(waiting) > 2 * _READERS:
-                path, first = waiting.popleft()
-                yield path, first.result()
-        for path, last in waiting:
-            yield path, last.result()
+                item, first = waiting.popleft()
+                yield item, first.result()
+        for item, last in waiting:
+            yield item, last.result()
 
 
 def _assembled(destination: Store) -> set[str]:
@@ -142,7 +171,12 @@ def _batches(found: Iterator[StoredObject]) -> Iterator[list[StoredObject]]:
     yield batch
 
 
-def _unfinished(destination: Store) -> Iterator[StoredObject]:
+def _uploads(destination: Store, below: str) -> Iterator[Leftover]:
+    for one in open_uploads(destination, below):
+        yield Leftover(one.key, one.size, one.begun, one)
+
+
+def _unfinished(destination: Store) -> Iterator[Leftover]:
     """Half-written files of processes that were killed; listings leave out what begins with a dot."""
     for folder in FOLDERS:
         for where, _, names in os.walk(os.path.join(destination.root, folder)):
@@ -150,6 +184,7 @@ def _unfinished(destination: Store) -> Iterator[StoredObject]:
                 path = os.path.join(where, name)
                 key = os.path.relpath(path, destination.root).replace(os.sep, "/")
                 try:
-                    yield describe(key, path, os.stat(path))
+                    status = os.stat(path)
                 except FileNotFoundError:
                     continue
+                yield Leftover(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))

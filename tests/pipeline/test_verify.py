@@ -15,7 +15,9 @@ from pipeline.repair import REPORT, verify
 from pipeline.request import GcRequest, VerifyRequest
 from pipeline.run import develop
 from pipeline.shard import run_shard
-from pipeline.storage import Store, delete, exists, list_objects, open_store, read, write
+from pipeline.storage import Store, delete, exists, list_objects, open_store, place_of, read, write
+from pipeline.storage_s3 import call
+from pipeline.storage_s3_uploads import open_uploads
 from tests.runs import QUICK, darkroom, fill, picture_file, request
 
 PICTURE = "pictures/gamma/001.png.png"
@@ -180,6 +182,26 @@ def test_gc_removes_what_no_commit_names_and_nothing_else(places: tuple[Store, S
     resumed = develop(request(source.url, out.url))
     assert (resumed.run, resumed.counts["good"]) == (plan.run, 1)
     assert verify(asked(out)).findings == []
+
+
+@pytest.mark.slow
+def test_gc_gives_up_uploads_of_killed_runs(bucket: str, tmp_path: Path) -> None:
+    """Those to our own folders, whatever is or is not there under their keys; nobody else's."""
+    out = open_store(f"s3://{bucket}/out")
+    develop(request(fill(tmp_path / "source", 2), out.url))
+    ours = [PICTURE, "streams/jpeg/999.png.jpg", "runs/planning-0123456789ab/part-00000.parquet"]
+    theirs = ["pictures/holiday/a.jpg", "runs/mine.txt", "notes.txt"]
+    place = place_of(out)
+    for key in ours + theirs:
+        name = {"Key": place.prefix + key}
+        upload = call(place, "create_multipart_upload", key, **name)["UploadId"]
+        call(place, "upload_part", key, **name, UploadId=upload, PartNumber=1, Body=b"killed")
+    assert verify(asked(out)).leftovers == len(ours)
+    assert sum(collect(GcRequest(destination=out.url, older_than=1)).objects.values()) == 0
+    collected = collect(GcRequest(destination=out.url))
+    assert (sum(collected.objects.values()), sum(collected.bytes.values())) == (len(ours), len(ours) * len(b"killed"))
+    assert [upload.key for upload in open_uploads(out, "")] == sorted(theirs)
+    assert (verify(asked(out)).findings, exists(out, PICTURE)) == ([], True)
 
 
 def test_gc_removes_nothing_where_it_cannot_know(tmp_path: Path) -> None:
