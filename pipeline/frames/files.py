@@ -33,8 +33,33 @@ ARRAYS = (".npy", ".idx", ".idx.gz", "-ubyte", "-ubyte.gz")
 SUFFIXES = (".gif", ".webp", ".apng", ".avifs", ".tif", ".tiff", *VIDEOS, *ARRAYS)
 
 _HEAD = 64
+
+
+class _Gif(GifImagePlugin.GifImageFile):
+    """Pillow's GIF reader, but for frames that lie outside the canvas: for those it would make the canvas as large as
+    they say, after everybody has looked how large it is.
+    """
+
+    opened = False
+    canvas: tuple[int, int]
+
+    def _open(self) -> None:
+        super()._open()
+        self.opened = True
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.canvas
+
+    @_size.setter
+    def _size(self, size: tuple[int, int]) -> None:
+        if self.opened:
+            raise PictureError("corrupt", f"gif: a frame reaches to {size}, outside the canvas of {self.canvas}")
+        self.canvas = size
+
+
 _ANIMATIONS: dict[str, Any] = {
-    "gif": GifImagePlugin.GifImageFile,
+    "gif": _Gif,
     "webp": WebPImagePlugin.WebPImageFile,
     "png": PngImagePlugin.PngImageFile,
     "avif": AvifImagePlugin.AvifImageFile,

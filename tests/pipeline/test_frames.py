@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import struct
 import threading
 from collections import Counter
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from pipeline.compression import compression, decompression
 from pipeline.decode import decode
 from pipeline.frames import shared_file
+from pipeline.frames.files import open_frames
 from pipeline.frames.shared_file import SharedFile
 from pipeline.frames.source import frame_key, pictures_of
 from pipeline.picture import PictureError
@@ -180,6 +183,20 @@ def test_what_is_missing_of_a_video_is_failures(tmp_path: Path) -> None:
     assert rows["noise.webm"] == "corrupt"
     reasons = Counter(reason for key, reason in rows.items() if key.startswith("cut.avi"))
     assert set(reasons) <= {None, "truncated"}
+
+
+def test_a_frame_outside_its_canvas_does_not_enlarge_it(tmp_path: Path) -> None:
+    """A GIF whose third frame says that it is 20,000 pixels wide: it is broken, and no memory is taken for it."""
+    data = bytearray(animation(moving(4), "GIF"))
+    separators = [found.end() for found in re.finditer(rb"\x21\xf9\x04.{4}\x00\x2c", data, re.DOTALL)]
+    data[separators[2] + 4 : separators[2] + 8] = struct.pack("<HH", 20_000, 1_400)
+    path = tmp_path / "wide.gif"
+    path.write_bytes(data)
+    frames = open_frames(str(path), 30_000_000)
+    assert [frames.read(number).picture.pixels.shape for number in (0, 1)] == [(24, 32, 3)] * 2
+    with pytest.raises(PictureError, match=r"reaches to \(2\d{4}, 14\d\d\), outside the canvas of \(32, 24\)"):
+        frames.read(2)
+    frames.close()
 
 
 def test_bounds(tmp_path: Path) -> None:
