@@ -132,6 +132,7 @@ def _option(name: str, field: FieldInfo) -> Any:
         flag = f"{flag}/--no-{name.replace('_', '-')}"
         return click.option(flag, name, default=None, help=f"{text}  [default: {'yes' if field.default else 'no'}]")
     default = "" if field.default in (None, ()) else f"  [default: {field.default}]"
+    default = "  [required]" if field.is_required() else default
     if get_origin(kind) is Literal:
         return click.option(flag, name, type=click.Choice(get_args(kind)), default=None, help=text + default)
     if get_origin(kind) is tuple and Ellipsis not in get_args(kind):

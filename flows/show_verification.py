@@ -12,6 +12,7 @@ from rich.table import Table
 from flows.display import check_blocks, outcome, run_flow
 from flows.output import amount, out, present, progress_bars
 from pipeline.request import GcRequest, VerifyRequest
+from pipeline.sizes import counted
 
 _SHOWN = 40
 
@@ -86,11 +87,12 @@ def _print_findings(found: Any, report: str | None) -> None:
             out.print(f"and {len(found.findings) - _SHOWN:,} more; --json has all")
     how = "by their sizes in a listing" if found.quick else "by their checksums"
     out.print(
-        f"[bold]{found.objects:,}[/] objects ({amount(found.bytes)}) of {found.shards:,} shards in {found.runs:,} runs "
+        f"{counted(found.objects, 'object')} ({amount(found.bytes)}) of {counted(found.shards, 'shard')} in "
+        f"{counted(found.runs, 'run')} "
         f"checked {how}: " + (f"[red]{len(found.findings):,} wrong[/]" if found.findings else "[green]all is well[/]")
     )
     if found.repaired:
-        out.print(f"[green]repaired[/] {len(found.repaired):,} findings")
+        out.print(f"[green]repaired[/] {counted(len(found.repaired), 'finding')}")
     for text in found.not_repaired[:_SHOWN]:
         out.print(f"[red]not repaired[/] {escape(text)}", soft_wrap=True)
     if found.findings and not found.not_repaired:
@@ -100,7 +102,7 @@ def _print_findings(found: Any, report: str | None) -> None:
     if found.in_use:
         out.print(f"[yellow]in use[/] by {escape(found.in_use)}: what it has under way may look wrong", soft_wrap=True)
     if found.leftovers:
-        count = f"{found.leftovers:,} objects ({amount(found.leftover_bytes)})"
+        count = f"{counted(found.leftovers, 'object')} ({amount(found.leftover_bytes)})"
         out.print(f"[yellow]left over[/] {count} that no commit names: darkroom gc removes them")
     if report:
         out.print(f"report   {escape(report)}", soft_wrap=True)

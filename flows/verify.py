@@ -15,6 +15,7 @@ from flows.states import NAME, concluded, ended
 from pipeline.gc import Collection, collect
 from pipeline.repair import verify as verify_plainly
 from pipeline.request import GcRequest, VerifyRequest
+from pipeline.sizes import counted
 from pipeline.verify import Verification
 
 _SHOWN = 100
@@ -49,7 +50,9 @@ def _verify(request: VerifyRequest) -> State:
         rows = [asdict(one) for one in found.findings[:_SHOWN]]
         create_table_artifact(rows, key="verify-findings", description=f"First {_SHOWN} of {len(found.findings)}")
     counts = {"objects": found.objects, "wrong": len(found.findings), "runs": found.runs}
-    message = f"{found.objects:,} objects of {found.runs:,} runs checked, {len(found.findings):,} wrong"
+    message = (
+        f"{counted(found.objects, 'object')} of {counted(found.runs, 'run')} checked, {len(found.findings):,} wrong"
+    )
     return ended(request, message, bool(found.findings), facts={"counts": counts})
 
 
@@ -80,5 +83,5 @@ def _collect(request: GcRequest) -> State:
     if found.objects:
         rows = [{"folder": name, "objects": n, "bytes": found.bytes[name]} for name, n in found.objects.items()]
         create_table_artifact(rows, key="gc-removed", description=f"What {would}removed at {found.destination}")
-    message = f"{counts['objects']:,} objects of {counts['bytes']:,} bytes {would}removed"
+    message = f"{counted(counts['objects'], 'object')} of {counted(counts['bytes'], 'byte')} {would}removed"
     return ended(request, message, facts={"counts": counts})

@@ -119,7 +119,7 @@ def _anchor(name: str, measured: Sequence[str], published: Sequence[str]) -> Nam
         return name.removeprefix(PUBLISHED), "published"
     there = f"measured here are {', '.join(measured) or 'no lossy codecs'}"
     there += f"; published are {', '.join(published)}" if published else "; --published names no file with more"
-    raise RequestError(f"there is no curve {name!r} to be the anchor; {there}")
+    raise RequestError(f"there is no curve {name!r} to be the anchor; {there}: name one of those as the anchor")
 
 
 def _measured(request: DevelopRequest, destination: Store, run: str) -> tuple[int, pa.Table]:

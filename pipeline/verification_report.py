@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from markupsafe import Markup
 
 from pipeline.report import asset, environment
+from pipeline.sizes import counted
 from pipeline.verify import Verification
 
 #: findings shown; --json has all of them
@@ -20,6 +21,7 @@ def render_verification(found: Verification) -> str:
         .get_template("verification.html")
         .render(
             found=found,
+            counted=counted,
             shown=found.findings[:_SHOWN],
             when=datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
             css=Markup(asset("report.css")),

@@ -28,8 +28,8 @@ def test_flows_end_as_the_destination_is(tmp_path: Path) -> None:
         found = verify(VerifyRequest(destination=str(out)), return_state=True)
         mended = verify(VerifyRequest(destination=str(out), repair=True), return_state=True)
         removed = gc(GcRequest(destination=str(out)), return_state=True)
-    assert (found.is_failed(), found.message) == (True, "10 objects of 1 runs checked, 1 wrong")
+    assert (found.is_failed(), found.message) == (True, "10 objects of 1 run checked, 1 wrong")
     assert mended.is_completed()
-    assert (removed.message, leftover.exists()) == ("1 objects of 1 bytes removed", False)
+    assert (removed.message, leftover.exists()) == ("1 object of 1 byte removed", False)
     assert [len(one.findings) for one in told["verified"]] == [1, 0]
     assert told["shard"] == [False, False, True]
