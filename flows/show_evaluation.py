@@ -68,6 +68,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     """The codecs with their BD-rates, how the run went, and where the report of the evaluation is."""
     if evaluation.points:
         out.print(_codecs(evaluation))
+    if evaluation.points and not any(row.get("bd_rate") for row in evaluation.bd_rates):
+        out.print("[yellow]no BD-rates[/]: they need four settings of each codec, or more, and qualities that both reach")
     print_ending(evaluation.summary)
     if evaluation.left_out:
         objects = "object" if evaluation.left_out == 1 else "objects"
@@ -85,7 +87,7 @@ def _codecs(evaluation: Evaluation) -> Table:
     title = f"{evaluation.pictures:,} {pictures}; BD-rates against {anchor}"
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("codec", style="bold", no_wrap=True)
-    for heading in ("bpp", "PSNR dB", "enc ms", "dec ms", "BD-rate PSNR", "MS-SSIM"):
+    for heading in ("bpp", "PSNR\ndB", "encode\nms", "decode\nms", "BD-rate\nPSNR", "\nMS-SSIM"):
         table.add_column(heading, justify="right", no_wrap=True)
     rates = {(row["codec"], row["group"], row["metric"]): row.get("bd_rate") for row in evaluation.bd_rates}
     every = dict.fromkeys((point["codec"], point["group"]) for point in evaluation.points)
@@ -109,7 +111,7 @@ def _ascending(rate: float | None) -> tuple[bool, float]:
 
 def _span(points: list[dict[str, Any]], column: str, form: str) -> str:
     low, high = (format(end(point[column] for point in points), form) for end in (min, max))
-    return low if low == high else f"{low} – {high}"
+    return low if low == high else f"{low}–{high}"
 
 
 def _milliseconds(points: list[dict[str, Any]], column: str) -> str:
