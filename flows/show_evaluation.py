@@ -69,7 +69,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
     if evaluation.points:
         out.print(_codecs(evaluation))
     if evaluation.points and not any(row.get("bd_rate") for row in evaluation.bd_rates):
-        out.print("[yellow]no BD-rates[/]: they need four settings of each codec, or more, and qualities that both reach")
+        out.print("[yellow]no BD-rates[/]: they need four settings of each codec and qualities that both reach")
     print_ending(evaluation.summary)
     if evaluation.left_out:
         objects = "object" if evaluation.left_out == 1 else "objects"
