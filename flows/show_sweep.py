@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -57,15 +58,16 @@ def _ended(trial: Any) -> str:
 
 def _print(summary: Any) -> None:
     counts = ", ".join(f"{count:,} {name}" for name, count in summary.counts.items())
-    table = Table(title=f"trials: {counts}", title_justify="left")
+    out.print(f"trials   {counts}")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("option")
     table.add_column("of the best", justify="right")
     table.add_column("mattered", justify="right")
     for name, value in summary.best_options.items():
         share = summary.importances.get(name)
         table.add_row(escape(name), escape(_plain(value)), "—" if share is None else f"{share:.0%}")
-    out.print(table)
     if summary.best_trial is not None:
+        out.print(table)
         out.print(f"best     {summary.figure} {summary.best_value:.5g}, trial {summary.best_trial}")
         out.print(f"weights  {escape(str(summary.model))}", soft_wrap=True)
     out.print(f"table    {escape(summary.table)}", soft_wrap=True)
