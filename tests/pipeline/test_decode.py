@@ -270,7 +270,7 @@ def test_bombs_are_refused_before_anything_is_allocated(name: str) -> None:
     assert caught.value.reason == "too_large"
     assert peak < 8 << 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 10
 
 
 def test_the_limit_is_the_callers() -> None:

@@ -139,7 +139,7 @@ def test_a_lease_from_another_machine_is_stale_when_nobody_renews_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Young, or renewed while one looks on: held, whatever clocks say. Old and still, or unreadable: taken over."""
-    monkeypatch.setattr(lease_module, "BEAT_S", 0.4)
+    monkeypatch.setattr(lease_module, "BEAT_S", 1.0)
     destination = open_store(tmp_path)
     there = {"run": "r0123", "host": "far", "machine": "another", "pid": os.getpid(), "token": "x", "since": "noon"}
 

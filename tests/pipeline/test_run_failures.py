@@ -218,7 +218,7 @@ def hanging(item, before, settings, apply):
     return honest(item, before, settings, apply)
 
 branches._run_step = hanging
-summary = develop(request(sys.argv[1], sys.argv[2], deadline_s=1, workers=1))
+summary = develop(request(sys.argv[1], sys.argv[2], deadline_s=3, workers=1))
 print(summary.status, summary.counts["good"], summary.reasons)
 """
 
@@ -244,7 +244,7 @@ def test_a_hanging_picture_gives_back_its_memory(tmp_path: Path, monkeypatch: py
         return honest(item, before, settings, apply)
 
     monkeypatch.setattr(branches, "_run_step", hanging)
-    summary = develop(request(fill(tmp_path / "source", 6), tmp_path / "out", deadline_s=1, shard_size=6))
+    summary = develop(request(fill(tmp_path / "source", 6), tmp_path / "out", deadline_s=3, shard_size=6))
     released = True
     assert (summary.counts["good"], summary.reasons) == (5, {"deadline": 1})
 
@@ -255,13 +255,13 @@ def test_waiting_for_memory_is_not_held_against_a_picture(tmp_path: Path, monkey
     honest = branches._run_step
 
     def slow(item: Any, before: Any, settings: Any, apply: Any) -> Any:
-        time.sleep(0.7)
+        time.sleep(1.5)
         return honest(item, before, settings, apply)
 
     monkeypatch.setattr(branches, "_run_step", slow)
     recipe = {"branches": {"gamma": QUICK["branches"]["gamma"]}}
     summary = develop(
-        request(fill(tmp_path / "source", 4), tmp_path / "out", recipe, deadline_s=1.5, workers=4, shard_size=4)
+        request(fill(tmp_path / "source", 4), tmp_path / "out", recipe, deadline_s=4, workers=4, shard_size=4)
     )
     assert summary.reasons == {}
 
@@ -278,7 +278,7 @@ def test_a_shard_ends_at_its_deadline_with_what_is_done(tmp_path: Path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(branches, "_run_step", slow)
-        summary = develop(request(source, tmp_path / "out", shard_deadline_s=3, shard_size=6, workers=3))
+        summary = develop(request(source, tmp_path / "out", shard_deadline_s=6, shard_size=6, workers=3))
         released.set()
     assert (summary.status, summary.counts["good"], summary.reasons) == ("complete", 4, {"shard_deadline": 2})
     rows = table(tmp_path / "out", "failures", REASONS)
