@@ -1,6 +1,6 @@
 """A run's metrics in a Delta Lake table: python examples/delta_lake.py RUN TABLE_URL; again appends nothing twice.
 
-pip install darkroom[integrations]. Buckets: deltalake reads AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the like.
+Needs `pip install deltalake`. Buckets: deltalake reads AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the like.
 """
 
 import sys

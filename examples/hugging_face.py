@@ -1,6 +1,6 @@
 """A run as Hugging Face datasets: python examples/hugging_face.py RUN BRANCH, a local run's destination.
 
-pip install darkroom[integrations]. Nothing is fetched from anywhere.
+Needs `pip install datasets`. Nothing is fetched from anywhere.
 """
 
 import os

@@ -1,6 +1,6 @@
 """The tables of a run in Spark: python examples/spark_tables.py RUN, the destination of `darkroom develop`.
 
-Needs Java 17 and pip install darkroom[spark]. For buckets: s3a:// URLs and the package org.apache.hadoop:hadoop-aws.
+Needs Java 17 and `pip install pyspark`. For buckets: s3a:// URLs and the package org.apache.hadoop:hadoop-aws.
 """
 
 import os

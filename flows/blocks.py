@@ -76,7 +76,7 @@ def _load(name: str) -> S3Access:
     try:
         import prefect_aws  # noqa: F401 (makes its blocks known)
     except ImportError as error:
-        raise ValueError("blocks of prefect-aws need it: pip install darkroom[aws]") from error
+        raise ValueError("blocks of prefect-aws need it: pip install prefect-aws") from error
     return _of_aws(Block.load(name))
 
 

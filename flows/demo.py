@@ -14,7 +14,7 @@ def demo(destination: str, prefect: bool) -> int:
     """Develop the bundled pictures; returns the exit code. Raises RequestError where scikit-image is not installed."""
     found = find_spec("skimage")
     if not found or not found.submodule_search_locations:
-        raise RequestError("the demo's pictures come with scikit-image, which is not here: pip install darkroom[demo]")
+        raise RequestError("the demo's pictures come with scikit-image, which is not here: pip install scikit-image")
     pictures = Path(found.submodule_search_locations[0]) / "data"
     fields = {"source": str(pictures), "destination": destination, "suffixes": (".png", ".jpg")}
     request = DevelopRequest.model_validate(fields)

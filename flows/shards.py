@@ -180,7 +180,7 @@ def _engine(request: DevelopRequest, plan: Plan, each_a_task_run: bool) -> Any:
         from flows.dask_engine import dask_engine
     except ImportError as error:
         raise RequestError(
-            "the dask engine is not installed; install darkroom[dask] or use --engine threads"
+            "the dask engine is not installed: pip install prefect-dask distributed, or use --engine threads"
         ) from error
     return dask_engine(request, plan, each_a_task_run)
 

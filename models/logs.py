@@ -29,7 +29,7 @@ def tensorboard_log(folder: str) -> Iterator[Callable[[Report], None]]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise TrainingError("a log needs TensorBoard; install it with: pip install darkroom[tensorboard]") from error
+        raise TrainingError("a log needs TensorBoard; install it with: pip install tensorboard") from error
     writer: SummaryWriter | None = None
     lines: list[Report] = []
 

@@ -25,8 +25,8 @@ PICTURE, CONDITION, RESTORED = "picture", "condition", "restored"
 def export_model(name_or_url: str, url: str, storage: StorageArguments | None = None) -> tuple[Card, int]:
     """Write a restoration model, a shipped one by name or any by URL, to `url`; gives its card and its bytes.
 
-    Raises ModelError when there is no such model, it is not a restoration network, URL does not end in .onnx or the
-    extra `onnx` is not installed; OSError when it cannot be written.
+    Raises ModelError when there is no such model, it is not a restoration network, URL does not end in .onnx or what
+    ONNX needs is not installed; OSError when it cannot be written.
     """
     if not url.endswith(".onnx"):
         raise ModelError(f"{url} does not end in .onnx; give the file that the network shall be written to")
@@ -51,7 +51,7 @@ def onnx_bytes(model: Model) -> bytes:
         import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ModelError("ONNX files need more packages; install them with: pip install darkroom[onnx]") from error
+        raise ModelError("ONNX files need more packages: pip install onnx onnxscript") from error
     file = _traced(network)
     _leave_out_origins(file)
     _name_sides(file, network)

@@ -42,7 +42,7 @@ def load_network(name_or_url: str, task: str, runtime: Runtime = "auto") -> Mode
     """A restoration model that runs under torch or onnxruntime; its network is called alike under both.
 
     A file that ends in .onnx runs under onnxruntime; any other model under torch, unless `runtime` is "onnx".
-    Raises ModelError when it cannot be loaded, or the extra `onnx` is needed and not installed.
+    Raises ModelError when it cannot be loaded, or what ONNX needs is not installed.
     """
     if name_or_url.endswith(".onnx"):
         if runtime == "torch":
@@ -116,7 +116,7 @@ def _load(url: str, task: str) -> Model:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise ModelError(f"{url} needs more packages; install them with: pip install darkroom[onnx]") from error
+        raise ModelError(f"{url} needs more packages: pip install onnx onnxruntime") from error
     try:
         data = fetch(url)
     except FileNotFoundError as error:
@@ -181,7 +181,7 @@ def _exported(model: Model) -> Model:
     try:
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise ModelError("runtime onnx needs more packages; install them with: pip install darkroom[onnx]") from error
+        raise ModelError("runtime onnx needs more packages: pip install onnx onnxruntime onnxscript") from error
     data = onnx_bytes(model)
     torch_network = cast(RestorationNetwork, model.network)
     network = OnnxNetwork(

@@ -74,7 +74,7 @@ def choose_codecs(names: Sequence[str], models: Sequence[str]) -> list[CodecGrid
         if name not in known:
             raise RequestError(f"there is no codec {name!r}; there is {', '.join(grid.name for grid in there)}")
         if known[name] not in there:
-            raise RequestError(f"the codec {name} is not installed; install darkroom[jxl] or leave it out")
+            raise RequestError(f"the codec {name} is not installed: pip install pillow-jxl-plugin, or leave it out")
     chosen = [grid for grid in there if not names or grid.name in names]
     if models and LEARNED not in [grid.name for grid in chosen]:
         raise RequestError(f"a model is given, but --codecs leaves out {LEARNED}; add it or leave out --model")

@@ -34,7 +34,7 @@ def append_run(
     try:
         from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
     except ImportError as error:
-        raise DeltaError("Delta Lake is not installed: pip install darkroom[integrations]") from error
+        raise DeltaError("Delta Lake is not installed: pip install deltalake") from error
     if table not in SCHEMAS:
         raise DeltaError(f"there is no table {table!r}; there are: {', '.join(SCHEMAS)}")
     if not exists(destination, f"runs/{run}/_SUCCESS"):

@@ -73,6 +73,20 @@ def test_the_index_names_every_page() -> None:
     assert len(readme.splitlines()) <= 150
 
 
+@pytest.mark.parametrize("room", ["flows", "pipeline", "models", "examples"])
+def test_what_messages_say_to_install_is_a_package_of_an_index(room: str) -> None:
+    """One that pyproject.toml knows; Darkroom itself is on no index."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [line for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines]
+    known = {re.split(r"[^\w-]", line)[0] for line in extras}
+    told = [found for path in (ROOT / room).rglob("*.py") for found in re.findall(r"pip install(.*)", path.read_text())]
+    assert told
+    for words in told:
+        names = re.match(r"( [\w-]+)+", words)
+        assert names, words
+        assert set(names[0].split()) <= known, words
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_blocks_are_well_formed(block: Block) -> None:
     assert block.not_run is None or len(block.not_run) > 10

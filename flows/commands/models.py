@@ -107,7 +107,8 @@ def sweep(request: SweepRequest, prefect: bool) -> int:
 def export(model: str, url: str) -> int:
     """Write a restoration MODEL, a shipped one by name or any by its URL, as an ONNX file to URL, ending in .onnx.
 
-    Steps take the file as their `model` and run it under onnxruntime; so can any other program. Needs darkroom[onnx].
+    Steps take the file as their `model` and run it under onnxruntime; so can any other program. To write it takes
+    `pip install onnx onnxscript`, to run it here `pip install onnx onnxruntime`.
     """
     from flows import show_export
 

@@ -277,4 +277,4 @@ def _check_libraries() -> None:
     try:
         import sklearn  # noqa: F401
     except ImportError as error:
-        raise RequestError("scikit-learn is not installed; install darkroom[explore]") from error
+        raise RequestError("scikit-learn is not installed: pip install scikit-learn") from error

@@ -52,6 +52,6 @@ def umap_map(components: np.ndarray, seed: int = 0) -> np.ndarray | None:
         try:
             import umap
         except ImportError as error:
-            raise RequestError("UMAP is not installed; install darkroom[explore], or say --no-umap") from error
+            raise RequestError("UMAP is not installed: pip install umap-learn, or say --no-umap") from error
         fitted = umap.UMAP(n_neighbors=neighbours, init=start, random_state=seed, n_jobs=1)
         return fitted.fit_transform(components).astype(np.float32)

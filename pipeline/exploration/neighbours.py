@@ -94,7 +94,7 @@ def import_faiss() -> Any:
             warnings.simplefilter("ignore")
             import faiss
     except ImportError as error:
-        raise RequestError("the search index is not installed; install darkroom[explore]") from error
+        raise RequestError("the search index is not installed: pip install faiss-cpu") from error
     return faiss
 
 

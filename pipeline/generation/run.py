@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -93,6 +94,11 @@ def _check(request: GenerateRequest, opened: OpenAutoencoder) -> None:
         raise RequestError(
             f"{request.model} is a {opened.network.form} autoencoder, which has no prior: give --source, pictures that "
             "say where its latents lie"
+        )
+    if _sample_count(request) and not opened.network.generative and find_spec("sklearn") is None:
+        raise RequestError(
+            f"samples of a {opened.network.form} autoencoder need scikit-learn, which is not here: "
+            "pip install scikit-learn, or take a variational or adversarial model"
         )
 
 

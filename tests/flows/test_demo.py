@@ -12,5 +12,5 @@ from pipeline.request import RequestError
 
 def test_without_its_pictures_it_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "find_spec", lambda name: None if name == "skimage" else importlib.util.find_spec(name))
-    with pytest.raises(RequestError, match=r"pip install darkroom\[demo\]"):
+    with pytest.raises(RequestError, match="pip install scikit-image"):
         demo.demo("out", False)

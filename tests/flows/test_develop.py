@@ -209,7 +209,7 @@ def test_blocks_of_prefect_aws_give_access_and_are_read_anew(
     kind: str, s3_store: Store, s3_options: StorageOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A secret that was changed in Prefect is the next run's, and nothing is deployed again."""
-    aws = pytest.importorskip("prefect_aws", reason="prefect-aws is not installed: pip install darkroom[aws]")
+    aws = pytest.importorskip("prefect_aws", reason="prefect-aws is not installed: pip install prefect-aws")
     for variable in ("KEY", "SECRET", "ENDPOINT"):
         monkeypatch.delenv(f"DARKROOM_S3_{variable}", raising=False)
     key, secret = (value.get_secret_value() for value in (s3_options.key, s3_options.secret) if value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,18 @@ def test_a_source_stands_in_for_a_prior(models: dict[str, str], pictures: list[s
         with pytest.raises(RequestError, match="give --source"):
             generate(request(models["convolutional"], tmp_path / "none", **asked))
     assert not (tmp_path / "none").exists()
+
+
+def test_without_scikit_learn_it_says_what_to_install(
+    models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is written; a model with a prior does without."""
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    source = str(fill(tmp_path / "source", 2))
+    with pytest.raises(RequestError, match=r"convolutional autoencoder need scikit-learn.*pip install scikit-learn"):
+        generate(request(models["convolutional"], tmp_path / "out", source=source))
+    assert not (tmp_path / "out").exists()
+    assert generate(request(models["variational"], tmp_path / "out", samples=2)).samples is not None
 
 
 def test_what_cannot_be_done_is_said(models: dict[str, str], pictures: list[str], tmp_path: Path) -> None:
