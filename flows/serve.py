@@ -210,9 +210,12 @@ def _print(api: str, names: list[str], work_pool: str, logs: Path, host: str | N
     table.add_row("work pool", escape(f"{work_pool}, with a worker on this machine"))
     table.add_row("logs", escape(f"{logs}/server.log, {logs}/worker.log" if host else f"{logs}/worker.log"))
     out.print(table)
-    out.print("[bold]start a run[/], in another shell:", soft_wrap=True)
-    request = """'{"source": "./photos", "destination": "./out"}'"""
-    command = f"PREFECT_API_URL={api} prefect deployment run develop/on-demand --param request={request}"
+    out.print(
+        "[bold]start a run[/], in another shell, with a folder or a URL of yours for YOUR_PICTURES:", soft_wrap=True
+    )
+    # not the demo's ./out: a destination belongs to one source
+    request = """'{"source": "YOUR_PICTURES", "destination": "./developed"}'"""
+    command = f"PREFECT_API_URL={api} prefect deployment run develop/on-demand --param request={request} --watch"
     out.print(f"  {escape(command)}", soft_wrap=True)
     if host and not _is_loopback(host):
         out.print(
