@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import TaskRun
 from flows.blocks import with_blocks
 from flows.progress import tell
 from flows.shards import run_shards
-from flows.states import NAME, concluded, leave_tables, link_report, run_ended
+from flows.states import NAME, artifact_key, concluded, leave_tables, link_report, run_ended
 from pipeline.lease import hold
 from pipeline.plan import Plan, check_request, destination_of, plan_run
 from pipeline.request import DevelopRequest
@@ -79,6 +79,6 @@ def _leave_artifacts(request: DevelopRequest, plan: Plan, summary: Summary) -> N
     leave_tables(request, summary)
     if summary.reasons and not plan.again:
         failures = failure_rows(request, plan, limit=100)
-        create_table_artifact(list(failures), key="develop-failures", description=f"Run {summary.run}, first 100")
+        create_table_artifact(list(failures), key=artifact_key("failures"), description=f"Run {summary.run}, first 100")
     if summary.report:
-        link_report(summary.report, f"Report of run {summary.run}", "develop-report")
+        link_report(summary.report, f"Report of run {summary.run}", artifact_key("report"))

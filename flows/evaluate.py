@@ -54,7 +54,7 @@ def _evaluate_codecs(request: EvaluateRequest) -> State:
         rows = [rounded(row) for row in evaluation.bd_rates]
         create_table_artifact(rows, key="evaluate-bd-rate", description=f"Run {summary.run}, BD-rates in percent")
     if evaluation.report:
-        link_report(evaluation.report, f"Evaluation of run {summary.run}", "evaluate-report")
+        link_report(evaluation.report, f"Evaluation of run {summary.run}", "evaluate-page")
     return run_ended(request, summary, evaluation.report)
 
 
@@ -66,5 +66,5 @@ def _evaluate_suite(request: EvaluateRequest) -> State:
     if evaluation.means:
         rows = [rounded(row) for row in evaluation.means]
         create_table_artifact(rows, key="evaluate-suite", description=f"Run {summary.run}, means")
-    link_report(evaluation.report, f"Evaluation of run {summary.run}", "evaluate-report")
+    link_report(evaluation.report, f"Evaluation of run {summary.run}", "evaluate-page")
     return run_ended(request, summary, evaluation.report)

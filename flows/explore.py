@@ -46,7 +46,7 @@ def _explore(request: ExploreRequest) -> State:
     if exploration.findings.probes:
         rows = [rounded(vars(probe)) for probe in exploration.findings.probes]
         create_table_artifact(rows, key="explore-probes", description=f"Probes of {request.source}")
-    link_report(exploration.report, f"Exploration of {request.source}", "explore-report")
+    link_report(exploration.report, f"Exploration of {request.source}", "explore-page")
     findings = exploration.findings
     clusters = findings.kmeans.labels.max(initial=-1) + 1
     message = (

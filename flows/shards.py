@@ -26,6 +26,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.blocks import with_blocks
 from flows.progress import tell
+from flows.states import artifact_key
 from pipeline.plan import Plan
 from pipeline.request import DevelopRequest, RequestError
 from pipeline.run import RunError
@@ -94,7 +95,7 @@ def plain_shard(request: DevelopRequest, plan: Plan, shard: int, stop: Stop) -> 
 
 
 def _develop_all(request: DevelopRequest, plan: Plan, each_a_task_run: bool) -> None:
-    artifact: Any = create_progress_artifact(0.0, key="develop-progress", description=f"run {plan.run}")
+    artifact: Any = create_progress_artifact(0.0, key=artifact_key("progress"), description=f"run {plan.run}")
     done, told = 0, 0.0
     with _engine(request, plan, each_a_task_run) as engine:
         try:

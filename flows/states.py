@@ -12,6 +12,7 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.assets import Asset, materialize
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
+from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from flows.progress import tell
@@ -80,11 +81,18 @@ def table_urls(request: Any, run: str) -> dict[str, str]:
     return {name: f"{_url(request.destination)}/tables/{name}/run={run}/" for name in SCHEMAS}
 
 
+def artifact_key(what: str) -> str:
+    """The key of an artifact that a run over pictures leaves, whichever flow it is of; only inside one."""
+    # somebody may have given the flow a name that keys of Prefect cannot have
+    flow = re.sub(r"[^a-z0-9]+", "-", str(flow_run.flow_name).lower()).strip("-")
+    return f"{flow}-{what}"
+
+
 def leave_tables(request: Any, summary: Summary) -> None:
     """Artifacts: means of branches, stages with what they waited for, where tables are; and the tables as assets."""
     if summary.branches:
         rows = [rounded(row) for row in summary.branches]
-        create_table_artifact(rows, key="develop-summary", description=f"Run {summary.run}, means over pictures")
+        create_table_artifact(rows, key=artifact_key("summary"), description=f"Run {summary.run}, means over pictures")
     if summary.stages:
         stages = [
             {
@@ -95,11 +103,11 @@ def leave_tables(request: Any, summary: Summary) -> None:
             }
             for stage, figures in summary.stages.items()
         ]
-        create_table_artifact(stages, key="develop-stages", description=f"Run {summary.run}, where its time went")
+        create_table_artifact(stages, key=artifact_key("stages"), description=f"Run {summary.run}, where its time went")
     if summary.counts["objects"]:
         urls = table_urls(request, summary.run)
         places = [{"table": name, "where": url} for name, url in urls.items()]
-        create_table_artifact(places, key="develop-tables", description=f"Run {summary.run}, Parquet to read")
+        create_table_artifact(places, key=artifact_key("tables"), description=f"Run {summary.run}, Parquet to read")
         _declare([url.partition("/run=")[0] for url in urls.values()])
 
 

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from prefect import State
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
 
 from flows.cli import main
 from flows.compress import compress
@@ -31,6 +34,13 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
+def artifacts(state: State) -> set[str | None]:
+    """Keys of the artifacts that a flow run has left."""
+    with get_client(sync_client=True) as client:
+        wanted = FlowRunFilter.model_validate({"id": {"any_": [state.state_details.flow_run_id]}})
+        return {artifact.key for artifact in client.read_artifacts(flow_run_filter=wanted)}
+
+
 @pytest.mark.usefixtures("prefect_server")
 def test_the_flows_give_what_plain_runs_give(source: Path, tmp_path: Path) -> None:
     """State Completed; the same streams as without Prefect; pictures from them; a second time nothing is done."""
@@ -44,9 +54,15 @@ def test_the_flows_give_what_plain_runs_give(source: Path, tmp_path: Path) -> No
     assert contents(tmp_path / "drk", *same) == contents(tmp_path / "plain", *same)
     assert all(bpp <= 2 for (bpp,) in table(tmp_path / "drk", "metrics", "bpp"))
     back = DecompressRequest(source=str(tmp_path / "drk"), destination=str(tmp_path / "out"), **settings)
-    assert decompress(back, return_state=True).is_completed()
+    restored = decompress(back, return_state=True)
+    assert restored.is_completed()
+    kinds = ("summary", "stages", "tables", "progress", "report", "failures")
+    assert artifacts(state) == {f"compress-{kind}" for kind in kinds}
+    assert artifacts(restored) == {f"decompress-{kind}" for kind in kinds if kind != "failures"}
     assert len(contents(tmp_path / "out", "pictures/decompressed/")) == 4
-    assert decompress(back, return_state=True).message.startswith("nothing to do")
+    again = decompress.with_options(name="Once again (nightly)")(back, return_state=True)
+    assert again.message.startswith("nothing to do")
+    assert artifacts(again) == {"once-again-nightly-report"}
     for path in (tmp_path / "out").rglob("*.drk.png"):
         assert decode(path.read_bytes()).pixels.shape == (48, 64, 3)
 

@@ -263,6 +263,7 @@ def test_many_shards_are_one_task_run(pictures: Store, bucket: str, monkeypatch:
     state, told = run_flow(request(pictures.url, f"s3://{bucket}/many"))
     assert state.is_completed(), state.message
     assert sorted(told["picture"]) == [False] + [True] * 5
+    assert artifacts(last_flow_run())["develop-progress"].data == 100.0
     pipeline_run.develop(request(pictures.url, f"s3://{bucket}/plain"))
     assert parts(open_store(f"s3://{bucket}/many")) == parts(open_store(f"s3://{bucket}/plain"))
 

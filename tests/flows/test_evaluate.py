@@ -57,7 +57,9 @@ def test_the_flow_gives_what_a_plain_evaluation_gives_and_leaves_artifacts(sourc
         kept = {artifact.key: artifact for artifact in client.read_artifacts(flow_run_filter=wanted)}
     rows = json.loads(kept["evaluate-bd-rate"].data)
     assert {row["codec"] for row in rows} == {"jpeg", "webp"}
-    assert str(found.report) in kept["evaluate-report"].data
+    assert str(found.report) in kept["evaluate-page"].data
+    assert f"runs/{found.summary.run}/report.html" in kept["evaluate-report"].data
+    assert not any(key.startswith("develop-") for key in kept)
 
 
 @pytest.mark.usefixtures("prefect_server")

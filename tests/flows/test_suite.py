@@ -56,7 +56,7 @@ def test_the_flow_gives_what_a_plain_run_gives_and_leaves_artifacts(source: Path
         wanted = FlowRunFilter(id={"any_": [run.id]})  # type: ignore[arg-type]
         kept = {artifact.key: artifact for artifact in client.read_artifacts(flow_run_filter=wanted)}
     assert {row["setting"] for row in json.loads(kept["evaluate-suite"].data)} == {"x2", "x3", "x4", "realistic-x2"}
-    assert found.report in kept["evaluate-report"].data
+    assert found.report in kept["evaluate-page"].data
 
 
 @pytest.mark.usefixtures("prefect_server")
