@@ -106,11 +106,13 @@ def read_training_set(
                     f"the decoded pictures exceed {memory_limit >> 20} MiB; train on fewer or raise the memory limit"
                 )
             (validation if share_of_name(path) < held_out else train).append(pixels)
-    if not train:
+    if not train and not validation:
         raise DataError(
-            f"none of {len(found)} pictures could be used ({len(unreadable)} unreadable, the rest too small)"
+            f"none of {len(found)} pictures could be used: {len(unreadable)} are unreadable, the others smaller than "
+            f"{smallest} pixels on a side; give larger ones"
         )
-    return TrainingSet(train, validation or train[:1], unreadable)
+    # a lone picture is trained on and held out, whatever its name
+    return TrainingSet(train or validation, validation or train[:1], unreadable)
 
 
 def random_crops(pictures: list[np.ndarray], count: int, size: int, generator: np.random.Generator) -> Tensor:

@@ -37,13 +37,18 @@ class SmallTrainingSet:
 
     def held_out_batches(self, crop: int) -> list[Tensor]:
         """The first 2048 pictures held out, at most."""
-        return list(self.held_out.pictures[:HELD_OUT].split(HELD_OUT_BATCH))
+        return _batches(self.held_out.pictures[:HELD_OUT])
 
     def training_batches(self, crop: int) -> list[Tensor]:
         """As many of those trained on, spread over all of them."""
         count = min(len(self.train), len(self.held_out), HELD_OUT)
         rows = torch.linspace(0, len(self.train) - 1, count).long()
-        return list(self.train.pictures[rows].split(HELD_OUT_BATCH))
+        return _batches(self.train.pictures[rows])
+
+
+def _batches(pictures: Tensor) -> list[Tensor]:
+    """Batches of like size, so that none is of a single picture, which contrast could compare with nothing."""
+    return list(pictures.tensor_split(-(-len(pictures) // HELD_OUT_BATCH)))
 
 
 def _shifted(pictures: Tensor, generator: np.random.Generator) -> Tensor:

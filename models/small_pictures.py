@@ -84,11 +84,11 @@ def read_small_pictures(
     return joined(read)
 
 
-def split_by_name(pictures: SmallPictures, held_out: float) -> tuple[SmallPictures, SmallPictures]:
-    """A share, chosen by the hash of names and of one picture at least, beside the rest: (rest, share)."""
+def split_by_name(pictures: SmallPictures, held_out: float, least: int = 1) -> tuple[SmallPictures, SmallPictures]:
+    """A share, chosen by the hash of names and of `least` pictures at least, beside the rest: (rest, share)."""
     # salted, so that it is not the same share again that is a folder's test split
     shares = np.array([_salted(name, "held out") for name in pictures.names])
-    inside = shares < max(held_out, shares.min())
+    inside = (shares < held_out) | (shares <= np.sort(shares)[:least][-1])
     return pictures.at(np.flatnonzero(~inside).tolist()), pictures.at(np.flatnonzero(inside).tolist())
 
 
@@ -276,6 +276,11 @@ def _read_folder(fs: fsspec.AbstractFileSystem, below: dict[str, str], url: str,
         raise DataError(f"no pictures below {url}: looked for idx files, index.json and {', '.join(SUFFIXES)}")
     is_test = {name: share_of_name(name) < TEST_SHARE for name in below}
     names = [name for name in below if wanted.train is None or is_test[name] != wanted.train]
+    if not names:
+        split = "training" if wanted.train else "test"
+        raise DataError(
+            f"none of {len(below)} pictures below {url} is a {split} picture, as hashes of names decide; add more"
+        )
     names = [names[row] for row in wanted.rows(names)]
     read = partial(_read_small, fs, wanted.shape)
     kept, unreadable, pixels = [], [], []

@@ -29,7 +29,7 @@ from pipeline.request import RequestError, SweepRequest, TrainRequest
 from pipeline.sweep_journal import Journal
 from pipeline.sweep_report import write_page, write_table
 from pipeline.sweep_space import Space, draw, read_space
-from pipeline.training import fsspec_options, interruptible, keep, plan_of, read_pictures
+from pipeline.training import fsspec_options, interruptible, keep, least_pictures, plan_of, read_pictures
 
 _STUDY = "sweep"
 #: trials before any is pruned
@@ -189,7 +189,7 @@ def _picture_cache(reading: Callable[[int, int], None]) -> Callable[[TrainReques
     kept: dict[str, PictureSource] = {}
 
     def cached(request: TrainRequest, plan: TrainingPlan) -> PictureSource:
-        wanted = f"{plan.sizes.get('shape')} {plan.augment}"
+        wanted = f"{plan.sizes.get('shape')} {plan.augment} {least_pictures(plan)}"
         if wanted not in kept:
             # no two sets in memory at once
             kept.clear()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from models.autoencoders.interface import Autoencoder
+from models.autoencoders.objective import CONTRAST
 from models.checkpoint import Progress
 from models.data import DataError, PictureSource, read_training_set
 from models.distributed import ALONE, Ranks, joined, own_device, ranks_from_environment
@@ -23,7 +24,7 @@ from models.precision import choose_precision
 from models.registry import Card
 from models.small_batches import SmallTrainingSet
 from models.small_pictures import split_by_name
-from models.tasks import AUTOENCODER_LOSS, task_of
+from models.tasks import AUTOENCODER_LOSS, objective_of, task_of
 from models.training import Report, TrainingPlan, choose_device, train
 from pipeline.picture_sets import read_picture_set
 from pipeline.request import RequestError, TrainRequest
@@ -114,7 +115,7 @@ def plan_of(request: TrainRequest, ranks: Ranks) -> TrainingPlan:
     if request.source_block and not request.source_storage:
         raise RequestError(f"the block {request.source_block!r} is kept in Prefect; leave out --no-prefect or torchrun")
     device = own_device(choose_device(request.device), ranks)
-    return TrainingPlan(
+    plan = TrainingPlan(
         task=request.task,
         checkpoint=request.checkpoint or f"{_stem(request)}.checkpoint.safetensors",
         start=request.start,
@@ -136,6 +137,9 @@ def plan_of(request: TrainRequest, ranks: Ranks) -> TrainingPlan:
         augment=request.augment,
         storage=fsspec_options(request.source_storage),
     )
+    if plan.batch is not None and plan.batch < least_pictures(plan):
+        raise RequestError("--batch 1: the term contrast compares pictures; give 2 or more, or leave it out of --loss")
+    return plan
 
 
 def read_pictures(
@@ -159,10 +163,21 @@ def read_pictures(
         storage=plan.storage,
         progress=reading,
     )
-    trained, held_out = split_by_name(pictures, HELD_OUT_SHARE)
-    if not len(trained):
-        raise DataError(f"one picture below {', '.join(request.source)} is too few: none is left to hold out")
+    least = least_pictures(plan)
+    trained, held_out = split_by_name(pictures, HELD_OUT_SHARE, least)
+    if len(trained) < least:
+        unless = ", or leave contrast, which compares pictures, out of --loss" if least > 1 else ""
+        raise DataError(
+            f"too few pictures below {', '.join(request.source)}: {len(pictures)} that are no test pictures, "
+            f"{len(held_out)} of them held out, {len(trained)} left to train on, where it takes {least} of each; "
+            f"give more{unless}"
+        )
     return SmallTrainingSet(trained, held_out, request.augment)
+
+
+def least_pictures(plan: TrainingPlan) -> int:
+    """How many pictures must be in a batch, be left to train on, and be held out."""
+    return 2 if plan.task == "autoencoder" and objective_of(plan.loss, plan.corrupt).weights.get(CONTRAST) else 1
 
 
 def _tell(listeners: list[Callable[[Report], None]], line: Report) -> None:

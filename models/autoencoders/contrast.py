@@ -19,8 +19,10 @@ TEMPERATURE = 0.2
 def contrast(picture: Tensor, project: Callable[[Tensor], Tensor], generator: Generator = None) -> Tensor:
     """NT-Xent between two augmentations of every picture, over the logarithm of the number of others: 1 is chance.
 
-    Pictures N x C x H x W in 0..1, N at least 2; `project` gives N x p vectors.
+    Pictures N x C x H x W in 0..1; `project` gives N x p vectors. Raises ValueError for one picture alone.
     """
+    if len(picture) < 2:
+        raise ValueError("the term contrast compares pictures with one another; give it batches of 2 or more")
     vectors = project(torch.cat([augmented(picture, generator), augmented(picture, generator)])).float()
     vectors = F.normalize(vectors, dim=1)
     likeness = vectors @ vectors.T / TEMPERATURE

@@ -169,6 +169,18 @@ def test_train_refuses_what_cannot_work_in_one_line(source: Path, tmp_path: Path
     assert "'codec', 'autoencoder', 'denoise'" in done.stderr
 
 
+def test_too_few_pictures_are_one_line_and_code_2(tmp_path: Path) -> None:
+    """Under Prefect, too: what it is, and what to do."""
+    source = fill(tmp_path / "three", 3)
+    sizes = '{"form": "dense", "shape": [1, 8, 8], "widths": [16, 4], "projection": 4}'
+    words = ["train", "autoencoder", source, tmp_path / "m", "--sizes", sizes, "--loss", "contrast", "--device", "cpu"]
+    for way in ([], ["--no-prefect"]):
+        done = darkroom(*words, *way)
+        assert done.returncode == 2, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert "give more, or leave contrast" in done.stderr
+
+
 def test_an_autoencoder_trains_on_the_sets_that_come_in_files(tmp_path: Path) -> None:
     """Sizes as JSON; what makes no sense is told in one line, before anything is read."""
     source, model = write_mnist(tmp_path / "digits"), tmp_path / "tiny"

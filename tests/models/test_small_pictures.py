@@ -14,9 +14,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.data import DataError
-from models.small_batches import SmallTrainingSet
-from models.small_pictures import SmallPictures, read_small_pictures, resized, split_by_name
+from models.data import DataError, share_of_name
+from models.small_batches import HELD_OUT, HELD_OUT_BATCH, SmallTrainingSet
+from models.small_pictures import TEST_SHARE, SmallPictures, read_small_pictures, resized, split_by_name
 from tests.small_sets import digits, idx, write_mnist, write_sheets
 
 
@@ -206,6 +206,36 @@ def test_resizing_keeps_a_flat_picture_flat(
         small = resized(pixels, (channels, to_height, to_width))
         assert small.shape == (channels, to_height, to_width)
         assert (abs(small.astype(int) - 77) <= 1).all()
+
+
+@given(st.lists(st.text("abc", min_size=1), min_size=1, max_size=6, unique=True), st.integers(1, 3))
+def test_few_pictures_are_held_out_all_the_same(names: list[str], least: int) -> None:
+    """As many as are asked for, whatever their names are, as far as there are so many; never the same on both sides."""
+    pictures = torch.arange(len(names)).view(-1, 1, 1, 1).byte()
+    trained, held_out = split_by_name(SmallPictures(pictures, None, names, []), 0.05, least)
+    assert sorted(trained.names + held_out.names) == sorted(names)
+    assert len(held_out) >= min(least, len(names))
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_a_folder_without_pictures_of_the_split_says_so(train: bool, tmp_path: Path) -> None:
+    number = next(n for n in range(1000) if (share_of_name(f"{n}.png") < TEST_SHARE) == train)
+    cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((8, 8, 3), np.uint8))
+    split = "training" if train else "test"
+    with pytest.raises(DataError, match=f"none of 1 pictures below .* is a {split} picture.*add more"):
+        read_small_pictures(str(tmp_path), (1, 4, 4), train=train)
+
+
+@pytest.mark.parametrize("count", [1, 2, HELD_OUT_BATCH, HELD_OUT_BATCH + 1, 3 * HELD_OUT_BATCH + 1, HELD_OUT + 1])
+def test_batches_of_a_validation_are_of_like_size(count: int) -> None:
+    """None has one picture where there are more: contrast compares those of a batch."""
+    few = SmallPictures(torch.zeros(count, 1, 2, 2, dtype=torch.uint8), None, [""] * count, [])
+    source = SmallTrainingSet(few, few)
+    for batches in (source.held_out_batches(0), source.training_batches(0)):
+        sizes = [len(batch) for batch in batches]
+        assert sum(sizes) == min(count, HELD_OUT)
+        assert max(sizes) <= HELD_OUT_BATCH
+        assert min(sizes) >= min(2, count)
 
 
 def training_set(augment: tuple[str, ...] = ()) -> SmallTrainingSet:

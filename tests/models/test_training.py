@@ -228,6 +228,19 @@ def test_pictures_that_exceed_the_memory_are_an_error_that_says_so(tmp_path: Pat
     assert seen == [1, 2, 3, 4, 5]
 
 
+def test_a_lone_picture_is_trained_on_and_held_out_whatever_its_name(tmp_path: Path) -> None:
+    for held_out in (0.0, 1.0):
+        cv2.imwrite(str(tmp_path / "one.png"), np.full((70, 70, 3), 7, np.uint8))
+        found = read_training_set((str(tmp_path),), held_out=held_out)
+        assert (len(found.train), len(found.held_out)) == (1, 1)
+
+
+def test_pictures_that_are_too_small_are_an_error_that_says_so(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "one.png"), np.zeros((63, 70, 3), np.uint8))
+    with pytest.raises(DataError, match="smaller than 64 pixels on a side; give larger ones"):
+        read_training_set((str(tmp_path),))
+
+
 def test_an_empty_folder_is_an_error_that_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no pictures below"):
         read_training_set((str(tmp_path),))

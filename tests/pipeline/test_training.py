@@ -1,18 +1,22 @@
-"""Training from a Python prompt, with pictures, checkpoint, weights and card in a bucket."""
+"""Training from a Python prompt: pictures, checkpoint, weights and card in a bucket; sets of very few pictures."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from models.data import DataError
 from models.training import Report
-from pipeline.request import TrainRequest
+from pipeline.request import RequestError, TrainRequest
 from pipeline.storage import Store, list_objects, open_store, read, write
 from pipeline.training import run_training
-from tests.runs import picture_file
+from tests.runs import fill, picture_file
 
 
 @pytest.fixture
@@ -46,6 +50,59 @@ def test_everything_may_lie_in_a_bucket_and_is_resumed_from_there(request_in_buc
     }  # fmt: skip
     assert json.loads(read(models, "tiny.json")) == asdict(card)
     assert (card.steps, card.licence) == (4, "CC0")
+
+
+#: every form as small as may be
+FORMS: dict[str, dict[str, Any]] = {
+    "dense": {"widths": [8, 4]},
+    "convolutional": {"widths": [4], "latent": 4},
+    "recurrent": {"latent": 4, "hidden": 4},
+    "variational": {"widths": [4], "latent": 4},
+    "vector-quantised": {"widths": [4]},
+    "adversarial": {"widths": [4], "latent": 4},
+}
+
+
+def autoencoder(folder: Path, count: int, loss: str, form: str = "dense", **changes: Any) -> TrainRequest:
+    """One step of a tiny autoencoder with a projection head, on so many pictures."""
+    sizes = {"form": form, "shape": [3, 8, 8], "projection": 4, **FORMS[form]}
+    return TrainRequest(
+        task="autoencoder", source=(str(fill(folder / "few", count)),), model=str(folder / form), loss=loss,
+        sizes=sizes, steps=1, device="cpu", **changes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "loss"), [(2, "mse"), (3, "bce + 0.1*ms_ssim"), (4, "contrast"), (5, "mse + contrast")]
+)
+def test_very_few_pictures_train_every_form(count: int, loss: str, tmp_path: Path) -> None:
+    for form in FORMS:
+        card = run_training(autoencoder(tmp_path, count, loss, form))
+        assert card is not None
+        assert card.figures
+        assert all(map(math.isfinite, card.figures.values()))
+
+
+@pytest.mark.parametrize(
+    ("count", "loss", "told"),
+    [
+        (1, "mse", r"1 that are no test pictures, 1 of them held out, 0 left to train on, .* 1 of each; give more$"),
+        (1, "contrast", "takes 2 of each; give more, or leave contrast"),
+        (3, "mse + 0.1*contrast", "2 of them held out, 1 left to train on"),
+    ],
+)
+def test_too_few_pictures_are_an_error_that_says_so(count: int, loss: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=told):
+        run_training(autoencoder(tmp_path, count, loss))
+    assert [path.name for path in tmp_path.iterdir()] == ["few"]
+
+
+def test_contrast_in_batches_of_one_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    asked = autoencoder(tmp_path, 1, "contrast", batch=1)
+    with pytest.raises(RequestError, match="--batch 1"):
+        run_training(asked, reading=lambda read, of: pytest.fail("read"))
+    # a weight of zero is as good as left out
+    run_training(autoencoder(tmp_path, 4, "mse + 0*contrast", batch=1))
 
 
 def test_no_secret_reaches_the_card(request_in_bucket: TrainRequest) -> None:

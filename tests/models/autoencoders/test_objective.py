@@ -145,6 +145,11 @@ def test_a_wrong_corruption_is_told(text: str) -> None:
         parse_corruption(text)
 
 
+def test_contrast_of_one_picture_is_refused() -> None:
+    with pytest.raises(ValueError, match="batches of 2 or more"):
+        contrast(torch.rand(1, 3, 8, 8), lambda views: views.flatten(1))
+
+
 def test_contrast_is_one_at_chance_and_low_where_views_agree() -> None:
     pictures = torch.rand(16, 3, 8, 8)
     assert contrast(pictures, lambda views: torch.ones(len(views), 4)).item() == pytest.approx(1, abs=1e-5)
