@@ -11,7 +11,7 @@ from flows.develop import run_request, worth_retrying
 from flows.progress import tell
 from flows.states import NAME, concluded, ended, link_report, message_of, rounded
 from pipeline.exploration.explore import Exploration, explore_latents, representation
-from pipeline.request import ExploreRequest
+from pipeline.model_requests import ExploreRequest
 from pipeline.run import Summary
 
 

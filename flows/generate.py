@@ -11,7 +11,7 @@ from flows.develop import worth_retrying
 from flows.progress import tell
 from flows.states import NAME, concluded, ended, link_report, rounded
 from pipeline.generation.generated import Generation
-from pipeline.request import GenerateRequest
+from pipeline.model_requests import GenerateRequest
 
 
 @task(

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from flows.display import check_engine, outcome, run_bar, run_flow
 from flows.output import out, present
-from pipeline.request import ExploreRequest, SearchRequest
+from pipeline.model_requests import ExploreRequest, SearchRequest
 
 
 def explore(request: ExploreRequest, prefect: bool) -> int:

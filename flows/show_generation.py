@@ -11,7 +11,7 @@ from rich.table import Table
 from flows.display import check_blocks, outcome, run_flow
 from flows.output import out, present
 from pipeline.generation.generated import Generation, Traversal
-from pipeline.request import GenerateRequest
+from pipeline.model_requests import GenerateRequest
 
 
 def generate(request: GenerateRequest, prefect: bool) -> int:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from flows.display import check_blocks, outcome, run_flow
 from flows.output import out, present, progress_bars
-from pipeline.request import SweepRequest
+from pipeline.model_requests import SweepRequest
 
 
 def sweep(request: SweepRequest, prefect: bool) -> int:

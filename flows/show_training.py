@@ -10,7 +10,7 @@ from rich.table import Table
 from flows.display import quiet_prefect
 from flows.output import out, present, progress_bars
 from flows.progress import listen
-from pipeline.request import TrainRequest
+from pipeline.model_requests import TrainRequest
 
 
 def train(request: TrainRequest, prefect: bool) -> int:

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.blocks import with_blocks
 from flows.progress import tell
 from flows.states import NAME, concluded, ended, link_report
-from pipeline.request import SweepRequest
+from pipeline.model_requests import SweepRequest
 from pipeline.sweep import SweepSummary, TrialReport, run_sweep
 
 

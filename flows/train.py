@@ -14,7 +14,7 @@ from flows.blocks import with_blocks
 from flows.progress import tell
 from flows.states import NAME, concluded, ended, link_report
 from models.training import Report
-from pipeline.request import TrainRequest
+from pipeline.model_requests import TrainRequest
 from pipeline.training import run_training
 
 

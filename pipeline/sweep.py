@@ -25,7 +25,8 @@ from models.data import PictureSource
 from models.distributed import ALONE
 from models.files import locate
 from models.training import Report, TrainingError, TrainingPlan, train
-from pipeline.request import RequestError, SweepRequest, TrainRequest
+from pipeline.model_requests import SweepRequest, TrainRequest
+from pipeline.request import RequestError
 from pipeline.sweep_journal import Journal
 from pipeline.sweep_report import write_page, write_table
 from pipeline.sweep_space import Space, draw, read_space

@@ -17,8 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from models.files import write_bytes
 from pipeline import sweep_plots
+from pipeline.model_requests import SweepRequest
 from pipeline.report import asset, environment
-from pipeline.request import SweepRequest
 from pipeline.sweep_plots import Dimension
 from pipeline.sweep_space import Choices, Space
 from pipeline.training import fsspec_options

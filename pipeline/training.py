@@ -26,8 +26,9 @@ from models.small_batches import SmallTrainingSet
 from models.small_pictures import split_by_name
 from models.tasks import AUTOENCODER_LOSS, objective_of, task_of
 from models.training import Report, TrainingPlan, choose_device, train
+from pipeline.model_requests import TrainRequest
 from pipeline.picture_sets import read_picture_set
-from pipeline.request import RequestError, TrainRequest
+from pipeline.request import RequestError
 from pipeline.storage import StorageOptions
 from pipeline.training_report import picture_sheets, render_training
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from flows.options import command
-from pipeline.request import ExploreRequest, GenerateRequest, SearchRequest, SweepRequest, TrainRequest
+from pipeline.model_requests import ExploreRequest, GenerateRequest, SearchRequest, SweepRequest, TrainRequest
 
 
 @command(

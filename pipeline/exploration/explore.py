@@ -35,8 +35,9 @@ from pipeline.exploration.page import render_exploration
 from pipeline.exploration.probes import probe, read_labels
 from pipeline.exploration.rows import account_of, heat_path, heat_pictures, tables_of
 from pipeline.frames.source import SourcePicture
+from pipeline.model_requests import ExploreRequest
 from pipeline.plan import destination_of, shard_pictures, source_of
-from pipeline.request import DevelopRequest, ExploreRequest, RequestError
+from pipeline.request import DevelopRequest, RequestError
 from pipeline.run import Summary, develop
 from pipeline.steps.autoencoders import DEFAULT_MODEL, open_autoencoder
 from pipeline.storage import Store, open_store

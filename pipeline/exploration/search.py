@@ -21,11 +21,12 @@ from pipeline.exploration.looks import Look, look_at, look_at_all
 from pipeline.exploration.neighbours import open_index
 from pipeline.exploration.page import data_uri
 from pipeline.frames.source import SourcePicture
+from pipeline.model_requests import SearchRequest
 from pipeline.picture import PictureError
 from pipeline.plan import shard_pictures
 from pipeline.recipe import parse_recipe
 from pipeline.report import asset, environment
-from pipeline.request import RequestError, SearchRequest
+from pipeline.request import RequestError
 from pipeline.storage import StorageOptions, Store, open_store, read, write
 from pipeline.tables import to_parquet
 

@@ -33,9 +33,10 @@ from pipeline.generation.latents import (
 )
 from pipeline.generation.page import render_generation
 from pipeline.generation.traversal import explain, moved
+from pipeline.model_requests import GenerateRequest
 from pipeline.picture import Metadata
 from pipeline.picture_sets import read_picture_set
-from pipeline.request import GenerateRequest, RequestError
+from pipeline.request import RequestError
 from pipeline.single_file import read_picture
 from pipeline.steps.autoencoders import OpenAutoencoder, model_input, open_autoencoder
 from pipeline.storage import Store, check_access, open_store, write

@@ -19,16 +19,9 @@ from pydantic import BaseModel
 
 from flows.cli import main
 from models.registry import list_cards
+from pipeline.model_requests import GenerateRequest, TrainRequest
 from pipeline.recipe import load_recipe, shipped_recipes
-from pipeline.request import (
-    AssembleRequest,
-    CompressRequest,
-    DecompressRequest,
-    DevelopRequest,
-    EvaluateRequest,
-    GenerateRequest,
-    TrainRequest,
-)
+from pipeline.request import AssembleRequest, CompressRequest, DecompressRequest, DevelopRequest, EvaluateRequest
 from pipeline.steps import all_steps, find
 from pipeline.storage import Store, list_objects, open_store, write
 from tests.picture_files import smooth

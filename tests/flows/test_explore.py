@@ -15,7 +15,7 @@ from PIL import Image
 
 from flows.cli import main
 from pipeline.exploration.explore import explore
-from pipeline.request import ExploreRequest
+from pipeline.model_requests import ExploreRequest
 from tests.autoencoder_models import random_autoencoder
 from tests.exploration_runs import photographs, write_png
 from tests.runs import snapshot

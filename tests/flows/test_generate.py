@@ -11,7 +11,7 @@ from prefect.client.orchestration import get_client
 
 from flows.cli import main
 from flows.generate import generate
-from pipeline.request import GenerateRequest
+from pipeline.model_requests import GenerateRequest
 from tests.autoencoder_models import random_autoencoder
 from tests.picture_files import smooth
 

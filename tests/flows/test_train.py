@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from flows.cli import main
 from models.checkpoint import load_progress
 from models.restoration.network import RestorationNetwork
-from pipeline.request import TrainRequest
+from pipeline.model_requests import TrainRequest
 from tests.runs import command, darkroom, fill
 from tests.small_sets import write_mnist
 

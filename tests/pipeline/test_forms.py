@@ -9,16 +9,19 @@ import pytest
 from pydantic import ValidationError
 
 from models.registry import list_cards
+from pipeline import model_requests
 from pipeline import request as requests
 from pipeline.forms import Form, field_order, shipped_models
+from pipeline.model_requests import GenerateRequest, TrainRequest
 from pipeline.recipe import load_recipe, shipped_recipes
-from pipeline.request import CompressRequest, DevelopRequest, GenerateRequest, TrainRequest
+from pipeline.request import CompressRequest, DevelopRequest
 from pipeline.steps import all_steps
 
 FORMS = [
     one
-    for one in vars(requests).values()
-    if isinstance(one, type) and issubclass(one, Form) and one.__module__ == requests.__name__
+    for module in (requests, model_requests)
+    for one in vars(module).values()
+    if isinstance(one, type) and issubclass(one, Form) and one.__module__ == module.__name__
 ]
 
 

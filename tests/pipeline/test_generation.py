@@ -24,8 +24,9 @@ from pipeline.generation.latents import Spread, great_circle, mixture_draws, spr
 from pipeline.generation.page import render_generation
 from pipeline.generation.run import generate
 from pipeline.generation.traversal import explain
+from pipeline.model_requests import GenerateRequest
 from pipeline.picture import PictureError
-from pipeline.request import GenerateRequest, RequestError
+from pipeline.request import RequestError
 from pipeline.storage import list_objects, open_store, read
 from tests.autoencoder_models import random_autoencoder
 from tests.picture_files import smooth

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.registry import load_model
-from pipeline.request import RequestError, SweepRequest
+from pipeline.model_requests import SweepRequest
+from pipeline.request import RequestError
 from pipeline.storage import open_store, read
 from pipeline.sweep import TrialReport, run_sweep
 from tests.runs import command, darkroom

@@ -13,7 +13,8 @@ import pytest
 
 from models.data import DataError
 from models.training import Report
-from pipeline.request import RequestError, TrainRequest
+from pipeline.model_requests import TrainRequest
+from pipeline.request import RequestError
 from pipeline.storage import Store, list_objects, open_store, read, write
 from pipeline.training import run_training
 from tests.runs import fill, picture_file

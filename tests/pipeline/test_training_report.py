@@ -10,7 +10,7 @@ import pytest
 from models.checkpoint import Progress
 from models.distributed import ALONE
 from models.registry import Card
-from pipeline.request import TrainRequest
+from pipeline.model_requests import TrainRequest
 from pipeline.training import plan_of, run_training
 from pipeline.training_report import render_training
 from tests.runs import fill
