@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from flows.deployments import OFFERS
@@ -45,11 +50,19 @@ def shell(served: Served, *words: object, **environment: str) -> str:
     return done.stdout
 
 
-def test_set_up_deployed_and_run(tmp_path: Path) -> None:
+def set_up(served: Served, folder: Path = ROOT / "deploy", **changes: str) -> str:
     access = {"DARKROOM_S3_ENDPOINT": "http://127.0.0.1:9", "DARKROOM_S3_KEY": "one", "DARKROOM_S3_SECRET": "two"}
+    return shell(served, sys.executable, folder / "setup_server.py", **access | changes)
+
+
+def deploy(served: Served) -> None:
+    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    shell(served, *prefect, "deploy", "--all", "--prefect-file", "deploy/prefect.yaml")
+
+
+def test_set_up_deployed_and_run(tmp_path: Path) -> None:
     with serving(tmp_path / "home", tmp_path, free_port(), "--work-pool", "local-process") as served:
-        setup = [sys.executable, "deploy/setup_server.py"]
-        first, second = shell(served, *setup, **access), shell(served, *setup, **access | {"DARKROOM_S3_KEY": "new"})
+        first, second = set_up(served), set_up(served, DARKROOM_S3_KEY="new")
         assert "work pool docker: made" in first
         assert "work pool docker: renewed" in second
         assert "automation darkroom-silent-runs: made" in first
@@ -58,8 +71,7 @@ def test_set_up_deployed_and_run(tmp_path: Path) -> None:
         assert "gpus" in pools["kubernetes"]["base_job_template"]["variables"]["properties"]
         block = served.call("GET", "block_types/slug/darkroom-s3/block_documents/name/archive?include_secrets=true")
         assert block["data"]["key"] == "new"
-        prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-        shell(served, *prefect, "deploy", "--all", "--prefect-file", "deploy/prefect.yaml")
+        deploy(served)
         made = {one["name"]: one for one in served.call("POST", "deployments/filter", limit=50)}
         gpu = served.call("GET", "deployments/name/train/on-gpu")
         assert gpu["job_variables"]["gpus"] == 1
@@ -70,6 +82,54 @@ def test_set_up_deployed_and_run(tmp_path: Path) -> None:
         states = {name: served.finish(run) for name, run in runs.items()}
         assert {name: state["type"] for name, state in states.items()} == dict.fromkeys(runs, "COMPLETED"), states
         assert_an_event_develops(served, tmp_path)
+
+
+def test_a_run_that_falls_silent_is_shown_as_crashed(tmp_path: Path) -> None:
+    """`kill -9` of a worker and its run, so that only the automation can tell; one that ended well is left alone."""
+    fill(tmp_path / "photos", 2)
+    fill(tmp_path / "many", 60, height=300, width=400)
+    within = 90
+    short = {"source": str(tmp_path / "photos"), "destination": str(tmp_path / "a"), "recipe": QUICK, "device": "cpu"}
+    long = {"source": str(tmp_path / "many"), "destination": str(tmp_path / "b"), "recipe": "codecs", "device": "cpu"}
+    with serving(tmp_path / "home", tmp_path, free_port()) as served:
+        set_up(served, hasty_copy(tmp_path / "deploy", within))
+        deploy(served)
+        with working(served, "local-process", tmp_path / "worker.txt") as worker:
+            ended = served.start("develop/on-demand", request=short)
+            assert served.finish(ended)["type"] == "COMPLETED"
+            run = served.start("develop/on-demand", request=long | {"shard_size": 5})
+            wait_for(lambda: list(tmp_path.glob("b/runs/*/shards/*.json")))
+            # the worker first, which would say of its run that it has crashed
+            for process in (worker, *worker.children(recursive=True)):
+                process.kill()
+        silent = time.monotonic()
+        assert served.state(run)["type"] == "RUNNING"
+        state = served.finish(run)
+        assert (state["type"], state["message"]) == ("CRASHED", "No heartbeat for 9 minutes; start the run again")
+        # the last heartbeat may have come 30 seconds before the end
+        assert within - 35 < time.monotonic() - silent < 2 * within
+        assert served.state(ended)["type"] == "COMPLETED"
+
+
+def hasty_copy(folder: Path, within: int) -> Path:
+    """`deploy/` in another place, with an automation that waits no more than so many seconds."""
+    copy = Path(shutil.copytree(ROOT / "deploy", folder))
+    text = (copy / "server.yaml").read_text()
+    assert text.count("within: 540") == 1
+    (copy / "server.yaml").write_text(text.replace("within: 540", f"within: {within}"))
+    return copy
+
+
+@contextmanager
+def working(served: Served, pool: str, log: Path) -> Iterator[psutil.Process]:
+    """A worker as an operator starts it, whose runs send a heartbeat as often as Prefect lets them."""
+    settings = {"PREFECT_API_URL": served.api, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+    words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
+    with log.open("w") as out, subprocess.Popen(words, stdout=out, stderr=out, env=os.environ | settings) as process:
+        try:
+            yield psutil.Process(process.pid)
+        finally:
+            process.kill()
 
 
 def small_requests(folder: Path) -> dict[str, dict[str, Any]]:

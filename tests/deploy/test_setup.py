@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings.models.flows import FlowsSettings
 
 from tests.flows.serving import free_port
 from tests.runs import ROOT
@@ -36,6 +37,16 @@ def test_secrets_come_from_the_environment(script: ModuleType, monkeypatch: pyte
     monkeypatch.delenv("DARKROOM_S3_SECRET")
     with pytest.raises(script.SetupError, match="DARKROOM_S3_KEY, DARKROOM_S3_SECRET from the environment"):
         script.read_settings(ROOT / "deploy/server.yaml")
+
+
+def test_runs_are_not_taken_for_dead_between_two_heartbeats(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of Prefect's own pace, which runs have that nobody told another."""
+    for name in ("ENDPOINT", "KEY", "SECRET"):
+        monkeypatch.setenv(f"DARKROOM_S3_{name}", "x")
+    automation = script.read_settings(ROOT / "deploy/server.yaml").automations["darkroom-silent-runs"]
+    assert automation["trigger"]["within"] >= 3 * FlowsSettings.model_fields["heartbeat_frequency"].default
 
 
 @pytest.mark.parametrize(
