@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable
 from types import FrameType
 
@@ -108,6 +109,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
             threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
             return
         inside = inside.f_back
+    # what Prefect was about to wait for, and now never does
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     raise KeyboardInterrupt
 
 
