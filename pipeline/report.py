@@ -122,8 +122,9 @@ def render_report(
     return page.encode("utf-8", "replace").decode()
 
 
+@functools.cache
 def environment() -> jinja2.Environment:
-    """The templates, every value escaped, with the filters that write numbers for people."""
+    """The templates, compiled once, every value escaped, with the filters that write numbers for people."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline", "templates"),
         autoescape=True,
