@@ -27,7 +27,7 @@ from prefect_dask import DaskTaskRunner
 
 from flows.blocks import without_secrets
 from flows.shards import GONE, Engine, develop_shard, plain_shard
-from models.training import choose_device
+from models.device import choose_device
 from pipeline.memory import available
 from pipeline.plan import Plan, destination_of, recipe_of, source_of
 from pipeline.request import DevelopRequest, RequestError

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.checkpoint import Progress, load_progress, load_start, restore, save_checkpoint
 from models.data import PictureSource
+from models.device import choose_device
 from models.distributed import ALONE, Ranks, agree, data_parallel, own_device
 from models.files import StorageArguments
 from models.optimisers import build_optimiser
@@ -168,13 +169,6 @@ def train(
     # no process leaves before the checkpoint is there
     agree([1.0], ranks)
     return (best if ranks.first else average).cpu().eval(), progress
-
-
-def choose_device(device: str) -> str:
-    """ "auto" becomes "cuda" where there is one, else "cpu"; anything else is taken as it is."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _begin(

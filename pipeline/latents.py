@@ -12,8 +12,8 @@ import numpy as np
 from models.codec.bitstream import HIGHEST_QUALITY, LOWEST_QUALITY, PIXEL_LIMIT, TILE, TILE_UNIT
 from models.codec.codec import Latent, picture_of
 from models.codec.entropy_coder import StreamError
+from models.device import choose_device
 from models.inference import apply_in_batches
-from models.training import choose_device
 from pipeline.picture import Picture, PictureError
 from pipeline.streams import find_codec
 from pipeline.tables import pack

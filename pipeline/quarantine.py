@@ -23,7 +23,7 @@ from typing import Any
 
 import cv2
 
-from models.training import choose_device
+from models.device import choose_device
 from pipeline.batching import Batcher
 from pipeline.develop import Settings, develop_picture
 from pipeline.frames.shared_file import SharedFile

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.training import choose_device
+from models.device import choose_device
 from pipeline.account import account_of
 from pipeline.again import forget
 from pipeline.decode import decode

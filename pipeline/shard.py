@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.training import choose_device
+from models.device import choose_device
 from pipeline.batching import Batcher
 from pipeline.begun import Window, begun_path, read_begun
 from pipeline.lease import confirm

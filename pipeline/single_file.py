@@ -13,7 +13,7 @@ from fsspec.core import split_protocol
 from fsspec.implementations.local import LocalFileSystem
 
 from models.codec.bitstream import MAGIC, is_stream, read_header
-from models.training import choose_device
+from models.device import choose_device
 from pipeline.batching import Batcher
 from pipeline.decode import decode
 from pipeline.encode import encode

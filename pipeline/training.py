@@ -16,6 +16,7 @@ from models.autoencoders.interface import Autoencoder
 from models.autoencoders.objective import CONTRAST
 from models.checkpoint import Progress
 from models.data import DataError, PictureSource, read_training_set
+from models.device import choose_device
 from models.distributed import ALONE, Ranks, joined, own_device, ranks_from_environment
 from models.files import write_bytes
 from models.finish import finish
@@ -25,7 +26,7 @@ from models.registry import Card
 from models.small_batches import SmallTrainingSet
 from models.small_pictures import split_by_name
 from models.tasks import AUTOENCODER_LOSS, objective_of, task_of
-from models.training import Report, TrainingPlan, choose_device, train
+from models.training import Report, TrainingPlan, train
 from pipeline.model_requests import TrainRequest
 from pipeline.picture_sets import read_picture_set
 from pipeline.request import RequestError

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from models.autoencoders import Autoencoder
-from models.training import choose_device
+from models.device import choose_device
 from pipeline.evaluation import keep
 from pipeline.exploration.anomalies import (
     fit_patch_memory,

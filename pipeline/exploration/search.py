@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
+from models.device import choose_device
 from models.inference import apply_in_batches
-from models.training import choose_device
 from pipeline.decode import decode
 from pipeline.develop import Settings, develop_picture
 from pipeline.exploration.latents_source import LatentsSource, find_latents, recipe_steps, vectors_of

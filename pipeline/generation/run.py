@@ -15,8 +15,8 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 
+from models.device import choose_device
 from models.registry import load_model
-from models.training import choose_device
 from pipeline.encode import encode
 from pipeline.generation.generated import Generation, Interpolation, Traversal
 from pipeline.generation.grids import grid, square

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.training import choose_device
+from models.device import choose_device
 from pipeline.account import account_of
 from pipeline.evaluation import keep
 from pipeline.plan import Plan, destination_of

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import cv2
 from PIL import Image
 
-from models.training import choose_device
+from models.device import choose_device
 from pipeline.batching import Batcher
 from pipeline.decode import decode
 from pipeline.forecast import Forecast
