@@ -188,7 +188,7 @@ def _to_do(
                 todo.append(one)
                 known[one.key] = pictures
         taken = {one.key for one, _ in batch}
-        for picture in pictures_of(source, todo, request.frames, request.frame_limit, taken):
+        for picture in pictures_of(source, todo, request.frames, request.frame_limit, taken, request.deadline_s):
             earlier = known[picture.object_key].get(picture.key)
             if earlier is not None and earlier.etag == picture.etag:
                 found.done += 1

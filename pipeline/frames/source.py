@@ -8,16 +8,19 @@ of the frames. How many there are is taken from headers and structure; nothing i
 from __future__ import annotations
 
 import io
-from collections.abc import Container, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import logging
+import queue
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO
 
 from pipeline.frames.files import ARRAYS, SUFFIXES, VIDEOS, count_frames
 from pipeline.picture import PictureError
+from pipeline.stages import Stage
 from pipeline.storage import StorageError, Store, StoredObject, local_path, read
 
+_log = logging.getLogger("darkroom.plan")
 _LOOKS_AT_ONCE = 16
 #: bytes that are fetched at once while a file's structure is looked at
 _WINDOW = 256 << 10
@@ -48,15 +51,20 @@ class SourcePicture:
 
 
 def pictures_of(
-    source: Store, found: Sequence[StoredObject], mode: str, limit: int, taken: Container[str] = ()
+    source: Store,
+    found: Sequence[StoredObject],
+    mode: str,
+    limit: int,
+    taken: Container[str] = (),
+    patience_s: float = 600,
 ) -> Iterator[SourcePicture]:
     """The pictures of some objects, in their order.
 
     `mode` is "auto" (objects whose names end like those of animations, pages, videos and stacks are looked into), "all"
     (every object is) or "first" (of every object the first frame, under the object's own key; nothing is looked into).
     An object of more than `limit` frames is one picture with neither file nor frame. `taken` are keys that frames may
-    not have. Objects that cannot be read or understood are one picture each: developing them says what is wrong.
-    Raises StorageError when nothing answers.
+    not have. Objects that cannot be read or understood are one picture each: developing them says what is wrong. So are
+    those still looked into when for `patience_s` nothing has come of any. Raises StorageError when nothing answers.
     """
 
     def count(one: StoredObject) -> int:
@@ -71,12 +79,39 @@ def pictures_of(
             return 1
 
     looked_into = [one for one in found if one.size and may_have_frames(one.key, mode)]
-    counts: dict[str, int] = {}
-    if looked_into:
-        with ThreadPoolExecutor(_LOOKS_AT_ONCE, thread_name_prefix="look") as pool:
-            counts = dict(zip([one.key for one in looked_into], pool.map(count, looked_into), strict=True))
+    counts = _counts(looked_into, count, patience_s)
     for one in found:
         yield from _pictures(one, counts.get(one.key, 1), limit, taken)
+
+
+def _counts(
+    looked_into: Sequence[StoredObject], count: Callable[[StoredObject], int], patience_s: float
+) -> dict[str, int]:
+    """The frames of each object by its key, without those that a parser of hostile bytes hangs on."""
+    results: queue.SimpleQueue[tuple[str, int] | Exception] = queue.SimpleQueue()
+
+    def look(one: StoredObject) -> None:
+        try:
+            results.put((one.key, count(one)))
+        except Exception as error:
+            results.put(error)
+
+    # daemons: one that hangs in C must not keep the process alive
+    stage = Stage("look", _LOOKS_AT_ONCE, look)
+    counts: dict[str, int] = {}
+    try:
+        for one in looked_into:
+            stage.submit(one)
+        while len(counts) < len(looked_into):
+            result = results.get(timeout=patience_s)
+            if isinstance(result, Exception):
+                raise result
+            counts[result[0]] = result[1]
+    except queue.Empty:
+        _log.warning("%d files are not understood after %g s", len(looked_into) - len(counts), patience_s)
+    finally:
+        stage.close()
+    return counts
 
 
 def may_have_frames(key: str, mode: str) -> bool:

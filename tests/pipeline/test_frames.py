@@ -18,6 +18,7 @@ import pytest
 from pipeline.compression import compression, decompression
 from pipeline.decode import decode
 from pipeline.frames import shared_file
+from pipeline.frames import source as frame_source
 from pipeline.frames.files import open_frames
 from pipeline.frames.shared_file import SharedFile
 from pipeline.frames.source import frame_key, pictures_of
@@ -197,6 +198,28 @@ def test_a_frame_outside_its_canvas_does_not_enlarge_it(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match=r"reaches to \(2\d{4}, 14\d\d\), outside the canvas of \(32, 24\)"):
         frames.read(2)
     frames.close()
+
+
+def test_a_file_that_hangs_when_it_is_looked_into_does_not_hold_up_planning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is planned as one picture; the frames of the others are known."""
+    folder, released = tmp_path / "source", threading.Event()
+    folder.mkdir()
+    for name in ("a.gif", "hangs.gif", "z.gif"):
+        (folder / name).write_bytes(animation(moving(2), "GIF"))
+    honest = frame_source.count_frames
+
+    def hanging(file: Any, most: int) -> int:
+        if file.name.endswith("hangs.gif"):
+            released.wait(60)
+        return honest(file, most)
+
+    monkeypatch.setattr(frame_source, "count_frames", hanging)
+    store = open_store(folder)
+    found = pictures_of(store, list(list_objects(store)), "auto", 100, patience_s=2)
+    assert [one.key for one in found] == ["a.gif#0000", "a.gif#0001", "hangs.gif", "z.gif#0000", "z.gif#0001"]
+    released.set()
 
 
 def test_bounds(tmp_path: Path) -> None:
