@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -65,6 +66,10 @@ class Taught(click.Command):
     """A command whose help has examples, before its options."""
 
     examples: Sequence[tuple[str, str]] = ()
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        # click cuts the sentence at its limit; its first clause says enough, and is wrapped where it is long
+        return re.split(r"[:;.](?=\s|$)", self.help or "", maxsplit=1)[0].replace("\n", " ")
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)

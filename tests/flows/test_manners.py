@@ -58,6 +58,14 @@ def test_the_help_teaches_and_says_how_commands_end() -> None:
     assert text.index("darkroom develop ./photos ./out") < text.index("Options:")
 
 
+def test_the_list_of_commands_is_not_cut_off() -> None:
+    text = CliRunner().invoke(main, ["--help"], terminal_width=80).output
+    listed = " ".join(text.partition("Commands:")[2].partition("Exit codes:")[0].split())
+    assert "..." not in listed.replace("SOURCE...", "")
+    assert "Remove what killed runs have left at DESTINATION" in listed
+    assert "Compress every picture of SOURCE to a .drk stream in DESTINATION" in listed
+
+
 def test_every_command_that_prints_a_result_has_json_quiet_and_verbose() -> None:
     for name, one in COMMANDS.items():
         options = {parameter.name for parameter in one.params}
