@@ -121,7 +121,8 @@ class DestinationRequest(Form):
     destination_storage: Storage = Field(None, description="S3 access; default: environment")
     destination_block: str | None = Field(
         None,
-        description="Prefect block with S3 access to the destination: NAME of a Darkroom S3 one, or aws-credentials/NAME",
+        description="Prefect block with S3 access to the destination: NAME of a Darkroom S3 one, "
+        "or aws-credentials/NAME",
     )
 
 
