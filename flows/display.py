@@ -226,6 +226,8 @@ def quiet_prefect() -> Iterator[None]:
             pass
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # at the end of a short run it says how many events are still to be sent, and sends them; it is not below `prefect`
+    logging.getLogger("EventsWorker").setLevel(logging.INFO if manner.verbose else logging.CRITICAL)
     logger = logging.getLogger("prefect")
     before = logger.level
     logger.setLevel(logging.INFO if manner.verbose else logging.CRITICAL)
