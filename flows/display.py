@@ -17,6 +17,7 @@ from rich.table import Table
 from flows.output import amount, manner, out, present, progress_bars
 from flows.progress import listen
 from pipeline.request import DevelopRequest, RequestError, RunRequest
+from pipeline.sizes import counted
 from pipeline.stage_times import share, slowest
 
 
@@ -155,10 +156,14 @@ def print_ending(summary: Any) -> None:
         out.print(table)
     if counts["objects"]:
         rate = counts["objects"] / summary.seconds if summary.seconds else 0
+        # two lines, for one breaks in the middle of a figure at 80 columns
         out.print(
-            f"[bold]{counts['good']:,}[/] pictures developed, [bold]{counts['failed']:,}[/] failed, "
-            f"{counts['rows']:,} metric rows, {amount(counts['bytes_read'])} read, "
-            f"{amount(counts['bytes_written'])} written, {summary.seconds:.1f} s ({rate:.2f} pictures/s)"
+            f"[bold]{counts['good']:,}[/] picture{'s' * (counts['good'] != 1)} developed, "
+            f"[bold]{counts['failed']:,}[/] failed, {counted(counts['rows'], 'metric row')}"
+        )
+        out.print(
+            f"took     {summary.seconds:.1f} s ({rate:.2f} pictures/s), {amount(counts['bytes_read'])} read, "
+            f"{amount(counts['bytes_written'])} written"
         )
     pace = slowest(summary.stages)
     if pace:
@@ -221,6 +226,8 @@ def quiet_prefect() -> Iterator[None]:
             pass
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # at the end of a short run it says how many events are still to be sent, and sends them; it is not below `prefect`
+    logging.getLogger("EventsWorker").setLevel(logging.INFO if manner.verbose else logging.CRITICAL)
     logger = logging.getLogger("prefect")
     before = logger.level
     logger.setLevel(logging.INFO if manner.verbose else logging.CRITICAL)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import types
 from collections.abc import Callable, Sequence
 from functools import wraps
+from inspect import cleandoc
 from typing import Any, Literal, Union, get_args, get_origin
 
 import click
@@ -56,6 +58,11 @@ def command(
             called = _request_options(request, arguments)(called)
         made = click.command(work.__name__, cls=Taught)(called)
         made.examples = examples
+        for argument in made.params:
+            if isinstance(argument, click.Argument) and argument.metavar and isinstance(argument.type, click.Choice):
+                made.help = (
+                    f"{cleandoc(made.help or '')}\n\n{argument.metavar} is one of {', '.join(argument.type.choices)}."
+                )
         return made
 
     return decorate
@@ -65,6 +72,10 @@ class Taught(click.Command):
     """A command whose help has examples, before its options."""
 
     examples: Sequence[tuple[str, str]] = ()
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        # click cuts the sentence at its limit; its first clause says enough, and is wrapped where it is long
+        return " ".join(re.split(r"[:;.](?=\s|$)", self.help or "", maxsplit=1)[0].split())
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)
@@ -115,7 +126,8 @@ def build(model: type[BaseModel], values: dict[str, Any]) -> Any:
 
 def _argument(name: str, field: FieldInfo) -> Any:
     if get_origin(field.annotation) is Literal:
-        return click.argument(name, type=click.Choice(get_args(field.annotation)))
+        # the help lists them; in the usage line they would break at their hyphens
+        return click.argument(name, type=click.Choice(get_args(field.annotation)), metavar=name.upper())
     many = get_origin(field.annotation) is tuple
     metavar = name.upper() + ("..." if many else "")
     complete = _completion(field)

@@ -102,7 +102,8 @@ def serve(host: str, port: int, work_pool: str, runs: int) -> int:
 def _check_folder(folder: Path) -> None:
     """Runs begin in this folder, and Python looks there first for what they import."""
     own = Path(__file__).parents[1]
-    hiding = [room for room in _ROOMS if (folder / room).exists() or (folder / f"{room}.py").exists()]
+    # a folder of weights that is called `models` hides nothing: Python prefers packages, wherever on its path
+    hiding = [name for room in _ROOMS for name in (f"{room}/__init__.py", f"{room}.py") if (folder / name).exists()]
     if hiding and folder.resolve() != own.resolve():
         raise RequestError(
             f"the folder {folder} holds {hiding[0]!r}, which would hide Darkroom's own; run darkroom serve elsewhere"

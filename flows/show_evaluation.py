@@ -77,7 +77,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
     if evaluation.absent:
         out.print(f"[yellow]nothing measured[/] at {', '.join(evaluation.absent)}", soft_wrap=True)
     if evaluation.report:
-        out.print(f"evaluation {escape(evaluation.report)}", soft_wrap=True)
+        out.print(f"page     {escape(evaluation.report)}", soft_wrap=True)
 
 
 def _codecs(evaluation: Evaluation) -> Table:

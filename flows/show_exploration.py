@@ -12,6 +12,7 @@ from rich.table import Table
 from flows.display import check_engine, outcome, run_bar, run_flow
 from flows.output import out, present
 from pipeline.model_requests import ExploreRequest, SearchRequest
+from pipeline.sizes import counted
 
 
 def explore(request: ExploreRequest, prefect: bool) -> int:
@@ -72,9 +73,11 @@ def print_exploration(exploration: Any) -> None:
         silhouette = "" if found.silhouette is None else f", silhouette {found.silhouette:.3f}"
         agreed = findings.agreement.get(name)
         against = f"; against the labels NMI {agreed[0]:.3f}, accuracy {agreed[1]:.1%}" if agreed else ""
-        table.add_row(name, f"{found.labels.max(initial=-1) + 1} clusters{silhouette}{against}")
+        clusters = counted(int(found.labels.max(initial=-1)) + 1, "cluster")
+        table.add_row(name, f"{clusters}{silhouette}{against}")
     groups = findings.groups
-    table.add_row("near-duplicates", f"{sum(map(len, groups)):,} pictures in {len(groups):,} groups")
+    found_twice = f"{sum(map(len, groups)):,} pictures in {counted(len(groups), 'group')}" if groups else "none"
+    table.add_row("near-duplicates", found_twice)
     for probe in findings.probes:
         table.add_row(
             f"{probe.probe} probe", f"{probe.accuracy:.1%} of {probe.classes} classes; chance {probe.chance:.1%}"
@@ -100,8 +103,9 @@ def search(request: SearchRequest) -> int:
 
 
 def _print_found(found: Any) -> None:
-    title = f"nearest of {found.all:,} pictures by {found.model}"
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    # not the table's title, which would break at the width of its columns
+    out.print(f"nearest of {counted(found.all, 'picture')} by {escape(found.model)}", style="italic", soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("cosine", justify="right")
     table.add_column("picture", overflow="fold")
     for key, similarity in found.pictures:

@@ -23,13 +23,11 @@ def _print_recipes() -> None:
 
     for name in shipped_recipes():
         recipe = load_recipe(name)
-        table = Table(
-            title=f"{name}  [dim]compared with {recipe.reference}[/]", title_justify="left", show_header=False
-        )
+        # not the table's title, which would break at the table's width
+        out.print(f"[bold]{name}[/]  [dim]compared with {recipe.reference}[/]")
+        table = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
         for branch in recipe.branches:
-            table.add_row(
-                f"[bold]{branch.name}[/]", " → ".join(_chain(s.step.name, s.parameters) for s in branch.steps)
-            )
+            table.add_row(branch.name, " → ".join(_chain(s.step.name, s.parameters) for s in branch.steps))
         out.print(table)
 
 
@@ -73,27 +71,43 @@ def _print_step(step: dict[str, Any]) -> None:
     out.print(table)
 
 
-def models() -> int:
-    """Shipped models: what they are for, their size, and their measured figures."""
-    from models.registry import list_cards
+def models(name: str | None) -> int:
+    """Shipped models, a line each; or what one's card says: its data, licence and measured figures."""
+    from models.registry import list_cards, load_model
 
     cards = list_cards()
-    present(cards, lambda: _print_models(cards))
+    if name is None:
+        present(cards, lambda: _print_models(cards))
+        return 0
+    # those that are not shipped are read from their URL
+    card = next((card for card in cards if card.name == name), None) or load_model(name).card
+    present(card, lambda: _print_model(card))
     return 0
 
 
 def _print_models(cards: list[Any]) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model", style="bold", no_wrap=True)
+    table.add_column("parameters", justify="right")
+    table.add_column("what it is")
     for card in cards:
-        table = Table(
-            title=f"[bold]{card.name}[/]  {escape(card.summary)}", caption=escape(card.command), title_justify="left"
-        )
-        table.add_column("figure")
-        table.add_column("value", justify="right")
-        facts = {"task": card.task, "parameters": f"{card.parameters:,}", "licence of the data": card.licence}
-        facts |= {"notes": card.notes} if card.notes else {}
-        for name, value in (facts | card.figures).items():
-            table.add_row(escape(name), escape(str(value)))
-        out.print(table)
+        table.add_row(escape(card.name), f"{card.parameters:,}", escape(card.summary))
+    out.print(table)
+    out.print("[dim]darkroom models NAME shows what was measured of one, and what it was trained on[/]")
+
+
+def _print_model(card: Any) -> None:
+    out.print(f"[bold]{escape(card.name)}[/]  {escape(card.summary)}")
+    facts = {"task": card.task, "parameters": f"{card.parameters:,}", "trained on": card.data}
+    facts |= {"licence of the data": card.licence} | ({"notes": card.notes} if card.notes else {}) | card.figures
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(escape(name), escape(str(value)))
+    out.print(table)
+    if card.command:
+        out.print(f"measured by  {escape(card.command)}", soft_wrap=True)
 
 
 def _chain(name: str, parameters: Any) -> str:

@@ -32,7 +32,7 @@ def print_suite(evaluation: SuiteEvaluation) -> None:
         out.print(f"[yellow]note[/]     {escape(note)}", soft_wrap=True)
     if summary.message:
         out.print(f"[bold red]failed[/] {escape(summary.message)}", soft_wrap=True)
-    out.print(f"evaluation {escape(evaluation.report)}", soft_wrap=True)
+    out.print(f"page     {escape(evaluation.report)}", soft_wrap=True)
 
 
 def _methods(evaluation: SuiteEvaluation) -> Table:

@@ -65,9 +65,11 @@ def _pace(first: Any, last: Any) -> str:
 
 
 def _print_card(request: TrainRequest, card: Any) -> None:
-    table = Table(title=f"{card.name}: {card.parameters:,} parameters", title_justify="left")
-    table.add_column("figure")
-    table.add_column("value", justify="right")
+    # not the table's title, which would break at the width of its columns
+    out.print(f"{escape(card.name)}: {card.parameters:,} parameters", style="italic", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
     table.add_row("steps", f"{card.steps:,}")
     table.add_row("minutes", f"{card.seconds / 60:.1f}")
     for name, value in card.figures.items():

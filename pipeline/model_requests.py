@@ -109,7 +109,9 @@ class TrainingSettings(Form):
     memory_gib: int = Field(8, ge=1, le=65536, description="most memory for decoded pictures, in every process")
     licence: str = Field("unstated", description="licence of the training pictures, for the card")
     source_storage: Storage = Field(None, description="S3 access; default: environment")
-    source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access")
+    source_block: str | None = Field(
+        None, description="Prefect block with S3 access: NAME of a Darkroom S3 one, or aws-credentials/NAME"
+    )
 
 
 class TrainRequest(TrainingSettings):
@@ -168,5 +170,8 @@ class GenerateRequest(Form):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     source_storage: Storage = Field(None, description="S3 access to the pictures; default: environment")
     destination_storage: Storage = Field(None, description="S3 access to the destination")
-    source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access to the pictures")
+    source_block: str | None = Field(
+        None,
+        description="Prefect block with S3 access to the pictures: NAME of a Darkroom S3 one, or aws-credentials/NAME",
+    )
     destination_block: str | None = Field(None, description="Prefect block for the destination, likewise")

@@ -145,8 +145,10 @@ def shards_to_do(
     yield from cut(pictures, request.shard_size, request.shard_bytes)
     if not found.listed:
         filters = request.include + request.suffixes
-        wanted = f" that match {', '.join(filters)}" if filters else ""
-        raise PlanError(f"{request.source} holds no objects{wanted}; check the prefix and the filters")
+        if not filters and not request.exclude:
+            raise PlanError(f"{request.source} holds no objects; check that it is the folder or prefix you mean")
+        wanted = f" that match {', '.join(filters)}" if filters else " that are not excluded"
+        raise PlanError(f"{request.source} holds no objects{wanted}; check --include, --exclude and --suffixes")
 
 
 def work_mark(request: DevelopRequest, recipe: Recipe) -> str:

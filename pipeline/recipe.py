@@ -8,6 +8,7 @@ import re
 import reprlib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,18 +88,31 @@ def load_recipe(name_or_path: str) -> Recipe:
     if not path.is_file():
         path = Path(name_or_path)
     if not path.is_file():
+        if path.suffix:
+            raise RecipeError(f"there is no recipe file {name_or_path}; check the spelling and the folder")
+        near = get_close_matches(name_or_path, shipped_recipes(), n=1)
+        hint = f"did you mean {near[0]}? Shipped" if near else "shipped"
         raise RecipeError(
-            f"there is no recipe {name_or_path!r}; shipped are {', '.join(shipped_recipes())}, or give a file"
+            f"there is no recipe {name_or_path!r}; {hint} are {', '.join(shipped_recipes())}, or give a file"
         )
     if path.stat().st_size > _SIZE_LIMIT:
         raise RecipeError(f"{path} is larger than {_SIZE_LIMIT >> 20} MiB: that is no recipe")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{path} is not readable YAML: {yaml_mistake(error)}") from error
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
     return parse_recipe(content, str(path))
+
+
+def yaml_mistake(error: Exception) -> str:
+    """What is wrong with a YAML file and in which line, in one line; the parser's own words draw the place below."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    mark = error.problem_mark or error.context_mark
+    place = f"line {mark.line + 1}, " if mark else ""
+    return place + ", ".join(filter(None, (error.context, error.problem)))
 
 
 def parse_recipe(content: object, where: str = "the recipe") -> Recipe:

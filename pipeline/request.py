@@ -119,7 +119,11 @@ class DestinationRequest(Form):
     destination: str = Field(min_length=1, description="destination of runs: s3://bucket/prefix, a folder, …")
     take_over: bool = Field(False, description="go on although a run seems to be at work on the destination")
     destination_storage: Storage = Field(None, description="S3 access; default: environment")
-    destination_block: str | None = Field(None, description="Prefect block for the destination, likewise")
+    destination_block: str | None = Field(
+        None,
+        description="Prefect block with S3 access to the destination: NAME of a Darkroom S3 one, "
+        "or aws-credentials/NAME",
+    )
 
 
 CropText = Annotated[
@@ -166,7 +170,7 @@ class VerifyRequest(DestinationRequest):
     repair: bool = Field(False, description="do again what is wrong, as it was asked for, and check again")
     report: bool = Field(False, description="write runs/verification.html at the destination")
     source_storage: Storage = Field(None, description="S3 access to the runs' sources, for repairs")
-    source_block: str | None = Field(None, description="Prefect block `darkroom-s3` for the runs' sources")
+    source_block: str | None = Field(None, description="Prefect block with S3 access to the runs' sources")
 
 
 class GcRequest(DestinationRequest):
@@ -191,7 +195,10 @@ class AssembleRequest(Form):
     pixel_limit: int = Field(178_000_000, ge=1, description="larger frames are refused from their header")
     source_storage: Storage = Field(None, description="S3 access to the frames; default: environment")
     destination_storage: Storage = Field(None, description="S3 access to the destination")
-    source_block: str | None = Field(None, description="Prefect block `darkroom-s3` with S3 access to the frames")
+    source_block: str | None = Field(
+        None,
+        description="Prefect block with S3 access to the frames: NAME of a Darkroom S3 one, or aws-credentials/NAME",
+    )
     destination_block: str | None = Field(None, description="Prefect block for the destination, likewise")
 
 

@@ -160,7 +160,7 @@ def check(root: str, for_writing: bool) -> None:
     elif not os.path.exists(root):
         raise StorageError("missing", f"{root}: no such folder; check the spelling")
     elif not os.path.isdir(root):
-        raise StorageError("invalid", f"{root}: a file, not a folder; name its folder and choose the file by a pattern")
+        raise StorageError("invalid", f"{root}: a file, not a folder; give its folder, and choose files with --include")
     else:
         with os.scandir(root):
             pass

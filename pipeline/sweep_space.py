@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import yaml
 
 from models.files import StorageArguments, locate
+from pipeline.recipe import yaml_mistake
 from pipeline.request import RequestError
 
 #: options of `darkroom train` that a space may have
@@ -171,4 +172,4 @@ def _read_file(url: str, storage: StorageArguments | None) -> Any:
     try:
         return yaml.safe_load(fs.cat_file(path))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"{url} is neither YAML nor JSON: {error}") from error
+        raise RequestError(f"{url} is neither YAML nor JSON: {yaml_mistake(error)}") from error

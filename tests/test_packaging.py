@@ -77,6 +77,22 @@ def test_the_wheel_holds_what_runs_need_and_no_more(built: Path) -> None:
     assert {name for name in names if ".dist-info/" not in name} <= inside
 
 
+def test_a_folder_of_models_does_not_hide_an_editable_install(built: Path, tmp_path: Path) -> None:
+    """As `make demo` installs it, where somebody keeps weights in a folder `models`."""
+    build = "import setuptools.build_meta as backend, sys; backend.build_editable(sys.argv[1])"
+    shell(sys.executable, "-c", build, tmp_path, folder=built.parent)
+    (wheel,) = tmp_path.glob("*.whl")
+    (path,) = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".pth")]
+    assert zipfile.ZipFile(wheel).read(path).decode().split() == [str(built.parent)]
+    (tmp_path / "models").mkdir()
+    (tmp_path / "script.py").write_text("import models; print(models.__file__)")
+    environment = os.environ | {"PYTHONPATH": str(built.parent)}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(built.parent / "models" / "__init__.py")
+
+
 def test_the_demo_runs_without_the_repository(installed: Path, tmp_path: Path) -> None:
     where = shell(installed / "python", "-c", "import flows; print(flows.__file__)", folder=tmp_path)
     assert Path(where.strip()).is_relative_to(installed.parent)

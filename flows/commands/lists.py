@@ -29,12 +29,19 @@ def steps(name: str | None) -> int:
     return show_lists.steps(name)
 
 
-@command(examples=[("darkroom models --json", "all that the models' cards say")])
-def models() -> int:
-    """List the shipped models with what was measured of them."""
+@command(
+    examples=[
+        ("darkroom models", "all that are shipped"),
+        ("darkroom models denoise-small", "what was measured of one, and what it was trained on"),
+        ("darkroom models --json", "all that the models' cards say"),
+    ]
+)
+@click.argument("name", required=False)
+def models(name: str | None) -> int:
+    """List the shipped models; with NAME, a shipped one or the URL of any weights, all that is known of one."""
     from flows import show_lists
 
-    return show_lists.models()
+    return show_lists.models(name)
 
 
 @command(examples=[("darkroom info photo.drk s3://photos/small/a.drk", "two streams")])

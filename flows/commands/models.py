@@ -52,7 +52,7 @@ def search(request: SearchRequest) -> int:
     ],
 )
 def train(request: TrainRequest, prefect: bool) -> int:
-    """Train a network on every picture below SOURCE...; weights, card and a report go to the URL MODEL.
+    """Train a network on all pictures below the SOURCEs; weights, card and a report go to the URL MODEL.
 
     Again means on: the same command resumes from its checkpoint. On several GPUs, without Prefect:
     torchrun --standalone --nproc-per-node 2 --no-python darkroom train ...

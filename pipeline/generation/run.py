@@ -136,7 +136,8 @@ def _samples(
     if not network.generative:
         assert latents is not None
         drawn, components = mixture_draws(latents, count, request.components, request.seed)
-        told = f"a mixture of {components} Gaussians fitted to the latents of {len(latents):,} pictures of the source"
+        spread = "one Gaussian" if components == 1 else f"a mixture of {components} Gaussians"
+        told = f"{spread} fitted to the latents of {len(latents):,} pictures of the source"
         return decode_all(network, drawn, device), told
     generator = torch.Generator(device).manual_seed(request.seed)
     with torch.no_grad():

@@ -116,7 +116,9 @@ def _listing(request: EvaluateRequest) -> list[StoredObject]:
     everything = list_objects(source, request.include, request.suffixes, request.exclude)
     found = [entry for entry in everything if own is None or not entry.key.startswith(own)]
     if not found:
-        raise PlanError(f"{source.url} holds no objects that match; check the prefix and the filters")
+        raise PlanError(
+            f"{source.url} holds no objects that match; check the folder, --include, --exclude and --suffixes"
+        )
     return found
 
 

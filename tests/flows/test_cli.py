@@ -157,12 +157,17 @@ def test_the_lists_show_everything_there_is() -> None:
     for card in list_cards():
         assert card.name in text
         assert f"{card.parameters:,}" in text
+        text_of_one = " ".join(shown("models", card.name).split())
+        assert " ".join(card.licence.split()) in text_of_one
+        assert all(str(figure) in text_of_one for figure in card.figures.values() if not isinstance(figure, str))
     text = shown("--help")
     assert all(name in text for name in main.commands)
     unknown = CliRunner().invoke(main, ["steps", "clah"])
     assert (unknown.exit_code, unknown.stderr.strip()) == (
         2, "error there is no step called 'clah'; did you mean clahe?",
     )  # fmt: skip
+    unknown = CliRunner().invoke(main, ["models", "nonesuch"])
+    assert (unknown.exit_code, "there is no model called 'nonesuch'" in unknown.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("size", ["512 MB", "1048576"])

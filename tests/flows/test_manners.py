@@ -58,6 +58,21 @@ def test_the_help_teaches_and_says_how_commands_end() -> None:
     assert text.index("darkroom develop ./photos ./out") < text.index("Options:")
 
 
+def test_the_list_of_commands_is_not_cut_off() -> None:
+    text = CliRunner().invoke(main, ["--help"], terminal_width=80).output
+    listed = " ".join(text.partition("Commands:")[2].partition("Exit codes:")[0].split())
+    assert "..." not in listed.replace("SOURCE...", "")
+    assert "Remove what killed runs have left at DESTINATION" in listed
+    assert "Compress every picture of SOURCE to a .drk stream in DESTINATION" in listed
+
+
+@pytest.mark.parametrize("name", ["train", "sweep"])
+def test_tasks_are_listed_below_the_usage(name: str) -> None:
+    text = CliRunner().invoke(main, [name, "--help"], terminal_width=80).output
+    assert f"darkroom {name} [OPTIONS] TASK SOURCE..." in text.replace("main", "darkroom")
+    assert "TASK is one of codec, autoencoder, denoise," in text
+
+
 def test_every_command_that_prints_a_result_has_json_quiet_and_verbose() -> None:
     for name, one in COMMANDS.items():
         options = {parameter.name for parameter in one.params}

@@ -24,6 +24,8 @@ WORK = {"recipe": "codecs", "device": "cpu", "shard_size": 5}
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    # where `darkroom train` has put weights: nothing to complain of
+    (tmp_path / "models").mkdir()
     with socket.socket() as other, temporary_settings({PREFECT_HOME: tmp_path}, restore_defaults={PREFECT_API_URL}):
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -41,10 +43,14 @@ def test_an_address_that_is_none_is_said(tmp_path: Path, monkeypatch: pytest.Mon
         serve("300.0.0.1", 4200, "pool", 1)
 
 
-def test_a_folder_that_would_hide_darkroom_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["models/__init__.py", "pipeline.py"])
+def test_a_folder_that_would_hide_darkroom_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "models").mkdir()
-    with pytest.raises(RequestError, match="'models'"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(RequestError, match=f"'{name}'"):
         serve("127.0.0.1", 4200, "pool", 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def test_shipped_recipes_load_and_survive_being_written_out(name: str) -> None:
         ("branches: [{step: jpeg}]", ["needs `branches:`"]),
         ("", ["needs `branches:`"]),
         ("branches: [", ["not readable YAML", "line 1"]),
+        ("branches:\n  a: [{step: jpeg}\n", ["not readable YAML: line 3, while parsing", "expected ',' or ']'"]),
         ("when: 2026-13-45", ["not readable YAML"]),
         ("[" * 100_000, ["not readable YAML"]),
         ("\x00", ["not readable YAML"]),
@@ -165,3 +167,16 @@ def test_a_branch_takes_the_common_output_and_may_change_part_of_it() -> None:
         }
     )
     assert [(b.output.format, b.output.quality) for b in both.branches] == [("webp", 42), ("jpeg", 42)]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("enhnace", "there is no recipe 'enhnace'; did you mean enhance? Shipped are benchmark-restoration, "),
+        ("zzz", "there is no recipe 'zzz'; shipped are benchmark-restoration, "),
+        ("none.yaml", "there is no recipe file none.yaml; check the spelling and the folder"),
+    ],
+)
+def test_a_recipe_that_is_not_there_is_told_with_what_there_is(name: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=f"^{re.escape(told)}"):
+        load_recipe(name)

@@ -231,7 +231,7 @@ def test_an_empty_source_says_so(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="holds no objects; check"):
         develop(request(tmp_path / "source", tmp_path / "out"))
     (tmp_path / "source" / "a.txt").write_text("a")
-    with pytest.raises(PlanError, match=r"holds no objects that match \.jpg"):
+    with pytest.raises(PlanError, match=r"holds no objects that match \.jpg; check --include"):
         develop(request(tmp_path / "source", tmp_path / "out", suffixes=(".jpg",)))
 
 
