@@ -8,6 +8,7 @@ run; parts of a planning that was killed are named by no plan, and `darkroom gc`
 from __future__ import annotations
 
 import json
+import logging
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ from pipeline.plans import (
     destination_of,
     earlier_plans,
     recipe_of,
+    recorded_request,
     shard_pictures,
     source_of,
     write_plan,
@@ -32,12 +34,15 @@ from pipeline.plans import (
 from pipeline.recipe import Recipe, RecipeError, fingerprint
 from pipeline.request import DevelopRequest
 from pipeline.settled import Pictures, frames_settled, join, settled_objects
-from pipeline.storage import Store, StoredObject, check_access, exists, list_objects, read
+from pipeline.storage import StorageError, Store, StoredObject, check_access, exists, list_objects, read
 from pipeline.streams import open_codec
 
 _FOLDERS = ("pictures", "streams", "tables", "runs", "explorations")
 #: objects that are taken from the listing at once: few at first, so that there is something to tell soon
 _FIRST_BATCH, _BATCH = 1_000, 10_000
+#: which objects of the source a run is about
+_FILTERS = ("include", "exclude", "suffixes", "frames", "frame_limit")
+_log = logging.getLogger("darkroom.plan")
 
 
 def check_request(request: DevelopRequest) -> Recipe:
@@ -73,6 +78,7 @@ def plan_run(
     for plan in before.folded:
         forget(destination, plan)
     if before.unfinished:
+        _tell_of_other_filters(destination, before.unfinished, request)
         return replace(before.unfinished, resumed=True, lease=token)
     if request.retry_failed:
         return plan_failed(request, destination, before.finished, before.sequence, lease)
@@ -89,6 +95,18 @@ def plan_run(
         lease.confirm()
     write_plan(destination, plan, request)
     return replace(plan, done=found.done, lease=token)
+
+
+def _tell_of_other_filters(destination: Store, plan: Plan, request: DevelopRequest) -> None:
+    try:
+        planned = recorded_request(destination, plan)
+    except (PlanError, StorageError):
+        # it can be gone on with all the same
+        return
+    other = [name for name in _FILTERS if getattr(planned, name) != getattr(request, name)]
+    if other:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in other)
+        _log.warning("run %s goes on as it was planned; the new %s counts from the next run on", plan.run, names)
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,11 @@ def planned(asked: DevelopRequest, plan: Plan) -> list[list[SourcePicture]]:
     return [shard_pictures(out, plan, shard) for shard in range(plan.shards)]
 
 
-def test_a_plan_holds_the_listing_cut_into_shards(tmp_path: Path) -> None:
-    """Every object in the order of the listing with all that it says; the shards are of the size asked for."""
+def test_a_plan_holds_the_listing_cut_into_shards(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Every object in the order of the listing with all that it says; the shards are of the size asked for.
+
+    Gone on with under other filters it stays as it is, which is said.
+    """
     source = fill(tmp_path / "source", 25)
     asked = request(source, tmp_path / "out", shard_size=4)
     counts: list[int] = []
@@ -48,6 +51,11 @@ def test_a_plan_holds_the_listing_cut_into_shards(tmp_path: Path) -> None:
     assert (plan.objects, plan.shards, counts) == (25, 7, [25])
     again = plan_run(asked)
     assert (again.run, again.parts, again.resumed) == (plan.run, plan.parts, True)
+    assert not caplog.messages
+    plan_run(asked.model_copy(update={"exclude": ("*9.png",)}))
+    assert caplog.messages == [
+        f"run {plan.run} goes on as it was planned; the new --exclude counts from the next run on"
+    ]
     elsewhere = plan_run(asked.model_copy(update={"destination": str(tmp_path / "other")}))
     assert elsewhere.run == plan.run
 
