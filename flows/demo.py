@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
+
+import skimage
 
 from flows import display
 from flows.output import out
-from pipeline.request import DevelopRequest, RequestError
+from pipeline.request import DevelopRequest
 
 
 def demo(destination: str, prefect: bool) -> int:
-    """Develop the bundled pictures; returns the exit code. Raises RequestError where scikit-image is not installed."""
-    found = find_spec("skimage")
-    if not found or not found.submodule_search_locations:
-        raise RequestError("the demo's pictures come with scikit-image, which is not here: pip install scikit-image")
-    pictures = Path(found.submodule_search_locations[0]) / "data"
+    """Develop the bundled pictures; returns the exit code."""
+    pictures = Path(skimage.__file__).parent / "data"
     fields = {"source": str(pictures), "destination": destination, "suffixes": (".png", ".jpg")}
     request = DevelopRequest.model_validate(fields)
     code = display.develop(request, prefect)
