@@ -81,7 +81,7 @@ SUITE = Suite(
         Method("median", "median 3 x 3", _median),
         _baseline("bilateral", "bilateral", _by(classical.bilateral, 1.2)),
         _baseline("non-local-means", "non-local means", _by(classical.non_local_means, 1.3)),
-        _baseline("total-variation", "total variation", _by(classical.total_variation, 0.7), needs="skimage"),
+        _baseline("total-variation", "total variation", _by(classical.total_variation, 0.7)),
         _baseline("wavelet", "wavelet, BayesShrink", _by(classical.wavelet, 0.2), needs="pywt"),
         _baseline("sliding-dct", "sliding DCT", _by(classical.sliding_dct, 1.9)),
     ),

@@ -76,14 +76,9 @@ def _within_borders(spoiled: Spoiled, function: Callable[[np.ndarray], np.ndarra
     return levels(channelwise(function, padded)[side:-side, side:-side])
 
 
-def _of_both(
-    name: str, label: str, told: str, needs: str, make: Callable[[str], Callable[[Spoiled], np.ndarray]]
-) -> list:
+def _of_both(name: str, label: str, told: str, make: Callable[[str], Callable[[Spoiled], np.ndarray]]) -> list:
     """The same method with what suits either blur."""
-    return [
-        Method(name, label, make(setting), told=told, needs=needs, settings=(setting,))
-        for setting in ("gaussian", "motion")
-    ]
+    return [Method(name, label, make(setting), told=told, settings=(setting,)) for setting in ("gaussian", "motion")]
 
 
 SUITE = Suite(
@@ -111,9 +106,9 @@ SUITE = Suite(
     ),
     methods=(
         Method("blurred", "blurred", lambda spoiled: levels(spoiled.given), "input"),
-        *_of_both("unsharp-mask", "unsharp mask", "kind", "", lambda setting: _unsharp_mask(_AMOUNT[setting])),
-        Method("richardson-lucy", "Richardson-Lucy", _richardson_lucy, told="kernel", needs="skimage"),
-        *_of_both("wiener", "Wiener", "kernel", "skimage", lambda setting: _wiener(_BALANCE[setting])),
+        *_of_both("unsharp-mask", "unsharp mask", "kind", lambda setting: _unsharp_mask(_AMOUNT[setting])),
+        Method("richardson-lucy", "Richardson-Lucy", _richardson_lucy, told="kernel"),
+        *_of_both("wiener", "Wiener", "kernel", lambda setting: _wiener(_BALANCE[setting])),
     ),
     measure=measure,
     scores=("psnr", "ssim"),

@@ -68,7 +68,7 @@ SUITE = Suite(
             _by(classical.non_local_means),
             settings=tuple(f"8-bit-{sigma}" for sigma in SIGMAS),
         ),
-        _baseline("total-variation", "total variation", _by(classical.total_variation), needs="skimage"),
+        _baseline("total-variation", "total variation", _by(classical.total_variation)),
         _baseline("wavelet", "wavelet, BayesShrink", _by(classical.wavelet), needs="pywt"),
         _baseline("sliding-dct", "sliding DCT", _by(classical.sliding_dct)),
     ),

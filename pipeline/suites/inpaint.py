@@ -104,7 +104,7 @@ SUITE = Suite(
         Method("holes", "nothing filled", lambda spoiled: levels(spoiled.given), "input"),
         Method("telea", "Telea", _opencv(cv2.INPAINT_TELEA), told="mask"),
         Method("navier-stokes", "Navier-Stokes", _opencv(cv2.INPAINT_NS), told="mask"),
-        Method("biharmonic", "biharmonic", _biharmonic, told="mask", needs="skimage"),
+        Method("biharmonic", "biharmonic", _biharmonic, told="mask"),
     ),
     measure=measure,
     scores=("psnr", "psnr_holes", "ssim"),

@@ -48,7 +48,7 @@ def _installed(suite: Suite, notes: list[str]) -> Suite:
     missing = [method for method in suite.methods if method.needs and not importlib.util.find_spec(method.needs)]
     if missing:
         names = ", ".join(dict.fromkeys(method.label for method in missing))
-        notes.append(f"Left out, for they are not installed: {names}; pip install scikit-image pywavelets.")
+        notes.append(f"Left out, for they are not installed: {names}; pip install pywavelets.")
     return replace(suite, methods=tuple(method for method in suite.methods if method not in missing))
 
 
