@@ -15,6 +15,7 @@ from flows.output import out, present
 from flows.show_forecast import forecast_evaluation
 from pipeline.rate_distortion import Evaluation, Name
 from pipeline.request import EvaluateRequest
+from pipeline.sizes import counted
 
 
 def evaluate(request: EvaluateRequest, prefect: bool, dry_run: bool) -> int:
@@ -72,8 +73,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
         out.print("[yellow]no BD-rates[/]: they need four settings of each codec and qualities that both reach")
     print_ending(evaluation.summary)
     if evaluation.left_out:
-        objects = "object" if evaluation.left_out == 1 else "objects"
-        out.print(f"[yellow]{evaluation.left_out:,} {objects} left out[/]: not every codec could be measured there")
+        out.print(
+            f"[yellow]{counted(evaluation.left_out, 'object')} left out[/]: not every codec could be measured there"
+        )
     if evaluation.absent:
         out.print(f"[yellow]nothing measured[/] at {', '.join(evaluation.absent)}", soft_wrap=True)
     if evaluation.report:
@@ -83,8 +85,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
 def _codecs(evaluation: Evaluation) -> Table:
     """A row for every codec, fewest bits first, lossless ones last; then the published curves in the same order."""
     anchor = evaluation.labels.get(evaluation.anchor[0], evaluation.anchor[0])
-    pictures = "picture" if evaluation.pictures == 1 else "pictures"
-    title = f"{evaluation.pictures:,} {pictures}; BD-rates against {anchor}"
+    title = f"{counted(evaluation.pictures, 'picture')}; BD-rates against {anchor}"
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("codec", style="bold", no_wrap=True)
     for heading in ("bpp", "PSNR\ndB", "encode\nms", "decode\nms", "BD-rate\nPSNR", "\nMS-SSIM"):

@@ -25,7 +25,6 @@ FOLDERS = ("pictures", "streams", "tables", "runs")
 _READERS = 8
 #: what a run's folder is called, and one of parts
 _RUN, _PARTS = re.compile(r"r[0-9a-f]{12}"), re.compile(r"planning-[0-9a-f]{12}")
-_OWN = f"{_RUN.pattern}$|{_PARTS.pattern}$"
 _UNFINISHED = re.compile(r"\.darkroom-[0-9a-f]{16}\.part")
 
 
@@ -114,7 +113,10 @@ def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterat
             yield from _uploads(destination, f"{folder}/{branch}/")
     for table in SCHEMAS:
         yield from _uploads(destination, f"tables/{table}/run=")
-    yield from (one for one in _uploads(destination, "runs/") if re.match(_OWN, one.key.split("/")[1]))
+    for one in _uploads(destination, "runs/"):
+        folder = one.key.split("/")[1]
+        if _RUN.fullmatch(folder) or _PARTS.fullmatch(folder):
+            yield one
 
 
 def remove(destination: Store, leftover: Leftover) -> None:

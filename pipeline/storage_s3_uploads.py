@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from pipeline.storage import Store, place_of
 from pipeline.storage_access import StorageError, log
-from pipeline.storage_s3 import call
 
 
 class Upload(NamedTuple):
@@ -30,6 +29,8 @@ def open_uploads(store: Store, below: str) -> Iterator[Upload]:
     """
     if store.scheme != "s3":
         return
+    from pipeline.storage_s3 import call
+
     place = place_of(store)
     arguments: dict[str, Any] = {"Prefix": place.prefix + below}
     while True:
@@ -50,6 +51,8 @@ def open_uploads(store: Store, below: str) -> Iterator[Upload]:
 
 def abort(store: Store, upload: Upload) -> None:
     """Give an upload up, whose parts go; one that is there no longer is no error. Raises StorageError."""
+    from pipeline.storage_s3 import call
+
     place = place_of(store)
     name = {"Key": place.prefix + upload.key, "UploadId": upload.identifier}
     try:
@@ -61,6 +64,8 @@ def abort(store: Store, upload: Upload) -> None:
 
 def _size(store: Store, name: dict[str, str]) -> int:
     """Bytes of the first thousand parts, which is one page."""
+    from pipeline.storage_s3 import call
+
     place = place_of(store)
     try:
         return sum(part["Size"] for part in call(place, "list_parts", place.url, **name).get("Parts", []))
