@@ -26,7 +26,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flows.blocks import S3Access
+from flows.orchestration.blocks import S3Access
 
 
 class SetupError(Exception):

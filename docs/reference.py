@@ -12,11 +12,17 @@ from typing import Any
 import click
 import pyarrow as pa
 
-from flows.cli import main
+from flows.command.cli import main
 from models.registry import Card, list_cards
-from pipeline.steps import all_steps
+from pipeline.destination.schemas import (
+    EVALUATION_SCHEMAS,
+    EXPLORATION_SCHEMAS,
+    GENERATION_SCHEMAS,
+    SCHEMAS,
+    SUITE_SCHEMAS,
+)
+from pipeline.requests.catalogue import all_steps
 from pipeline.steps.registry import Step
-from pipeline.tables import EVALUATION_SCHEMAS, EXPLORATION_SCHEMAS, GENERATION_SCHEMAS, SCHEMAS, SUITE_SCHEMAS
 
 FOLDER = Path(__file__).parent
 _MADE = "<!-- Made by `python -m docs.reference`: change the code, not this page. -->"

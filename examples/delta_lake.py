@@ -7,8 +7,8 @@ import sys
 
 from deltalake import DeltaTable
 
-from pipeline.delta import append_run, finished_runs
-from pipeline.storage import open_store
+from pipeline.destination.delta import append_run, finished_runs
+from pipeline.storage.store import open_store
 
 if __name__ == "__main__":
     destination, url = open_store(sys.argv[1]), sys.argv[2]

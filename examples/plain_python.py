@@ -2,8 +2,8 @@
 
 import sys
 
-from pipeline.request import DevelopRequest
-from pipeline.run import Summary, develop
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.runs.finish import Summary, develop
 
 RECIPE = {
     "name": "example",

@@ -9,9 +9,9 @@ import pyarrow.dataset as ds
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.decode import decode
-from pipeline.picture import to_8bit
-from pipeline.storage import list_objects, open_store, read
+from pipeline.pictures.decode import decode
+from pipeline.pictures.picture import to_8bit
+from pipeline.storage.store import list_objects, open_store, read
 
 
 class DevelopedPictures(Dataset[tuple[torch.Tensor, str]]):

@@ -8,13 +8,13 @@ from prefect import State, flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.blocks import with_blocks
 from flows.develop import worth_retrying
-from flows.progress import tell
-from flows.states import NAME, concluded, ended
-from pipeline.frames.assemble import Assembled
-from pipeline.frames.assemble import assemble as assemble_plainly
-from pipeline.request import AssembleRequest
+from flows.orchestration.blocks import with_blocks
+from flows.orchestration.progress import tell
+from flows.orchestration.states import NAME, concluded, ended
+from pipeline.requests.pictures import AssembleRequest
+from pipeline.upkeep.assemble import Assembled
+from pipeline.upkeep.assemble import assemble as assemble_plainly
 
 _SHOWN = 100
 

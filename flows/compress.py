@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from prefect import State, flow
 
-from flows.blocks import with_blocks
 from flows.develop import run_request
-from flows.states import NAME, concluded, run_ended
-from pipeline.compression import compression
-from pipeline.request import CompressRequest
+from flows.orchestration.blocks import with_blocks
+from flows.orchestration.states import NAME, concluded, run_ended
+from pipeline.requests.compression import compression
+from pipeline.requests.pictures import CompressRequest
 
 
 @flow(name="compress", flow_run_name=NAME, persist_result=False)

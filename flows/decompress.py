@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from prefect import State, flow
 
-from flows.blocks import with_blocks
 from flows.develop import run_request
-from flows.states import NAME, concluded, run_ended
-from pipeline.compression import decompression
-from pipeline.request import DecompressRequest
+from flows.orchestration.blocks import with_blocks
+from flows.orchestration.states import NAME, concluded, run_ended
+from pipeline.requests.compression import decompression
+from pipeline.requests.pictures import DecompressRequest
 
 
 @flow(name="decompress", flow_run_name=NAME, persist_result=False)

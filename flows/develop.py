@@ -10,15 +10,15 @@ from prefect import State, Task, flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import TaskRun
 
-from flows.blocks import with_blocks
-from flows.progress import tell
-from flows.shards import run_shards
-from flows.states import NAME, artifact_key, concluded, leave_tables, link_report, run_ended
-from pipeline.lease import hold
-from pipeline.plan import Plan, check_request, destination_of, plan_run
-from pipeline.request import DevelopRequest
-from pipeline.run import Summary, failure_rows, finish_run
-from pipeline.storage import StorageError
+from flows.orchestration.blocks import with_blocks
+from flows.orchestration.engine import run_shards
+from flows.orchestration.progress import tell
+from flows.orchestration.states import NAME, artifact_key, concluded, leave_tables, link_report, run_ended
+from pipeline.destination.lease import hold
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.runs.finish import Summary, failure_rows, finish_run
+from pipeline.runs.planning import Plan, check_request, destination_of, plan_run
+from pipeline.storage.store import StorageError
 
 _SECONDS_BETWEEN_LINES = 5.0
 

@@ -6,12 +6,12 @@ from prefect import State, flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.blocks import with_blocks
 from flows.develop import run_request, worth_retrying
-from flows.progress import tell
-from flows.states import NAME, concluded, link_report, rounded, run_ended
-from pipeline.evaluation import conclude, prepare
-from pipeline.request import EvaluateRequest
+from flows.orchestration.blocks import with_blocks
+from flows.orchestration.progress import tell
+from flows.orchestration.states import NAME, concluded, link_report, rounded, run_ended
+from pipeline.evaluation.evaluate import conclude, prepare
+from pipeline.requests.pictures import EvaluateRequest
 from pipeline.suites.conclude import SuiteEvaluation
 from pipeline.suites.run import evaluate_suite
 

@@ -6,13 +6,13 @@ from prefect import State, flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.blocks import with_blocks
 from flows.develop import run_request, worth_retrying
-from flows.progress import tell
-from flows.states import NAME, concluded, ended, link_report, message_of, rounded
+from flows.orchestration.blocks import with_blocks
+from flows.orchestration.progress import tell
+from flows.orchestration.states import NAME, concluded, ended, link_report, message_of, rounded
 from pipeline.exploration.explore import Exploration, explore_latents, representation
-from pipeline.model_requests import ExploreRequest
-from pipeline.run import Summary
+from pipeline.requests.models import ExploreRequest
+from pipeline.runs.finish import Summary
 
 
 @task(

@@ -6,12 +6,12 @@ from prefect import State, flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.blocks import with_blocks
 from flows.develop import worth_retrying
-from flows.progress import tell
-from flows.states import NAME, concluded, ended, link_report, rounded
-from pipeline.generation.generated import Generation
-from pipeline.model_requests import GenerateRequest
+from flows.orchestration.blocks import with_blocks
+from flows.orchestration.progress import tell
+from flows.orchestration.states import NAME, concluded, ended, link_report, rounded
+from pipeline.generation.results import Generation
+from pipeline.requests.models import GenerateRequest
 
 
 @task(
@@ -23,7 +23,7 @@ from pipeline.model_requests import GenerateRequest
 )
 def make_pictures(request: GenerateRequest) -> Generation:
     """Make and write what the request asks for."""
-    from pipeline.generation.run import generate as generate_plainly
+    from pipeline.generation.generate import generate as generate_plainly
 
     return generate_plainly(request)
 

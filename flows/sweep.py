@@ -9,11 +9,11 @@ from prefect import State, flow, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.blocks import with_blocks
-from flows.progress import tell
-from flows.states import NAME, concluded, ended, link_report
-from pipeline.model_requests import SweepRequest
-from pipeline.sweep import SweepSummary, TrialReport, run_sweep
+from flows.orchestration.blocks import with_blocks
+from flows.orchestration.progress import tell
+from flows.orchestration.states import NAME, concluded, ended, link_report
+from pipeline.requests.models import SweepRequest
+from pipeline.training.sweep import SweepSummary, TrialReport, run_sweep
 
 
 @flow(name="sweep", flow_run_name=NAME, persist_result=False)

@@ -10,12 +10,12 @@ from prefect import State, flow, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.blocks import with_blocks
-from flows.progress import tell
-from flows.states import NAME, concluded, ended, link_report
-from models.training import Report
-from pipeline.model_requests import TrainRequest
-from pipeline.training import run_training
+from flows.orchestration.blocks import with_blocks
+from flows.orchestration.progress import tell
+from flows.orchestration.states import NAME, concluded, ended, link_report
+from models.training.loop import Report
+from pipeline.requests.models import TrainRequest
+from pipeline.training.train import run_training
 
 
 @flow(name="train", flow_run_name=NAME, persist_result=False)

@@ -8,15 +8,15 @@ from prefect import State, flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.blocks import with_blocks
 from flows.develop import worth_retrying
-from flows.progress import tell
-from flows.states import NAME, concluded, ended
-from pipeline.gc import Collection, collect
-from pipeline.repair import verify as verify_plainly
-from pipeline.request import GcRequest, VerifyRequest
-from pipeline.sizes import counted
-from pipeline.verify import Verification
+from flows.orchestration.blocks import with_blocks
+from flows.orchestration.progress import tell
+from flows.orchestration.states import NAME, concluded, ended
+from pipeline.requests.pictures import GcRequest, VerifyRequest
+from pipeline.requests.sizes import counted
+from pipeline.upkeep.collect import Collection, collect
+from pipeline.upkeep.repair import verify as verify_plainly
+from pipeline.upkeep.verify import Verification
 
 _SHOWN = 100
 

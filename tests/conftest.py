@@ -22,7 +22,7 @@ import pipeline
 from tests.s3_server import S3Server, environment_of, s3_server
 
 if TYPE_CHECKING:
-    from pipeline.storage import StorageOptions, Store
+    from pipeline.storage.store import StorageOptions, Store
 
 # Before anything imports PyTorch, and for all processes started: tests run side by side, and threads that wait for
 # each other on the same cores take several times as long.
@@ -74,7 +74,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def s3_options(s3: S3Server) -> StorageOptions:
     """The `StorageOptions` for the S3 service."""
-    from pipeline.storage import StorageOptions
+    from pipeline.storage.store import StorageOptions
 
     return StorageOptions.from_environment()
 
@@ -82,7 +82,7 @@ def s3_options(s3: S3Server) -> StorageOptions:
 @pytest.fixture
 def bucket(s3_options: StorageOptions) -> str:
     """The name of a fresh, empty bucket."""
-    from pipeline.storage import open_store
+    from pipeline.storage.store import open_store
 
     name = f"test-{uuid.uuid4().hex}"
     open_store(f"s3://{name}", s3_options).fs.call_s3("create_bucket", Bucket=name)
@@ -92,7 +92,7 @@ def bucket(s3_options: StorageOptions) -> str:
 @pytest.fixture
 def s3_store(bucket: str, s3_options: StorageOptions) -> Store:
     """A store in a fresh bucket, below the prefix `pictures`."""
-    from pipeline.storage import open_store
+    from pipeline.storage.store import open_store
 
     return open_store(f"s3://{bucket}/pictures", s3_options)
 

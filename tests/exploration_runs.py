@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from skimage import data as skimage_data
 
-from pipeline.tables import part_path, to_parquet
+from pipeline.destination.schemas import part_path, to_parquet
 
 MODEL = "made@0123456789ab"
 

@@ -15,9 +15,9 @@ import cv2
 import duckdb
 import pyarrow.parquet as pq
 
-from pipeline.request import DevelopRequest
-from pipeline.storage import list_objects, open_store, read
-from pipeline.tables import SCHEMAS
+from pipeline.destination.schemas import SCHEMAS
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.storage.store import list_objects, open_store, read
 from tests.picture_files import smooth
 
 ROOT = Path(__file__).parents[1]

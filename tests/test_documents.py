@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from docs.reference import pages
-from flows.cli import main
-from pipeline.recipe import parse_recipe
-from pipeline.storage import open_store, write
+from flows.command.cli import main
+from pipeline.requests.recipe import parse_recipe
+from pipeline.storage.store import open_store, write
 from tests.documents import PAGES, Block, blocks, commands, make_photos, make_sets, run_blocks
 from tests.flows.serving import Served, free_port, serving
 from tests.runs import ROOT

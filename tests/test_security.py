@@ -17,12 +17,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image, PngImagePlugin
 
-from flows.cli import main
+from flows.command.cli import main
 from models.registry import ModelError, load_model
-from pipeline.recipe import RecipeError, load_recipe
-from pipeline.run import develop
-from pipeline.storage import Store, list_objects, open_store, read
-from pipeline.storage_local import check_key
+from pipeline.requests.recipe import RecipeError, load_recipe
+from pipeline.runs.finish import develop
+from pipeline.storage.local import check_key
+from pipeline.storage.store import Store, list_objects, open_store, read
 from tests.runs import picture_file, request
 
 UNTOUCHED: dict[str, Any] = {"branches": {"same": []}, "output": {"format": "png"}}

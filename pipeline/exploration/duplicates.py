@@ -15,8 +15,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from pipeline.exploration.features import Look
 from pipeline.exploration.local_features import FEWEST_AGREEING, LocalFeatures, agreeing, mirrored
-from pipeline.exploration.looks import Look
 from pipeline.exploration.neighbours import import_faiss
 
 Kind = Literal["copy", "mirrored copy", "part", "mirrored part"]

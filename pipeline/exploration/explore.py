@@ -16,7 +16,8 @@ import numpy as np
 
 from models.autoencoders import Autoencoder
 from models.device import choose_device
-from pipeline.evaluation import keep
+from pipeline.destination.schemas import to_parquet
+from pipeline.evaluation.evaluate import keep
 from pipeline.exploration.anomalies import (
     fit_patch_memory,
     latent_distances,
@@ -26,22 +27,21 @@ from pipeline.exploration.anomalies import (
 )
 from pipeline.exploration.clusters import agreement, hdbscan, kmeans
 from pipeline.exploration.duplicates import find_duplicates, groups
-from pipeline.exploration.exploration import Anomalies, Findings
-from pipeline.exploration.latents_source import LatentsSource, find_latents, plans_at, read_vectors, recipe_steps
-from pipeline.exploration.looks import Look, look_at_all
+from pipeline.exploration.features import Look, look_at_all
+from pipeline.exploration.findings import Anomalies, Findings
 from pipeline.exploration.maps import principal_components, umap_map
 from pipeline.exploration.neighbours import exact_index
 from pipeline.exploration.page import render_exploration
 from pipeline.exploration.probes import probe, read_labels
-from pipeline.exploration.rows import account_of, heat_path, heat_pictures, tables_of
-from pipeline.frames.source import SourcePicture
-from pipeline.model_requests import ExploreRequest
-from pipeline.plan import destination_of, shard_pictures, source_of
-from pipeline.request import DevelopRequest, RequestError
-from pipeline.run import Summary, develop
-from pipeline.steps.autoencoders import DEFAULT_MODEL, open_autoencoder
-from pipeline.storage import Store, open_store
-from pipeline.tables import to_parquet
+from pipeline.exploration.tables import account_of, heat_path, heat_pictures, tables_of
+from pipeline.exploration.vectors import LatentsSource, find_latents, plans_at, read_vectors, recipe_steps
+from pipeline.networks.autoencoders import DEFAULT_MODEL, open_autoencoder
+from pipeline.requests.models import ExploreRequest
+from pipeline.requests.pictures import DevelopRequest, RequestError
+from pipeline.runs.finish import Summary, develop
+from pipeline.runs.listing import SourcePicture
+from pipeline.runs.planning import destination_of, shard_pictures, source_of
+from pipeline.storage.store import Store, open_store
 
 #: nearest neighbours that are kept of every picture
 NEIGHBOURS = 10
@@ -69,7 +69,7 @@ def explore(
 ) -> Exploration:
     """Explore in this process, without Prefect; `stage` is told what is being done, the others as by a run.
 
-    Raises RequestError when there is nothing to explore, and what `pipeline.run.develop` raises.
+    Raises RequestError when there is nothing to explore, and what `pipeline.runs.finish.develop` raises.
     """
     developed = representation(request)
     summary = develop(developed, planned, progress) if developed else None

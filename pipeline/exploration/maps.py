@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.request import RequestError
+from pipeline.requests.pictures import RequestError
 
 #: principal components that clusters and UMAP are made from
 COMPONENTS = 50

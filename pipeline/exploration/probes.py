@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.request import RequestError
-from pipeline.storage import StorageOptions, open_store, read, size
+from pipeline.requests.pictures import RequestError
+from pipeline.storage.store import StorageOptions, open_store, read, size
 
 #: bytes that a file of labels may have
 LARGEST_FILE = 256 << 20

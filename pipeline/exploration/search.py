@@ -14,21 +14,21 @@ from markupsafe import Markup
 
 from models.device import choose_device
 from models.inference import apply_in_batches
-from pipeline.decode import decode
-from pipeline.develop import Settings, develop_picture
-from pipeline.exploration.latents_source import LatentsSource, find_latents, recipe_steps, vectors_of
-from pipeline.exploration.looks import Look, look_at, look_at_all
+from pipeline.destination.schemas import to_parquet
+from pipeline.exploration.features import Look, look_at, look_at_all
 from pipeline.exploration.neighbours import open_index
 from pipeline.exploration.page import data_uri
-from pipeline.frames.source import SourcePicture
-from pipeline.model_requests import SearchRequest
-from pipeline.picture import PictureError
-from pipeline.plan import shard_pictures
-from pipeline.recipe import parse_recipe
-from pipeline.report import asset, environment
-from pipeline.request import RequestError
-from pipeline.storage import StorageOptions, Store, open_store, read, write
-from pipeline.tables import to_parquet
+from pipeline.exploration.vectors import LatentsSource, find_latents, recipe_steps, vectors_of
+from pipeline.pictures.decode import decode
+from pipeline.pictures.picture import PictureError
+from pipeline.reports.run_report import asset, environment
+from pipeline.requests.models import SearchRequest
+from pipeline.requests.pictures import RequestError
+from pipeline.requests.recipe import parse_recipe
+from pipeline.runs.listing import SourcePicture
+from pipeline.runs.planning import shard_pictures
+from pipeline.shards.picture import Settings, develop_picture
+from pipeline.storage.store import StorageOptions, Store, open_store, read, write
 
 #: pictures that a page shows
 MOST_SHOWN = 200

@@ -1,0 +1,1 @@
+"""Files of several pictures: count, read and write them."""

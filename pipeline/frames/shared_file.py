@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from pipeline.decode import explain
 from pipeline.frames.files import Frame, Frames, open_frames
-from pipeline.picture import PictureError, Reserve, at_once
-from pipeline.storage import StorageError, Store, local_path, read
+from pipeline.pictures.decode import explain
+from pipeline.pictures.picture import PictureError, Reserve, at_once
+from pipeline.storage.store import StorageError, Store, local_path, read
 
 #: files larger than this are refused before they are fetched
 SIZE_LIMIT = 64 << 30

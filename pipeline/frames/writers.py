@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline import tiff_files
-from pipeline.encode import DEFAULT_QUALITY
 from pipeline.frames.tiff_pages import PageWriter
 from pipeline.frames.video import CODECS, write_video
-from pipeline.picture import Picture, PictureError, over_white, to_8bit
+from pipeline.pictures import tiff
+from pipeline.pictures.encode import DEFAULT_QUALITY
+from pipeline.pictures.picture import Picture, PictureError, over_white, to_8bit
 
 #: formats that frames can be put together in, and the endings of the files they give
 ENDINGS = {
@@ -96,7 +96,7 @@ def _write_pages(path: str, frames: Iterable[Picture]) -> None:
             if pixels.shape[2] == 2 and pixels.dtype == np.uint16:
                 # hardly any reader knows grey with alpha in 16 bits
                 pixels = pixels[:, :, [0, 0, 0, 1]]
-            writer.add(tiff_files.encode(pixels, one.metadata.icc, one.metadata.exif))
+            writer.add(tiff.encode(pixels, one.metadata.icc, one.metadata.exif))
 
 
 def _write_stack(path: str, frames: Iterable[Picture], count: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.generation.latents import Spread
+from pipeline.generation.interpolation import Spread
 
 Row = dict[str, Any]
 #: latents to pictures N x H x W x C uint8

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from models.restoration import degradations as spoil
-from pipeline.picture import to_8bit
+from pipeline.pictures.picture import to_8bit
 from pipeline.steps import codecs
 from pipeline.steps.arrays import row_slices, to_levels, white_level, with_channels
 from pipeline.steps.geometry import resample

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import Field
 
-from pipeline.picture import to_8bit
+from pipeline.pictures.picture import to_8bit
 from pipeline.steps.arrays import in_tiles, level_step, to_levels, white_level, with_channels
 from pipeline.steps.registry import Parameters, pixel_step
 

@@ -15,23 +15,24 @@ import numpy as np
 import torch
 
 from models.device import choose_device
-from pipeline.account import account_of
-from pipeline.evaluation import keep
-from pipeline.plan import Plan, destination_of
-from pipeline.request import EvaluateRequest
-from pipeline.run import Summary
-from pipeline.storage import StorageError, read, write
+from pipeline.destination.run_record import account_of
+from pipeline.destination.schemas import to_parquet
+from pipeline.evaluation.evaluate import keep
+from pipeline.requests.pictures import EvaluateRequest
+from pipeline.runs.finish import Summary
+from pipeline.runs.planning import Plan, destination_of
+from pipeline.storage.store import StorageError, read, write
 from pipeline.suites.prepare import SuiteRun
 from pipeline.suites.report import Strip, render_suite
 from pipeline.suites.suite import Suite
-from pipeline.tables import to_parquet
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class SuiteEvaluation:
-    """What came out. `means` are rows of `pipeline.tables`, over `pictures`; `report` is the URL of evaluation.html."""
+    """What came out. `means` are rows of `pipeline.destination.schemas`, over `pictures`; `report` is the URL of
+    evaluation.html."""
 
     summary: Summary
     suite: Suite

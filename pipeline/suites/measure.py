@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.picture import PictureError, to_8bit
+from pipeline.pictures.picture import PictureError, to_8bit
 from pipeline.steps.degrade import generator_for
 from pipeline.suites.strips import Panel, draw_strip, largest_difference
 from pipeline.suites.suite import Method, Scores, Setting, Spoiled, Suite, levels
@@ -20,7 +20,8 @@ Row = dict[str, Any]
 
 @dataclass
 class Outcome:
-    """What became of a picture: rows of scores and of failures (see `pipeline.tables`), strips (RGB) by setting."""
+    """What became of a picture: rows of scores and of failures (see `pipeline.destination.schemas`), strips (RGB) by
+    setting."""
 
     scores: list[Row] = field(default_factory=list)
     failures: list[Row] = field(default_factory=list)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from models.inference import Apply, tiled
-from models.onnx_runtime import load_network
+from models.onnx.runtime import load_network
 from models.registry import ModelError, list_cards
-from pipeline.request import RequestError
-from pipeline.steps.restoration_networks import Network, network_for, open_network
+from pipeline.networks.tiles import Network, network_for, open_network
+from pipeline.requests.pictures import RequestError
 from pipeline.suites.suite import Condition, Method, Spoiled, Suite, levels
 
 _TILE = 512

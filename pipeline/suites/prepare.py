@@ -6,12 +6,12 @@ import importlib.util
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.plan import destination_of, source_of
-from pipeline.published_restorations import CROPS, guess_set, published_rows, published_sets, read_published
-from pipeline.request import EvaluateRequest, RequestError
-from pipeline.storage import check_access
-from pipeline.suites import SUITES
+from pipeline.requests.pictures import EvaluateRequest, RequestError
+from pipeline.runs.planning import destination_of, source_of
+from pipeline.storage.store import check_access
+from pipeline.suites.kinds import SUITES
 from pipeline.suites.networks import Chosen, choose_networks
+from pipeline.suites.published import CROPS, guess_set, published_rows, published_sets, read_published
 from pipeline.suites.suite import Suite
 
 

@@ -20,21 +20,21 @@ import cv2
 from PIL import Image
 
 from models.device import choose_device
-from pipeline.batching import Batcher
-from pipeline.decode import decode
-from pipeline.forecast import Forecast
-from pipeline.lease import hold
-from pipeline.memory import MemoryBudget, memory_for_pictures
-from pipeline.picture import PictureError
-from pipeline.plan import Plan, PlanError, destination_of, own_prefix, source_of
-from pipeline.request import EvaluateRequest
-from pipeline.stages import cores
-from pipeline.storage import StorageError, Store, StoredObject, list_objects, read, write
+from pipeline.destination.lease import hold
+from pipeline.networks.batching import Batcher
+from pipeline.pictures.decode import decode
+from pipeline.pictures.picture import PictureError
+from pipeline.requests.pictures import EvaluateRequest
+from pipeline.runs.forecast import Forecast
+from pipeline.runs.planning import Plan, PlanError, destination_of, own_prefix, source_of
+from pipeline.shards.memory import MemoryBudget, memory_for_pictures
+from pipeline.storage.store import StorageError, Store, StoredObject, list_objects, read, write
 from pipeline.suites.conclude import SuiteEvaluation, conclude
 from pipeline.suites.measure import Outcome, as_measured, failure, measure_picture
 from pipeline.suites.networks import network_methods
 from pipeline.suites.prepare import SuiteRun, prepare_suite
 from pipeline.suites.suite import Suite
+from pipeline.threads import cores
 
 #: raised when a suite measures something else than before, so that old parts are not taken for new ones
 VERSION = 1

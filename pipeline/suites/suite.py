@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pipeline.steps import find
+from pipeline.requests.catalogue import find
 
 Scores = dict[str, float]
 #: whose figures a table shows, in its order; `published` ones are others' own

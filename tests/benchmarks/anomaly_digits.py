@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from models.small_pictures import SmallPictures, read_small_pictures
+from models.training.small_pictures import SmallPictures, read_small_pictures
 from pipeline.exploration.anomalies import (
     fit_patch_memory,
     latent_distances,

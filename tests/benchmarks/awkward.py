@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.request import DevelopRequest
-from pipeline.run import develop
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.runs.finish import develop
 from tests.benchmarks.measuring import in_fresh_process
 
 CHEAP = {

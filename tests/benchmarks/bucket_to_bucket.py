@@ -19,7 +19,7 @@ from pathlib import Path
 import duckdb
 from rich.console import Console
 
-from pipeline.storage import StorageOptions, Store, list_objects, open_store, read, write
+from pipeline.storage.store import StorageOptions, Store, list_objects, open_store, read, write
 from tests.s3_server import environment_of, s3_server
 
 out = Console(highlight=False)

@@ -24,11 +24,11 @@ import numpy as np
 from PIL import Image
 
 from models.autoencoders import Autoencoder
-from models.small_pictures import SmallPictures, read_small_pictures
-from pipeline.generation.latents import decode_all
-from pipeline.latents import vector_columns
-from pipeline.picture import Picture
-from pipeline.steps.autoencoders import open_autoencoder
+from models.training.small_pictures import SmallPictures, read_small_pictures
+from pipeline.generation.interpolation import decode_all
+from pipeline.networks.autoencoders import open_autoencoder
+from pipeline.networks.latents import vector_columns
+from pipeline.pictures.picture import Picture
 from tests.benchmarks.small_autoencoders import (
     Recipe,
     Row,

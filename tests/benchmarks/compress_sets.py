@@ -29,11 +29,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.compression import COMPRESSED, DECOMPRESSED
-from pipeline.decode import decode
-from pipeline.metrics import psnr
-from pipeline.picture import to_8bit
-from pipeline.storage import StorageOptions, Store, list_objects, open_store, read, write
+from pipeline.pictures.decode import decode
+from pipeline.pictures.metrics import psnr
+from pipeline.pictures.picture import to_8bit
+from pipeline.requests.compression import COMPRESSED, DECOMPRESSED
+from pipeline.storage.store import StorageOptions, Store, list_objects, open_store, read, write
 from tests.s3_server import environment_of, s3_server
 
 _DARKROOM = str(Path(sys.executable).with_name("darkroom"))

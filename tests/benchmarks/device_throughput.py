@@ -32,10 +32,10 @@ from rich.console import Console
 from rich.table import Table
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from pipeline.request import DevelopRequest
-from pipeline.run import develop
-from pipeline.stage_times import share, slowest
-from pipeline.stages import cores
+from pipeline.destination.stage_figures import share, slowest
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.runs.finish import develop
+from pipeline.threads import cores
 from tests.benchmarks.measuring import write_photographs
 
 RECIPES: dict[str, dict[str, Any]] = {

@@ -21,10 +21,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.frames.assemble import assemble
 from pipeline.frames.files import open_frames
-from pipeline.request import AssembleRequest, DevelopRequest
-from pipeline.run import develop
+from pipeline.requests.pictures import AssembleRequest, DevelopRequest
+from pipeline.runs.finish import develop
+from pipeline.upkeep.assemble import assemble
 from tests.benchmarks.measuring import in_fresh_process, photographs
 from tests.frame_files import animation, pages, video
 

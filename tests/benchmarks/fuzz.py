@@ -28,8 +28,8 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from pipeline.picture import REASONS
-from pipeline.sizes import parse_size
+from pipeline.pictures.picture import REASONS
+from pipeline.requests.sizes import parse_size
 from tests.benchmarks.measuring import peak_memory
 from tests.mutations import mutated
 from tests.picture_files import small_files
@@ -66,8 +66,8 @@ def write_mutations(seeds: dict[str, list[bytes]], folder: Path, count: int, see
 
 def develop_all(source: str, destination: str, memory: str) -> None:
     """What the child does: one run; its peak goes to standard output."""
-    from pipeline.request import DevelopRequest
-    from pipeline.run import develop
+    from pipeline.requests.pictures import DevelopRequest
+    from pipeline.runs.finish import develop
 
     request = DevelopRequest(
         source=source,

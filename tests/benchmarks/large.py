@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from pipeline.compression import compression, decompression
-from pipeline.request import CompressRequest, DecompressRequest, DevelopRequest
-from pipeline.run import Summary, develop
+from pipeline.requests.compression import compression, decompression
+from pipeline.requests.pictures import CompressRequest, DecompressRequest, DevelopRequest
+from pipeline.runs.finish import Summary, develop
 from tests.benchmarks.measuring import Measured, in_fresh_process, peak_memory, photographs
 
 CLASSICAL: dict[str, list[dict[str, Any]]] = {

@@ -91,8 +91,8 @@ def develop_flow(source: str, destination: str, api: str, home: str, told: Any) 
     """Run the flow in this process; tells how many pictures are done, with the time, every second, then the end."""
     os.environ |= {"PREFECT_API_URL": api, "PREFECT_HOME": home, "PREFECT_LOGGING_LEVEL": "ERROR"}
     from flows.develop import develop
-    from flows.progress import listen
-    from pipeline.request import DevelopRequest
+    from flows.orchestration.progress import listen
+    from pipeline.requests.pictures import DevelopRequest
 
     done = 0
 

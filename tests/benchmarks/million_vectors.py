@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.exploration.latents_source import find_latents, vector_batches
+from pipeline.destination.schemas import LATENTS, part_path
 from pipeline.exploration.neighbours import directions, open_index
-from pipeline.tables import LATENTS, part_path
+from pipeline.exploration.vectors import find_latents, vector_batches
 from tests.exploration_runs import MODEL, write_run
 
 _PART, _CENTRES, _ASKED, _NEAREST = 50_000, 5000, 200, 10

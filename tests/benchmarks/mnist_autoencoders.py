@@ -19,7 +19,7 @@ import torch
 from models.autoencoders import Autoencoder
 from models.autoencoders.objective import parse_corruption
 from models.autoencoders.variational import VariationalAutoencoder
-from models.small_pictures import SmallPictures, read_small_pictures
+from models.training.small_pictures import SmallPictures, read_small_pictures
 from pipeline.exploration.clusters import agreement, kmeans
 from tests.benchmarks.small_autoencoders import (
     Budget,

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.exploration.explore import explore
-from pipeline.model_requests import ExploreRequest
+from pipeline.requests.models import ExploreRequest
 from tests.autoencoder_models import random_autoencoder
 
 

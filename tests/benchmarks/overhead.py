@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from pipeline.request import DevelopRequest
-from pipeline.run import develop
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.runs.finish import develop
 from tests.benchmarks.measuring import in_fresh_process, peak_memory, write_photographs
 
 QUALITY, CLIP_LIMIT, TILE_GRID, AMOUNT, RADIUS = 92, 2.0, 8, 0.6, 1.5
@@ -79,7 +79,7 @@ def run_bare(source: Path, destination: Path) -> None:
 
 
 def run_plain(source: Path, destination: Path) -> None:
-    """The same by `pipeline.run.develop`, tables, checks and report included."""
+    """The same by `pipeline.runs.finish.develop`, tables, checks and report included."""
     develop(_request(source, destination, measure=False))
 
 

@@ -1,4 +1,5 @@
-"""What one picture takes at its peak in a recipe, for every byte of its decoded pixels: what `pipeline.memory` reckons.
+"""What one picture takes at its peak in a recipe, for every byte of its decoded pixels: what `pipeline.shards.memory`
+reckons.
 
 Every picture is developed alone, in a process of its own, one of a few pixels in another; the difference of their peaks
 is the picture's. The share that is reckoned must be above 1, or else --memory is not kept.
@@ -21,10 +22,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from pipeline.memory import cost_of
-from pipeline.plan import recipe_of
-from pipeline.request import DevelopRequest
-from pipeline.run import develop
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.runs.finish import develop
+from pipeline.runs.planning import recipe_of
+from pipeline.shards.memory import cost_of
 from tests.benchmarks.measuring import in_fresh_process, peak_memory, photographs
 
 #: what the recipes are tried on: name of the file, channels, and whether it has 16 bits

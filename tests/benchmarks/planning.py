@@ -24,11 +24,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.plan import plan_run
-from pipeline.plans import destination_of, read_plan
-from pipeline.request import DevelopRequest
-from pipeline.storage import write
-from pipeline.tables import SCHEMAS, part_path
+from pipeline.destination.plans import destination_of, read_plan
+from pipeline.destination.schemas import SCHEMAS, part_path
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.runs.planning import plan_run
+from pipeline.storage.store import write
 from tests.benchmarks.measuring import in_fresh_process
 
 A_FOLDER = 10_000

@@ -28,12 +28,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from models.onnx_export import CONDITION, PICTURE, RESTORED
-from models.onnx_runtime import OnnxNetwork
-from models.precision import autocast
+from models.onnx.export import CONDITION, PICTURE, RESTORED
+from models.onnx.runtime import OnnxNetwork
 from models.registry import list_cards, load_model
 from models.restoration.light import sample
 from models.restoration.tasks import RESTORATIONS, Restoration, build
+from models.training.precision import autocast
 from tests.benchmarks.measuring import photographs
 from tests.benchmarks.peer_networks import DnCNN, DRUNet, FFDNet
 

@@ -26,7 +26,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from flows.serve import QUIET
+from flows.command.serve import QUIET
 from tests.flows.serving import free_port, wait_for
 from tests.runs import command, fill
 
@@ -114,7 +114,7 @@ def measure(kept: Kept, folder: Path, source: Path, shard_size: int) -> dict[str
     port, log = free_port(), folder / "server.log"
     api = f"http://127.0.0.1:{port}/api"
     settings = QUIET | {"PREFECT_HOME": str(folder), "PREFECT_SERVER_DATABASE_CONNECTION_URL": kept.url}
-    server = [sys.executable, "-m", "flows.guard", sys.executable, "-m", "prefect", "server", "start"]
+    server = [sys.executable, "-m", "flows.command.supervisor", sys.executable, "-m", "prefect", "server", "start"]
     with log.open("wb") as written:
         process = subprocess.Popen(
             [*server, "--port", str(port)],

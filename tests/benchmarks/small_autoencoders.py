@@ -18,12 +18,12 @@ from rich.table import Table
 
 from models.autoencoders import Autoencoder
 from models.autoencoders.objective import Corruption
-from models.small_batches import SmallTrainingSet
-from models.small_pictures import SmallPictures, split_by_name
-from models.training import Report, TrainingPlan, train
+from models.training.loop import Report, TrainingPlan, train
+from models.training.small_batches import SmallTrainingSet
+from models.training.small_pictures import SmallPictures, split_by_name
 from pipeline.exploration.probes import probe_split
 from pipeline.generation.grids import grid
-from pipeline.generation.latents import encode_all
+from pipeline.generation.interpolation import encode_all
 
 Row = dict[str, Any]
 console = Console(width=150)
@@ -31,7 +31,7 @@ console = Console(width=150)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an autoencoder is trained; see `models.training.TrainingPlan`."""
+    """How an autoencoder is trained; see `models.training.loop.TrainingPlan`."""
 
     sizes: dict[str, Any]
     loss: str = "mse"

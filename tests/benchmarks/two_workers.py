@@ -23,9 +23,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.plan import plan_run
-from pipeline.request import DevelopRequest
-from pipeline.run import develop
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.runs.finish import develop
+from pipeline.runs.planning import plan_run
 from tests.benchmarks.measuring import write_photographs
 
 SLOW: dict[str, Any] = {"branches": {"a": [{"step": "non_local_means"}]}, "output": {"format": "jpeg"}}
@@ -85,7 +85,7 @@ def _speed_up(folder: Path, pictures: int, repeats: int) -> dict[str, Any]:
 def _workers(count: int) -> Iterator[Any]:
     from distributed import Client
 
-    from flows.dask_engine import local_cluster
+    from flows.orchestration.dask import local_cluster
 
     with local_cluster(_request("-", "-", SLOW, 1, workers=count)) as cluster, Client(cluster) as client:
         client.wait_for_workers(count)
@@ -94,8 +94,8 @@ def _workers(count: int) -> Iterator[Any]:
 
 def _timed(client: Any, request: DevelopRequest) -> float:
     """Seconds from the first shard's beginning to the last one's end."""
-    from flows.dask_engine import StopEvent
-    from flows.shards import Engine, outcomes, plain_shard
+    from flows.orchestration.dask import StopEvent
+    from flows.orchestration.engine import Engine, outcomes, plain_shard
 
     plan = plan_run(request)
     threads = sum(client.nthreads().values())
@@ -114,8 +114,8 @@ def _costs(folder: Path, shards: int, repeats: int) -> dict[str, Any]:
     from prefect import flow
     from prefect.testing.utilities import prefect_test_harness
 
-    from flows.dask_engine import dask_engine
-    from flows.shards import outcomes, plain_shard
+    from flows.orchestration.dask import dask_engine
+    from flows.orchestration.engine import outcomes, plain_shard
 
     source = folder / "small"
     source.mkdir()

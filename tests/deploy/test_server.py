@@ -139,8 +139,8 @@ def small_requests(folder: Path) -> dict[str, dict[str, Any]]:
     films.mkdir()
     (films / "walk.gif").write_bytes(animation(moving(3), "GIF"))
     for name, recipe in (("streams", {"branches": {"learned": [{"step": "autoencode"}]}}), ("frames", QUICK)):
-        from pipeline.request import DevelopRequest
-        from pipeline.run import develop
+        from pipeline.requests.pictures import DevelopRequest
+        from pipeline.runs.finish import develop
 
         source = photos if name == "streams" else str(films)
         develop(DevelopRequest(source=source, destination=str(folder / name), recipe=recipe, device="cpu"))

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from flows.deployments import NIGHTLY, ON_DEMAND
-from pipeline.storage import Store, list_objects, open_store, write
+from pipeline.storage.store import Store, list_objects, open_store, write
 from tests.flows.serving import Served, free_port, serving, wait_for
 from tests.runs import fill, picture_file, table
 
@@ -178,7 +178,9 @@ def test_a_killed_worker_ends_the_run_for_all_to_see_and_a_new_one_resumes(tmp_p
         run = served.start(f"develop/{ON_DEMAND}", request=request)
         wait_for(lambda: list(tmp_path.glob("out/runs/*/shards/*.json")))
         worker = next(
-            one for one in served.processes() if "worker" in one.cmdline() and "flows.guard" not in one.cmdline()
+            one
+            for one in served.processes()
+            if "worker" in one.cmdline() and "flows.command.supervisor" not in one.cmdline()
         )
         killed = [worker, *worker.children(recursive=True)]
         for one in killed:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run import develop
+from pipeline.runs.finish import develop
 from tests.flows.serving import free_port, serving
 from tests.runs import ROOT, fill, request
 

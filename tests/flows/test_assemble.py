@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flows.assemble import assemble
-from pipeline.request import AssembleRequest
-from pipeline.run import develop
+from pipeline.requests.pictures import AssembleRequest
+from pipeline.runs.finish import develop
 from tests.frame_files import animation, moving, stack
 from tests.runs import contents, darkroom, request
 

@@ -17,13 +17,19 @@ from click.testing import CliRunner
 from prefect.client.orchestration import get_client
 from pydantic import BaseModel
 
-from flows.cli import main
+from flows.command.cli import main
 from models.registry import list_cards
-from pipeline.model_requests import GenerateRequest, TrainRequest
-from pipeline.recipe import load_recipe, shipped_recipes
-from pipeline.request import AssembleRequest, CompressRequest, DecompressRequest, DevelopRequest, EvaluateRequest
-from pipeline.steps import all_steps, find
-from pipeline.storage import Store, list_objects, open_store, write
+from pipeline.requests.catalogue import all_steps, find
+from pipeline.requests.models import GenerateRequest, TrainRequest
+from pipeline.requests.pictures import (
+    AssembleRequest,
+    CompressRequest,
+    DecompressRequest,
+    DevelopRequest,
+    EvaluateRequest,
+)
+from pipeline.requests.recipe import load_recipe, shipped_recipes
+from pipeline.storage.store import Store, list_objects, open_store, write
 from tests.picture_files import smooth
 from tests.runs import QUICK, command, darkroom, fill, picture_file, table
 

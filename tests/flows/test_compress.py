@@ -12,13 +12,13 @@ from prefect import State
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 
-from flows.cli import main
+from flows.command.cli import main
 from flows.compress import compress
 from flows.decompress import decompress
-from pipeline.compression import compression
-from pipeline.decode import decode
-from pipeline.request import CompressRequest, DecompressRequest
-from pipeline.run import develop
+from pipeline.pictures.decode import decode
+from pipeline.requests.compression import compression
+from pipeline.requests.pictures import CompressRequest, DecompressRequest
+from pipeline.runs.finish import develop
 from tests.codec_pictures import photograph
 from tests.picture_files import save
 from tests.runs import contents, darkroom, fill, table

@@ -17,12 +17,12 @@ import pytest
 import torch
 from distributed import Client
 
-from flows import dask_engine, shards
 from flows.develop import develop
-from flows.progress import listen
-from pipeline.request import DevelopRequest, RequestError
-from pipeline.run import RunError
-from pipeline.run import develop as develop_plainly
+from flows.orchestration import dask, engine
+from flows.orchestration.progress import listen
+from pipeline.requests.pictures import DevelopRequest, RequestError
+from pipeline.runs.finish import RunError
+from pipeline.runs.finish import develop as develop_plainly
 from tests.processes import workers_of
 from tests.runs import ROOT, command, commits, darkroom, fill, request, tables
 
@@ -67,7 +67,7 @@ def test_workers_write_the_tables_of_a_plain_run(
     most: int, source: Path, tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task run a shard, or one for all of them; every picture is told."""
-    monkeypatch.setattr(shards, "MOST_TASK_RUNS", most)
+    monkeypatch.setattr(engine, "MOST_TASK_RUNS", most)
     (source / "bad.png").write_bytes(b"bad")
     state, told = run_flow(request(source, tmp_path / "dask", engine="dask"))
     assert state.is_completed(), state.message
@@ -90,7 +90,7 @@ def test_workers_that_always_die_end_the_run(
     source: Path, tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed as soon as they are there: the run ends with a message instead of starting workers for ever."""
-    monkeypatch.setattr(dask_engine, "SECONDS_WITHOUT_WORKERS", 10.0)
+    monkeypatch.setattr(dask, "SECONDS_WITHOUT_WORKERS", 10.0)
     with killing(tmp_path / "dask", after=1, always=True):
         state, _ = run_flow(request(source, tmp_path / "dask", SLOW, engine="dask", shard_size=1))
     assert state.is_failed()
@@ -152,20 +152,20 @@ def wait_for_commits(destination: Path, count: int) -> None:
 
 def test_each_worker_has_a_gpu_of_its_own(tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two GPUs, had this machine any: a process each, which sees that one and offers it to shards."""
-    monkeypatch.setattr(dask_engine, "choose_device", lambda device: "cuda")
+    monkeypatch.setattr(dask, "choose_device", lambda device: "cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     asked = request(tmp_path, tmp_path, engine="dask", device="auto", workers=None)
-    with dask_engine.local_cluster(asked) as started, Client(started) as client:
+    with dask.local_cluster(asked) as started, Client(started) as client:
         client.wait_for_workers(2)
         seen = client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
     assert sorted(seen.values()) == ["0", "1"]
     assert [worker["resources"] for worker in workers] == [{"GPU": 1}] * 2
     chosen = asked.model_copy(update={"device": "cuda:1"})
-    assert dask_engine.gpus_of(chosen) == ["1"]
+    assert dask.gpus_of(chosen) == ["1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert (dask_engine.gpus_of(asked), dask_engine.gpus_of(chosen)) == (["5", "7"], ["7"])
+    assert (dask.gpus_of(asked), dask.gpus_of(chosen)) == (["5", "7"], ["7"])
 
 
 def test_memory_cannot_be_shared_with_workers(source: Path, prefect_server: str) -> None:

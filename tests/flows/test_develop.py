@@ -19,17 +19,17 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL
 from prefect.states import Completed, Failed
 
-from flows import shards
-from flows.blocks import S3Access, with_blocks, without_secrets
 from flows.develop import develop, worth_retrying
-from flows.progress import listen
-from flows.shards import develop_shard
-from pipeline import run as pipeline_run
-from pipeline.plan import Plan
-from pipeline.request import DevelopRequest, RequestError
-from pipeline.shard import Commit, run_shard
-from pipeline.storage import StorageError, StorageOptions, Store, list_objects, open_store, read, write
-from pipeline.tables import SCHEMAS
+from flows.orchestration import engine
+from flows.orchestration.blocks import S3Access, with_blocks, without_secrets
+from flows.orchestration.engine import develop_shard
+from flows.orchestration.progress import listen
+from pipeline.destination.schemas import SCHEMAS
+from pipeline.requests.pictures import DevelopRequest, RequestError
+from pipeline.runs import finish as pipeline_run
+from pipeline.runs.planning import Plan
+from pipeline.shards.shard import Commit, run_shard
+from pipeline.storage.store import StorageError, StorageOptions, Store, list_objects, open_store, read, write
 from tests.runs import QUICK, TIMINGS, picture_file, request
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -102,7 +102,7 @@ def test_s3_to_s3_completes_with_artifacts_and_the_tables_of_a_plain_run(
         return run_shard(asked, plan, shard, *others, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "run_shard", noted)
+        patch.setattr(engine, "run_shard", noted)
         state, told = run_flow(request(pictures.url, out))
     assert sorted(ran) == [0, 1], "one task run is one shard, never one picture"
     summary = told["finished"][0]
@@ -246,7 +246,7 @@ def test_a_shard_that_fails_for_good_ends_the_run_at_once(
         calls.append(shard)
         raise StorageError("unreachable", "the store said no")
 
-    monkeypatch.setattr(shards, "run_shard", run)
+    monkeypatch.setattr(engine, "run_shard", run)
     state, told = run_flow(request(pictures.url, f"s3://{bucket}/out", shard_size=10))
     assert state.is_failed()
     assert calls == [0]
@@ -258,8 +258,8 @@ def test_a_shard_that_fails_for_good_ends_the_run_at_once(
 
 def test_many_shards_are_one_task_run(pictures: Store, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past a limit no shard has a task run of its own, and the tables are what they always are."""
-    monkeypatch.setattr(shards, "MOST_TASK_RUNS", 1)
-    monkeypatch.setattr(shards, "develop_shard", None)
+    monkeypatch.setattr(engine, "MOST_TASK_RUNS", 1)
+    monkeypatch.setattr(engine, "develop_shard", None)
     state, told = run_flow(request(pictures.url, f"s3://{bucket}/many"))
     assert state.is_completed(), state.message
     assert sorted(told["picture"]) == [False] + [True] * 5

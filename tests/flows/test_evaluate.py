@@ -12,10 +12,10 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 
 from flows.evaluate import evaluate
-from flows.progress import listen
-from pipeline.evaluation import Evaluation
-from pipeline.evaluation import evaluate as evaluate_plainly
-from pipeline.request import EvaluateRequest, RequestError
+from flows.orchestration.progress import listen
+from pipeline.evaluation.evaluate import Evaluation
+from pipeline.evaluation.evaluate import evaluate as evaluate_plainly
+from pipeline.requests.pictures import EvaluateRequest, RequestError
 from tests.pipeline.test_bd_rate import EMBEDDED
 from tests.runs import darkroom, fill, snapshot
 

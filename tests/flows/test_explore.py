@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from flows.cli import main
+from flows.command.cli import main
 from pipeline.exploration.explore import explore
-from pipeline.model_requests import ExploreRequest
+from pipeline.requests.models import ExploreRequest
 from tests.autoencoder_models import random_autoencoder
 from tests.exploration_runs import photographs, write_png
 from tests.runs import snapshot

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from models.registry import ModelError
-from pipeline.run import develop
-from pipeline.steps import find
+from pipeline.requests.catalogue import find
+from pipeline.runs.finish import develop
 from tests.restoration_models import random_model
 from tests.runs import darkroom, fill, request, table
 

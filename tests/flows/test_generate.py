@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 from prefect.client.orchestration import get_client
 
-from flows.cli import main
+from flows.command.cli import main
 from flows.generate import generate
-from pipeline.model_requests import GenerateRequest
+from pipeline.requests.models import GenerateRequest
 from tests.autoencoder_models import random_autoencoder
 from tests.picture_files import smooth
 

@@ -13,12 +13,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from flows import output
-from flows.cli import main
-from flows.endings import EXIT_CODES
-from flows.options import Taught
-from flows.output import plain, progress_bars
-from pipeline.run import develop
+from flows.command import console
+from flows.command.cli import main
+from flows.command.console import plain, progress_bars
+from flows.command.exit_codes import EXIT_CODES
+from flows.command.options import Taught
+from pipeline.runs.finish import develop
 from tests.runs import QUICK, darkroom, fill, picture_file, request, snapshot
 
 PLAIN = ("--no-prefect", "--device", "cpu")
@@ -165,8 +165,8 @@ def test_quiet_leaves_errors_only(recipe: Path, tmp_path: Path) -> None:
 def test_without_a_terminal_progress_is_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(output, "_SECONDS_BETWEEN_LINES", 0.01)
-    output.speak(False, False, False)
+    monkeypatch.setattr(console, "_SECONDS_BETWEEN_LINES", 0.01)
+    console.speak(False, False, False)
     with progress_bars() as bars:
         bar = bars.add_task("developing run [x]", total=200, note="[red]2 failed[/]")
         bars.update(bar, completed=120)

@@ -12,18 +12,18 @@ import pytest
 from click.testing import CliRunner
 from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
 
-from flows.blocks import S3Access
-from flows.cli import main
-from pipeline.storage import StorageOptions, Store, list_objects, open_store, read, write
+from flows.command.cli import main
+from flows.orchestration.blocks import S3Access
+from pipeline.storage.store import StorageOptions, Store, list_objects, open_store, read, write
 from tests.fault_proxy import fault_proxy
 from tests.runs import ROOT, darkroom, picture_file
 
 CANARY = "c4n4ry-in-a-coal-mine"
 TRACED = """
 import sys, traceback
-from pipeline.request import DevelopRequest
-from pipeline.run import develop
-from pipeline.storage import StorageOptions
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.runs.finish import develop
+from pipeline.storage.store import StorageOptions
 
 try:
     options = StorageOptions(endpoint_url=sys.argv[1], key="test:tester", secret=sys.argv[3], path_style=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from flows.shards import ATTEMPTS, Engine, outcomes
-from pipeline.recipe import load_recipe, parse_recipe, shipped_recipes
-from pipeline.run import RunError
-from pipeline.storage import StorageError
+from flows.orchestration.engine import ATTEMPTS, Engine, outcomes
+from pipeline.requests.recipe import load_recipe, parse_recipe, shipped_recipes
+from pipeline.runs.finish import RunError
+from pipeline.storage.store import StorageError
 
 
 class Pool:

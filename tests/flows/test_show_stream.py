@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from flows.cli import main
+from flows.command.cli import main
 from models.codec.bitstream import Header, Stream, Tile, pack
 from models.registry import list_cards
-from pipeline.storage import Store, write
+from pipeline.storage.store import Store, write
 from tests.runs import darkroom
 
 PAYLOAD = bytes(4000)

@@ -12,8 +12,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 
 from flows.evaluate import evaluate
-from flows.progress import listen
-from pipeline.request import EvaluateRequest, RequestError
+from flows.orchestration.progress import listen
+from pipeline.requests.pictures import EvaluateRequest, RequestError
 from pipeline.suites.conclude import SuiteEvaluation
 from pipeline.suites.run import evaluate_suite
 from tests.pipeline.test_suites import photograph

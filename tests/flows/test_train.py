@@ -16,10 +16,10 @@ import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from flows.cli import main
-from models.checkpoint import load_progress
+from flows.command.cli import main
 from models.restoration.network import RestorationNetwork
-from pipeline.model_requests import TrainRequest
+from models.training.checkpoint import load_progress
+from pipeline.requests.models import TrainRequest
 from tests.runs import command, darkroom, fill
 from tests.small_sets import write_mnist
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from flows.progress import listen
+from flows.orchestration.progress import listen
 from flows.verify import gc, verify
-from pipeline.request import GcRequest, VerifyRequest
-from pipeline.run import develop
+from pipeline.requests.pictures import GcRequest, VerifyRequest
+from pipeline.runs.finish import develop
 from tests.runs import fill, request
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from models.autoencoders import build_autoencoder
-from models.finish import finish
 from models.registry import load_model
-from models.small_batches import SmallTrainingSet
-from models.small_pictures import SmallPictures, split_by_name
-from models.tasks import task_of
-from models.training import TrainingPlan, train
+from models.training.finish import finish
+from models.training.loop import TrainingPlan, train
+from models.training.small_batches import SmallTrainingSet
+from models.training.small_pictures import SmallPictures, split_by_name
+from models.training.tasks import task_of
 from tests.small_sets import digits
 
 DENSE = {"form": "dense", "shape": [1, 28, 28], "widths": [32, 8]}

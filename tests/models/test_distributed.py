@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.checkpoint import load_progress
-from models.distributed import DistributedError, Ranks, own_device
+from models.training.checkpoint import load_progress
+from models.training.distributed import DistributedError, Ranks, own_device
 from tests.runs import ROOT
 
 COMMON = """
@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from skimage import data as photographs
-from models.data import TrainingSet, random_crops
-from models.distributed import data_parallel, joined, ranks_from_environment
-from models.tasks import TASKS
-from models.training import TrainingPlan, train
+from models.training.data import TrainingSet, random_crops
+from models.training.distributed import data_parallel, joined, ranks_from_environment
+from models.training.tasks import TASKS
+from models.training.loop import TrainingPlan, train
 
 folder, ranks = Path(sys.argv[1]), ranks_from_environment()
 torch.set_num_threads(1)
@@ -67,7 +67,7 @@ save_file(gradients, folder / f"own{ranks.rank}.safetensors")
 
 #: each process has a disk of its own, and only the first one's holds the checkpoint
 APART = """
-from flows.endings import guarded
+from flows.command.exit_codes import guarded
 folder = folder / str(ranks.rank)
 if ranks.first:
     shared, ranks = ranks, type(ranks)()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from models.logs import EVERY, tensorboard_log
-from models.training import Report, TrainingError
+from models.training.logs import EVERY, tensorboard_log
+from models.training.loop import Report, TrainingError
 from tests.runs import ROOT
 
 
@@ -56,7 +56,7 @@ def test_a_log_that_is_not_local_is_refused() -> None:
 def test_without_tensorboard_the_message_says_how_to_get_it() -> None:
     code = (
         "import sys; sys.modules['tensorboard'] = None\n"
-        "from models.logs import tensorboard_log\n"
+        "from models.training.logs import tensorboard_log\n"
         "try: tensorboard_log('x').__enter__()\n"
         "except Exception as error: print(error)"
     )

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.onnx_export import export_model, onnx_bytes
-from models.onnx_runtime import OPERATORS, OnnxNetwork, load_network
+from models.onnx.export import export_model, onnx_bytes
+from models.onnx.runtime import OPERATORS, OnnxNetwork, load_network
 from models.registry import Card, Model, ModelError, load_model
 from models.restoration.light import SAMPLE, sample
 from models.restoration.network import RestorationNetwork

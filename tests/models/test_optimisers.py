@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models.checkpoint import CheckpointError
-from models.data import TrainingSet
-from models.optimisers import MOMENTS, build_optimiser, moments, orthogonal
-from models.training import TrainingPlan, train
+from models.training.checkpoint import CheckpointError
+from models.training.data import TrainingSet
+from models.training.loop import TrainingPlan, train
+from models.training.optimisers import MOMENTS, build_optimiser, moments, orthogonal
 
 
 @pytest.mark.parametrize("name", MOMENTS)

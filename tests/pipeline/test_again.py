@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pipeline import fold as fold_module
-from pipeline import run as run_module
-from pipeline.plan import Plan, PlanError, plan_run
-from pipeline.request import VerifyRequest
-from pipeline.run import develop
-from pipeline.verify import check
+from pipeline.requests.pictures import VerifyRequest
+from pipeline.runs import finish as run_module
+from pipeline.runs import fold as fold_module
+from pipeline.runs.finish import develop
+from pipeline.runs.planning import Plan, PlanError, plan_run
+from pipeline.upkeep.verify import check
 from tests.runs import commits, contents, darkroom, fill, picture_file, request, snapshot, table, tables
 
 BAD = {"001.png": 1, "deep/er/004.png": 4}
@@ -111,7 +111,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(
         "before folding": (run_module, "fold"),
         "within folding": (fold_module, "write_commit"),
         "after folding": (run_module, "finish_folded"),
-        "while forgetting": ("pipeline.again", "delete"),
+        "while forgetting": ("pipeline.runs.redo", "delete"),
     }[moment]
     with monkeypatch.context() as patch:
         patch.setattr(f"{module}.{name}" if isinstance(module, str) else f"{module.__name__}.{name}", die)

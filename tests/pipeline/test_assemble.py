@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.compression import compression, decompression
-from pipeline.frames.assemble import Assembled, assemble
 from pipeline.frames.files import Frames, open_frames
 from pipeline.frames.writers import steady, write_frames
-from pipeline.picture import Picture, PictureError
-from pipeline.plan import PlanError
-from pipeline.request import AssembleRequest, CompressRequest, DecompressRequest
-from pipeline.run import develop
-from pipeline.storage import list_objects, open_store, read, write
+from pipeline.pictures.picture import Picture, PictureError
+from pipeline.requests.compression import compression, decompression
+from pipeline.requests.pictures import AssembleRequest, CompressRequest, DecompressRequest
+from pipeline.runs.finish import develop
+from pipeline.runs.planning import PlanError
+from pipeline.storage.store import list_objects, open_store, read, write
+from pipeline.upkeep.assemble import Assembled, assemble
 from tests.frame_files import DURATIONS, KINDS, RATE, animation, moving, stack, video
 from tests.runs import request
 

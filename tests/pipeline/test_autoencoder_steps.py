@@ -14,13 +14,13 @@ from hypothesis.extra.numpy import arrays
 
 from models.inference import apply_in_batches
 from models.registry import load_model
-from models.small_pictures import read_small_pictures
-from pipeline.decode import decode
-from pipeline.latents import LatentError, latent_of, vector_columns
-from pipeline.picture import Picture, PictureError
-from pipeline.recipe import RecipeError, load_recipe
-from pipeline.run import develop
-from pipeline.steps.autoencoders import UseAutoencoder, model_input, reconstruct, represent
+from models.training.small_pictures import read_small_pictures
+from pipeline.networks.autoencoders import UseAutoencoder, model_input, reconstruct, represent
+from pipeline.networks.latents import LatentError, latent_of, vector_columns
+from pipeline.pictures.decode import decode
+from pipeline.pictures.picture import Picture, PictureError
+from pipeline.requests.recipe import RecipeError, load_recipe
+from pipeline.runs.finish import develop
 from tests.autoencoder_models import random_autoencoder
 from tests.picture_files import smooth
 from tests.runs import contents, fill, request, table, tables

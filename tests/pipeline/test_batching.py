@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.batching import Batcher
+from pipeline.networks.batching import Batcher
 
 PATIENCE = 20
 

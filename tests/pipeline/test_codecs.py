@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.picture import PictureError, to_8bit
-from pipeline.steps import Step, all_steps, codecs, find
+from pipeline.pictures.picture import PictureError, to_8bit
+from pipeline.requests.catalogue import Step, all_steps, find
+from pipeline.steps import codecs
 
 skimage_data = pytest.importorskip("skimage.data")
 

@@ -14,13 +14,13 @@ from models.codec.bitstream import read_header, unpack
 from models.codec.frozen import FrozenCodec
 from models.inference import apply_in_batches
 from models.registry import ModelError, load_model, save_model
-from pipeline.compression import compression, decompression
-from pipeline.decode import decode
-from pipeline.picture import Picture, to_8bit
-from pipeline.request import CompressRequest, DecompressRequest
-from pipeline.run import Summary, develop
-from pipeline.storage import Store, list_objects, open_store, read, write
-from pipeline.streams import decode_stream
+from pipeline.networks.streams import decode_stream
+from pipeline.pictures.decode import decode
+from pipeline.pictures.picture import Picture, to_8bit
+from pipeline.requests.compression import compression, decompression
+from pipeline.requests.pictures import CompressRequest, DecompressRequest
+from pipeline.runs.finish import Summary, develop
+from pipeline.storage.store import Store, list_objects, open_store, read, write
 from tests.codec_pictures import awkward_files, photograph
 from tests.picture_files import save
 from tests.runs import contents, snapshot, table

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.begun import begun_path, read_begun
-from pipeline.picture import TRANSIENT_REASONS
-from pipeline.plan import plan_run
-from pipeline.run import develop
-from pipeline.shard import run_shard
-from pipeline.storage import open_store, write
+from pipeline.pictures.picture import TRANSIENT_REASONS
+from pipeline.runs.finish import develop
+from pipeline.runs.planning import plan_run
+from pipeline.shards.in_work import begun_path, read_begun
+from pipeline.shards.shard import run_shard
+from pipeline.storage.store import open_store, write
 from tests.runs import ROOT, fill, request, table, tables
 
 RECIPE = {"branches": {"gamma": [{"step": "gamma"}]}, "output": {"format": "png"}}
@@ -27,9 +27,9 @@ import os, signal, sys
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "pipeline.develop":
+        if name == "pipeline.shards.picture":
             sys.meta_path.remove(self)
-            import pipeline.decode as module
+            import pipeline.pictures.decode as module
             honest = module.decode
             def decode(data, key="", *others):
                 if key == os.environ["DEADLY_KEY"]:
@@ -48,7 +48,7 @@ HOW = {
 
 RUN = """
 import json, sys
-from pipeline.run import develop
+from pipeline.runs.finish import develop
 from tests.runs import request
 
 summary = develop(request(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), shard_size=4))

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from skimage import data as photographs
 
 from models.restoration import degradations as spoil
-from pipeline.steps import degrade, find
+from pipeline.requests.catalogue import find
+from pipeline.steps import degrade
 from pipeline.steps.degrade import generator_for
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.delta import DeltaError, append_run, finished_runs
-from pipeline.run import develop
-from pipeline.storage import open_store
-from pipeline.tables import SCHEMAS
+from pipeline.destination.delta import DeltaError, append_run, finished_runs
+from pipeline.destination.schemas import SCHEMAS
+from pipeline.runs.finish import develop
+from pipeline.storage.store import open_store
 from tests.runs import fill, picture_file, request
 
 deltalake = pytest.importorskip("deltalake", reason="deltalake is not installed")

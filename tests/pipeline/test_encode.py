@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from pipeline.decode import decode
-from pipeline.encode import EXTENSIONS, encode, output_format
-from pipeline.picture import Metadata, PictureError, to_8bit
+from pipeline.pictures.decode import decode
+from pipeline.pictures.encode import EXTENSIONS, encode, output_format
+from pipeline.pictures.picture import Metadata, PictureError, to_8bit
 from tests import picture_files as files
 
 LOSSLESS = ("png", "tiff", "jpeg2000")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.picture import PictureError, to_8bit
+from pipeline.pictures.picture import PictureError, to_8bit
 from pipeline.steps import enhance, geometry, sharpen
 
 skimage_data = pytest.importorskip("skimage.data")

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.codec_grids import GRIDS, choose_codecs, trials
-from pipeline.evaluation import evaluate
-from pipeline.recipe import parse_recipe
-from pipeline.request import EvaluateRequest, RequestError
-from pipeline.steps import all_steps
-from pipeline.tables import EVALUATION_SCHEMAS
+from pipeline.destination.schemas import EVALUATION_SCHEMAS
+from pipeline.evaluation.codec_grids import GRIDS, choose_codecs, trials
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.requests.catalogue import all_steps
+from pipeline.requests.pictures import EvaluateRequest, RequestError
+from pipeline.requests.recipe import parse_recipe
 from tests.pipeline.test_bd_rate import EMBEDDED
 from tests.runs import contents, snapshot
 

@@ -24,7 +24,7 @@ from pipeline.exploration.anomalies import (
 from pipeline.exploration.clusters import agreement, by_size, central, hdbscan, kmeans
 from pipeline.exploration.maps import principal_components, umap_map
 from pipeline.exploration.probes import probe, read_labels
-from pipeline.request import RequestError
+from pipeline.requests.pictures import RequestError
 
 
 def blobs(sizes: tuple[int, ...], numbers: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

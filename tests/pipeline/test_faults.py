@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import storage_access, storage_s3
-from pipeline.request import DevelopRequest
-from pipeline.run import develop
-from pipeline.storage import StorageError, StorageOptions, Store, write
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.runs.finish import develop
+from pipeline.storage import access, s3
+from pipeline.storage.store import StorageError, StorageOptions, Store, write
 from tests.fault_proxy import USUAL, FaultProxy, fault_proxy
 from tests.runs import QUICK, darkroom, picture_file, request, stored
 
@@ -26,8 +26,8 @@ def proxy(s3_options: StorageOptions) -> Iterator[FaultProxy]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is noticed soon, and pauses are short: of the tests' time, not of what is done."""
-    monkeypatch.setattr(storage_s3, "READ_TIMEOUT", 1.0)
-    monkeypatch.setattr(storage_access, "_BACKOFF_BASE", 0.02)
+    monkeypatch.setattr(s3, "READ_TIMEOUT", 1.0)
+    monkeypatch.setattr(access, "_BACKOFF_BASE", 0.02)
 
 
 def fill(store: Store, count: int) -> None:

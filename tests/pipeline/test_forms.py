@@ -9,17 +9,17 @@ import pytest
 from pydantic import ValidationError
 
 from models.registry import list_cards
-from pipeline import model_requests
-from pipeline import request as requests
-from pipeline.forms import Form, field_order, shipped_models
-from pipeline.model_requests import GenerateRequest, TrainRequest
-from pipeline.recipe import load_recipe, shipped_recipes
-from pipeline.request import CompressRequest, DevelopRequest
-from pipeline.steps import all_steps
+from pipeline.requests import models
+from pipeline.requests import pictures as requests
+from pipeline.requests.catalogue import all_steps
+from pipeline.requests.form import Form, field_order, shipped_models
+from pipeline.requests.models import GenerateRequest, TrainRequest
+from pipeline.requests.pictures import CompressRequest, DevelopRequest
+from pipeline.requests.recipe import load_recipe, shipped_recipes
 
 FORMS = [
     one
-    for module in (requests, model_requests)
+    for module in (requests, models)
     for one in vars(module).values()
     if isinstance(one, type) and issubclass(one, Form) and one.__module__ == module.__name__
 ]

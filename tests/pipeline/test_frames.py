@@ -15,18 +15,18 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.compression import compression, decompression
-from pipeline.decode import decode
 from pipeline.frames import shared_file
-from pipeline.frames import source as frame_source
 from pipeline.frames.files import open_frames
 from pipeline.frames.shared_file import SharedFile
-from pipeline.frames.source import frame_key, pictures_of
-from pipeline.picture import PictureError
-from pipeline.plan import plan_run, shard_pictures
-from pipeline.request import CompressRequest, DecompressRequest
-from pipeline.run import develop
-from pipeline.storage import list_objects, open_store, read, write
+from pipeline.pictures.decode import decode
+from pipeline.pictures.picture import PictureError
+from pipeline.requests.compression import compression, decompression
+from pipeline.requests.pictures import CompressRequest, DecompressRequest
+from pipeline.runs import listing as frame_source
+from pipeline.runs.finish import develop
+from pipeline.runs.listing import frame_key, pictures_of
+from pipeline.runs.planning import plan_run, shard_pictures
+from pipeline.storage.store import list_objects, open_store, read, write
 from tests.frame_files import DURATIONS, KINDS, RATE, animation, idx, moving, pages, stack, video
 from tests.pipeline.test_kill import assert_like_undisturbed, run_and_kill
 from tests.runs import darkroom, picture_file, request, snapshot, table

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.decode import decode
-from pipeline.picture import REASONS, PictureError
-from pipeline.run import develop
+from pipeline.pictures.decode import decode
+from pipeline.pictures.picture import REASONS, PictureError
+from pipeline.runs.finish import develop
 from tests.mutations import mutated
 from tests.picture_files import small_files
 from tests.runs import QUICK, request, table

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.guards import Guards, check, colour_drift, structure_drift, together
+from pipeline.networks.restoration import Restored
+from pipeline.networks.restoration_checks import Guards, check, colour_drift, structure_drift, together
 from pipeline.steps import degrade
 from pipeline.steps.degrade import generator_for
 from pipeline.steps.estimates import CLEAN_BLOCKS, bad_light, blockiness, noise_level
-from pipeline.steps.restoration import Restored
 
 skimage_data = pytest.importorskip("skimage.data")
 

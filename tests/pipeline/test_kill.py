@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.compression import compression, decompression
-from pipeline.request import CompressRequest, DecompressRequest
-from pipeline.run import develop
-from pipeline.tables import SCHEMAS
+from pipeline.destination.schemas import SCHEMAS
+from pipeline.requests.compression import compression, decompression
+from pipeline.requests.pictures import CompressRequest, DecompressRequest
+from pipeline.runs.finish import develop
 from tests.runs import command, commits, contents, darkroom, fill, request, tables
 
 RECIPE = {

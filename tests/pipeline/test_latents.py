@@ -15,11 +15,11 @@ from PIL import Image
 from models.codec.bitstream import unpack
 from models.codec.tile import decode_tile
 from models.inference import apply_in_batches
-from pipeline.compression import compression
-from pipeline.latents import LatentError, columns_of, latent_of, picture_of_row
-from pipeline.request import CompressRequest
-from pipeline.run import develop
-from pipeline.streams import decode_stream, open_codec, tag_of
+from pipeline.networks.latents import LatentError, columns_of, latent_of, picture_of_row
+from pipeline.networks.streams import decode_stream, open_codec, tag_of
+from pipeline.requests.compression import compression
+from pipeline.requests.pictures import CompressRequest
+from pipeline.runs.finish import develop
 from tests.codec_pictures import awkward_files, photograph
 from tests.picture_files import save
 

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import lease as lease_module
-from pipeline.lease import LEASE, LeaseHeld, LeaseLost, hold, holder
-from pipeline.plan import plan_run
-from pipeline.run import develop
-from pipeline.shard import run_shard
-from pipeline.storage import Store, exists, open_store, read, write
+from pipeline.destination import lease as lease_module
+from pipeline.destination.lease import LEASE, LeaseHeld, LeaseLost, hold, holder
+from pipeline.runs.finish import develop
+from pipeline.runs.planning import plan_run
+from pipeline.shards.shard import run_shard
+from pipeline.storage.store import Store, exists, open_store, read, write
 from tests.runs import ROOT, commits, darkroom, fill, request
 
 HOLDER = """
 import sys, time
-from pipeline.lease import hold
-from pipeline.storage import open_store
+from pipeline.destination.lease import hold
+from pipeline.storage.store import open_store
 with hold(open_store(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import shard_stream
-from pipeline.decode import decode
-from pipeline.memory import Cost, MemoryBudget, available, cost_of, memory_for_pictures
-from pipeline.picture import PictureError
-from pipeline.recipe import load_recipe, parse_recipe
-from pipeline.run import develop
+from pipeline.pictures.decode import decode
+from pipeline.pictures.picture import PictureError
+from pipeline.requests.recipe import load_recipe, parse_recipe
+from pipeline.runs.finish import develop
+from pipeline.shards import stream
+from pipeline.shards.memory import Cost, MemoryBudget, available, cost_of, memory_for_pictures
 from tests.picture_files import small_files
 from tests.runs import QUICK, contents, fill, python, request, table, tables
 
@@ -79,7 +79,7 @@ def test_a_small_budget_gives_the_same_bytes(recipe: Any, tmp_path: Path, monkey
     develop(request(source, tmp_path / "much", recipe, shard_size=5, workers=4))
     largest = cost_of(parse_recipe(recipe), measure=True)
     one = largest.of(96 * 120, 3) * 4 // 3 + 4
-    monkeypatch.setattr(shard_stream, "memory_for_pictures", lambda *_: one)
+    monkeypatch.setattr(stream, "memory_for_pictures", lambda *_: one)
     develop(request(source, tmp_path / "little", recipe, shard_size=5, workers=4))
     assert tables(tmp_path / "little") == tables(tmp_path / "much")
     for folder in ("pictures/", "streams/"):
@@ -91,7 +91,7 @@ def test_a_picture_beyond_the_budget_is_a_row_that_says_what_it_needs(tmp_path: 
     source = fill(tmp_path / "source", 2)
     cv2.imwrite(str(source / "large.png"), np.zeros((900, 900, 3), np.uint8))
     with monkeypatch.context() as patch:
-        patch.setattr(shard_stream, "memory_for_pictures", lambda *_: 10_000_000)
+        patch.setattr(stream, "memory_for_pictures", lambda *_: 10_000_000)
         summary = develop(request(source, tmp_path / "out"))
     assert (summary.counts["good"], summary.reasons) == (2, {"too_large_for_memory": 1})
     ((message,),) = table(tmp_path / "out", "failures", "message")
@@ -101,7 +101,7 @@ def test_a_picture_beyond_the_budget_is_a_row_that_says_what_it_needs(tmp_path: 
 
 PEAK = """
 import sys
-from pipeline.run import develop
+from pipeline.runs.finish import develop
 from tests.benchmarks.measuring import peak_memory
 from tests.runs import request
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from pipeline import metrics
-from pipeline.tables import METRICS
+from pipeline.destination.schemas import METRICS
+from pipeline.pictures import metrics
 
 skimage_data = pytest.importorskip("skimage.data")
 

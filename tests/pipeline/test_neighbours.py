@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.exploration import neighbours
-from pipeline.exploration.latents_source import LatentsSource, find_latents, read_vectors, vector_batches
 from pipeline.exploration.neighbours import directions, exact_index, open_index
-from pipeline.request import RequestError
+from pipeline.exploration.vectors import LatentsSource, find_latents, read_vectors, vector_batches
+from pipeline.requests.pictures import RequestError
 from tests.exploration_runs import latents_row, write_run
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.perceptual_hash import perceptual_hash
+from pipeline.pictures.perceptual_hash import perceptual_hash
 from tests import picture_files as files
 
 

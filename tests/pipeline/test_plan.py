@@ -14,18 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import plan as plan_module
-from pipeline.cut import cut, growing_size
-from pipeline.frames.source import SourcePicture
-from pipeline.gc import collect
-from pipeline.lease import LEASE
-from pipeline.picture import TRANSIENT_REASONS
-from pipeline.plan import Plan, PlanError, batches, plan_run, shard_pictures
-from pipeline.request import DevelopRequest, GcRequest
-from pipeline.settled import NONE, Pictures, Settled, frames_settled, join, settled_objects
-from pipeline.sizes import parse_size
-from pipeline.storage import StoredObject, list_objects, open_store, write
-from pipeline.tables import part_path, to_parquet
+from pipeline.destination.history import NONE, Pictures, Settled, frames_settled, join, settled_objects
+from pipeline.destination.lease import LEASE
+from pipeline.destination.schemas import part_path, to_parquet
+from pipeline.pictures.picture import TRANSIENT_REASONS
+from pipeline.requests.pictures import DevelopRequest, GcRequest
+from pipeline.requests.sizes import parse_size
+from pipeline.runs import planning as plan_module
+from pipeline.runs.listing import SourcePicture
+from pipeline.runs.partition import cut, growing_size
+from pipeline.runs.planning import Plan, PlanError, batches, plan_run, shard_pictures
+from pipeline.storage.store import StoredObject, list_objects, open_store, write
+from pipeline.upkeep.collect import collect
 from tests.benchmarks.measuring import in_fresh_process
 from tests.benchmarks.planning import plan_names, pretend_done
 from tests.frame_files import animation, moving
@@ -186,10 +186,10 @@ def test_a_manifest_out_of_order_is_refused(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from pipeline.lease import hold
-from pipeline.plan import plan_run
-from pipeline.plans import destination_of
-from pipeline.request import DevelopRequest
+from pipeline.destination.lease import hold
+from pipeline.runs.planning import plan_run
+from pipeline.destination.plans import destination_of
+from pipeline.requests.pictures import DevelopRequest
 asked = DevelopRequest(source=sys.argv[1], destination=sys.argv[2], recipe=%r, shard_size=50)
 with hold(destination_of(asked)) as lease:
     plan_run(asked, lambda count: count > 1000 and os.kill(os.getpid(), signal.SIGKILL), lease)

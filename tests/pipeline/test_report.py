@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline import metrics as measure
-from pipeline import report
-from pipeline.gallery import MAX_GALLERY, GalleryEntry, choose_gallery
-from pipeline.report import render_report
-from pipeline.tables import FAILURES, METRICS
+from pipeline.destination.schemas import FAILURES, METRICS
+from pipeline.pictures import metrics as measure
+from pipeline.reports import run_report
+from pipeline.reports.gallery import MAX_GALLERY, GalleryEntry, choose_gallery
+from pipeline.reports.run_report import render_report
 
 skimage_data = pytest.importorskip("skimage.data")
 
@@ -306,7 +306,7 @@ def test_everything_failed(show):
     }
     run = run_of({"plain": []}, counts=counts, status="failed", message="every picture failed: is the key valid?")
     browser = show(render_report(run, METRICS.empty_table(), failures_table(rows), []))
-    assert len(by_css(browser, ".messages tbody tr")) == report.MAX_FAILURE_ROWS
+    assert len(by_css(browser, ".messages tbody tr")) == run_report.MAX_FAILURE_ROWS
     assert "The first 50 of 70" in browser.find_element("css selector", "#failures").text
     screenshot(browser, "failed")
 

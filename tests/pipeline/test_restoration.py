@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from models.inference import Network, apply_in_batches
-from pipeline.picture import Picture, PictureError
-from pipeline.recipe import RecipeError, parse_recipe
-from pipeline.steps import degrade, find, restoration_networks
+from pipeline.networks import tiles
+from pipeline.networks.restoration import Restored
+from pipeline.pictures.picture import Picture, PictureError
+from pipeline.requests.catalogue import find
+from pipeline.requests.recipe import RecipeError, parse_recipe
+from pipeline.steps import degrade
 from pipeline.steps.degrade import generator_for
-from pipeline.steps.restoration import Restored
 from tests.picture_files import smooth
 from tests.restoration_models import TASKS, random_model
 
@@ -137,11 +139,11 @@ def test_tiles_equal_the_whole(models: Path, name: str, monkeypatch: pytest.Monk
     pixels = smooth(90, 620, 3, np.uint16)
     more = {"count": 200, "size": 4} if name == "inpaint" else {}
     # a picture no larger than one window goes whole
-    monkeypatch.setattr(restoration_networks, "_TILE", 4096)
-    monkeypatch.setattr(restoration_networks, "_TILE_ENLARGED", 4096)
+    monkeypatch.setattr(tiles, "_TILE", 4096)
+    monkeypatch.setattr(tiles, "_TILE_ENLARGED", 4096)
     whole = run(models, name, pixels, **more).pixels
-    monkeypatch.setattr(restoration_networks, "_TILE", 32)
-    monkeypatch.setattr(restoration_networks, "_TILE_ENLARGED", 32)
+    monkeypatch.setattr(tiles, "_TILE", 32)
+    monkeypatch.setattr(tiles, "_TILE_ENLARGED", 32)
     windows = []
 
     def counting(network: Network, tensors: Sequence[Tensor]) -> list[Tensor]:

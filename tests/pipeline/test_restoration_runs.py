@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.recipe import SHIPPED, shipped_recipes
-from pipeline.run import develop
+from pipeline.requests.recipe import SHIPPED, shipped_recipes
+from pipeline.runs.finish import develop
 from pipeline.steps import degrade
 from pipeline.steps.degrade import generator_for
 from tests.picture_files import smooth

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.plan import Plan, PlanError, plan_run
-from pipeline.run import develop
-from pipeline.shard import run_shard
-from pipeline.storage import list_objects, open_store, read, write
-from pipeline.tables import SCHEMAS
+from pipeline.destination.schemas import SCHEMAS
+from pipeline.runs.finish import develop
+from pipeline.runs.planning import Plan, PlanError, plan_run
+from pipeline.shards.shard import run_shard
+from pipeline.storage.store import list_objects, open_store, read, write
 from tests.picture_files import small_files
 from tests.runs import QUICK, TIMINGS, commits, contents, fill, picture_file, request, snapshot, table, tables
 

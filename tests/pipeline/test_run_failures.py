@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import branches, shard_stream
-from pipeline.decode import decode
-from pipeline.run import develop
-from pipeline.storage import StorageError
+from pipeline.pictures.decode import decode
+from pipeline.runs.finish import develop
+from pipeline.shards import branches, stream
+from pipeline.storage.store import StorageError
 from tests.picture_files import save, small_files, smooth
 from tests.runs import QUICK, fill, picture_file, python, request, table
 
@@ -155,7 +155,7 @@ def test_what_may_pass_is_tried_again_by_the_next_run_and_nothing_else(
     """A read that failed is taken up again, alone; a corrupt file is not; a third run does nothing."""
     source = fill(tmp_path / "source", 4)
     (source / "bad.png").write_bytes(b"bad")
-    honest = shard_stream.read
+    honest = stream.read
 
     def broken(store: Any, key: str, **others: Any) -> bytes:
         if key == "001.png":
@@ -163,7 +163,7 @@ def test_what_may_pass_is_tried_again_by_the_next_run_and_nothing_else(
         return honest(store, key, **others)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shard_stream, "read", broken)
+        patch.setattr(stream, "read", broken)
         first = develop(request(source, tmp_path / "out"))
     assert (first.counts["good"], first.counts["failed"]) == (3, 2)
     assert table(tmp_path / "out", "failures", REASONS) == [
@@ -185,7 +185,7 @@ def test_storage_that_answers_no_more_stops_the_run_without_a_commit(
         raise StorageError("unreachable", "nothing answers")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shard_stream, "read", gone)
+        patch.setattr(stream, "read", gone)
         with pytest.raises(StorageError, match="nothing answers"):
             develop(request(source, tmp_path / "out"))
     assert not list((tmp_path / "out").glob("runs/*/shards/*"))
@@ -208,7 +208,7 @@ def test_a_name_that_the_destination_refuses_is_a_failure_row(tmp_path: Path) ->
 HANG = """
 import sys, time
 from pipeline import branches
-from pipeline.run import develop
+from pipeline.runs.finish import develop
 from tests.runs import request
 
 honest = branches._run_step
@@ -234,7 +234,7 @@ def test_a_picture_that_hangs_fails_alone_and_holds_up_nothing(tmp_path: Path) -
 
 def test_a_hanging_picture_gives_back_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even one that had all of the budget does not starve the pictures after it."""
-    monkeypatch.setattr(shard_stream, "memory_for_pictures", lambda *_: ONE_PICTURE)
+    monkeypatch.setattr(stream, "memory_for_pictures", lambda *_: ONE_PICTURE)
     released = False
     honest = branches._run_step
 
@@ -251,7 +251,7 @@ def test_a_hanging_picture_gives_back_its_memory(tmp_path: Path, monkeypatch: py
 
 def test_waiting_for_memory_is_not_held_against_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures that work one after another for want of memory each have the whole deadline."""
-    monkeypatch.setattr(shard_stream, "memory_for_pictures", lambda *_: ONE_PICTURE)
+    monkeypatch.setattr(stream, "memory_for_pictures", lambda *_: ONE_PICTURE)
     honest = branches._run_step
 
     def slow(item: Any, before: Any, settings: Any, apply: Any) -> Any:
@@ -289,7 +289,7 @@ def test_a_shard_ends_at_its_deadline_with_what_is_done(tmp_path: Path, monkeypa
 
 MEMORY = """
 import resource, sys
-from pipeline.run import develop
+from pipeline.runs.finish import develop
 from tests.runs import request
 
 develop(request(sys.argv[1], sys.argv[2], workers=2, shard_size=40, measure=False))

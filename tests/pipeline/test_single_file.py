@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from models.codec.bitstream import read_header
-from pipeline.compression import compression
-from pipeline.decode import decode
-from pipeline.picture import PictureError
-from pipeline.request import CompressRequest, DecompressRequest, RequestError
-from pipeline.run import develop
-from pipeline.single_file import FileReport, compress_file, decompress_file, is_one_file
-from pipeline.storage import Store, read, write
+from pipeline.pictures.decode import decode
+from pipeline.pictures.picture import PictureError
+from pipeline.requests.compression import compression
+from pipeline.requests.pictures import CompressRequest, DecompressRequest, RequestError
+from pipeline.runs.finish import develop
+from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_one_file
+from pipeline.storage.store import Store, read, write
 from tests.codec_pictures import awkward_files, photograph
 from tests.picture_files import save
 

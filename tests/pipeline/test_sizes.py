@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.request import DevelopRequest
-from pipeline.sizes import parse_size
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.sizes import parse_size
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run import develop
-from pipeline.stage_times import STAGES, Laps, StageTimes, share, slowest, stage_rows, together
+from pipeline.destination.stage_figures import STAGES, Laps, StageTimes, share, slowest, stage_rows, together
+from pipeline.runs.finish import develop
 from tests.runs import QUICK, commits, fill, request
 
 THREADS = {"fetch": 8, "work": 2, "device": 0, "write": 8}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.memory import MemoryBudget
-from pipeline.stages import Stage
+from pipeline.shards.memory import MemoryBudget
+from pipeline.threads import Stage
 
 PATIENCE = 20
 

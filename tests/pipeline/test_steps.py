@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.picture import PictureError
-from pipeline.steps import Step, all_steps, find
+from pipeline.pictures.picture import PictureError
+from pipeline.requests.catalogue import Step, all_steps, find
 from pipeline.steps.arrays import in_tiles
 from pipeline.steps.degrade import generator_for
 from pipeline.steps.registry import UnknownStepError

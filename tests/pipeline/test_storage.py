@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import storage
-from pipeline.storage import StorageError, StorageOptions, Store, open_store
+from pipeline.storage import store as storage
+from pipeline.storage.store import StorageError, StorageOptions, Store, open_store
 
 ROOT = Path(__file__).parents[2]
 ODD_KEYS = [
@@ -89,17 +89,17 @@ def test_nothing_outside_the_prefix_is_listed(s3_store: Store, s3_options: Stora
 
 
 def test_long_listings_come_in_pages(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline import storage_s3
+    from pipeline.storage import s3
 
     names = [f"{number:02}.png" for number in range(10)]
     fill(s3_store, *names)
-    once, pages = storage_s3._once, []
+    once, pages = s3._once, []
 
-    def in_threes(place: storage_s3.Place, method: str, arguments: dict) -> dict:
+    def in_threes(place: s3.Place, method: str, arguments: dict) -> dict:
         pages.append(method)
         return once(place, method, {**arguments, "MaxKeys": 3})
 
-    monkeypatch.setattr(storage_s3, "_once", in_threes)
+    monkeypatch.setattr(s3, "_once", in_threes)
     assert keys(s3_store) == names
     assert len(pages) == 4
 
@@ -227,7 +227,7 @@ def test_local_files_are_only_written_below_the_root(tmp_path: Path, key: str) -
 
 @given(st.lists(st.sampled_from(["..", ".", "", "a", "\\", "C:", "/", "~", "\0", "é"]), max_size=6))
 def test_no_key_leaves_its_root(parts: list[str]) -> None:
-    from pipeline.storage_local import path_of
+    from pipeline.storage.local import path_of
 
     try:
         path = path_of("/no/such/root", "/".join(parts), for_writing=True)

@@ -15,8 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from pipeline import storage, storage_access, storage_s3
-from pipeline.storage import StorageError, StorageOptions, Store, open_store, with_retries
+from pipeline.storage import access, s3, store
+from pipeline.storage.store import StorageError, StorageOptions, Store, open_store, with_retries
 
 DATA = bytes(range(256)) * 40
 
@@ -99,9 +99,9 @@ def service() -> Iterator[Faulty]:
 @pytest.fixture
 def faulty(service: Faulty, monkeypatch: pytest.MonkeyPatch) -> Faulty:
     """The service in good order, and retries that do not make the tests wait."""
-    monkeypatch.setattr(storage_access, "_BACKOFF_BASE", 0.01)
+    monkeypatch.setattr(access, "_BACKOFF_BASE", 0.01)
     service.faults, service.requests, service.received, service.etag = [], [], b"", '"one"'
-    monkeypatch.setattr(storage_s3, "_ETAGS_ARE_DIGESTS", {})
+    monkeypatch.setattr(s3, "_ETAGS_ARE_DIGESTS", {})
     return service
 
 
@@ -117,14 +117,14 @@ PASSING = ["503 SlowDown", "503", "500 InternalError", "429 TooManyRequests", "4
 @pytest.mark.parametrize("fault", [*PASSING, "short"])
 def test_reads_survive_what_passes(faulty: Faulty, faulty_store: Store, fault: str) -> None:
     faulty.faults = [fault] * 3
-    assert storage.read(faulty_store, "x") == DATA
+    assert store.read(faulty_store, "x") == DATA
     assert len(faulty.requests) == 4
 
 
 @pytest.mark.parametrize("fault", PASSING)
 def test_writes_survive_what_passes(faulty: Faulty, faulty_store: Store, fault: str) -> None:
     faulty.faults = [fault] * 2
-    storage.write(faulty_store, "x", DATA)
+    store.write(faulty_store, "x", DATA)
     assert faulty.received == DATA
     assert len(faulty.requests) == 3
 
@@ -133,7 +133,7 @@ def test_writes_survive_what_passes(faulty: Faulty, faulty_store: Store, fault: 
 def test_retries_come_to_an_end(faulty: Faulty, faulty_store: Store, fault: str) -> None:
     faulty.faults = [fault] * 100
     with pytest.raises(StorageError, match="s3://bucket/p/x") as caught:
-        storage.read(faulty_store, "x")
+        store.read(faulty_store, "x")
     assert caught.value.kind == "unreachable", "nothing else is to be had there either"
     # aiohttp repeats a request of its own accord when a connection it kept open turns out to be closed.
     assert 8 <= sum("list-type" not in one for one in faulty.requests) <= (16 if fault == "reset" else 8)
@@ -154,7 +154,7 @@ def test_retries_come_to_an_end(faulty: Faulty, faulty_store: Store, fault: str)
     ],
 )
 def test_what_stays_wrong_is_asked_once(faulty: Faulty, faulty_store: Store, fault: str, kind: str) -> None:
-    for act in (lambda: storage.read(faulty_store, "x"), lambda: storage.write(faulty_store, "x", DATA)):
+    for act in (lambda: store.read(faulty_store, "x"), lambda: store.write(faulty_store, "x", DATA)):
         faulty.requests.clear()
         faulty.faults = [fault] * 10
         with pytest.raises(StorageError) as caught:
@@ -164,9 +164,9 @@ def test_what_stays_wrong_is_asked_once(faulty: Faulty, faulty_store: Store, fau
 
 
 def test_a_small_object_costs_one_request(faulty: Faulty, faulty_store: Store) -> None:
-    storage.read(faulty_store, "x")
-    storage.read(faulty_store, "x", size=len(DATA))
-    storage.read(faulty_store, "x", 5, 10)
+    store.read(faulty_store, "x")
+    store.read(faulty_store, "x", size=len(DATA))
+    store.read(faulty_store, "x", 5, 10)
     assert faulty.requests == ["GET /bucket/p/x"] * 3
 
 
@@ -174,10 +174,10 @@ def test_a_small_object_costs_one_request(faulty: Faulty, faulty_store: Store) -
 def test_every_range_of_a_large_object_is_tried_again(
     faulty: Faulty, faulty_store: Store, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (storage, storage_s3):
+    for module in (store, s3):
         monkeypatch.setattr(module, "PART", 1000)
     faulty.faults = ["" if known else "503", "", "short", "reset", "503 SlowDown"]
-    assert storage.read(faulty_store, "x", size=len(DATA) if known else None) == DATA
+    assert store.read(faulty_store, "x", size=len(DATA) if known else None) == DATA
     ranges = -(-len(DATA) // 1000)
     assert len(faulty.requests) == ranges + (3 if known else 2 + 3)
 
@@ -186,23 +186,23 @@ def test_bytes_that_are_not_those_of_the_etag_are_read_again(faulty: Faulty, fau
     """However long they are; and where ETags are digests, the same wrong bytes are wrong every time."""
     faulty.etag = f'"{hashlib.md5(DATA).hexdigest()}"'
     faulty.faults = ["flipped 1", "flipped 2"]
-    assert storage.read(faulty_store, "x") == DATA
+    assert store.read(faulty_store, "x") == DATA
     assert len(faulty.requests) == 3
     faulty.faults = ["flipped 1"] * 8
     with pytest.raises(StorageError, match="not those of its ETag"):
-        storage.read(faulty_store, "x")
+        store.read(faulty_store, "x")
 
 
 def test_etags_that_are_no_digests_cost_one_more_request(faulty: Faulty, faulty_store: Store) -> None:
     """A service may make them of anything, even of what looks like one."""
     faulty.etag = f'"{"0123456789abcdef" * 2}"'
-    assert storage.read(faulty_store, "x") == storage.read(faulty_store, "y") == DATA
+    assert store.read(faulty_store, "x") == store.read(faulty_store, "y") == DATA
     assert len(faulty.requests) == 3
 
 
 def test_what_is_sent_carries_its_digest(faulty: Faulty, faulty_store: Store) -> None:
     """So that the service can refuse what was changed on its way."""
-    storage.write(faulty_store, "x", DATA)
+    store.write(faulty_store, "x", DATA)
     assert faulty.digest == base64.b64encode(hashlib.md5(DATA).digest()).decode()
 
 
@@ -215,20 +215,20 @@ def test_patience_ends_before_all_attempts(monkeypatch: pytest.MonkeyPatch) -> N
         time.sleep(0.02)
         raise ConnectionResetError
 
-    monkeypatch.setattr(storage_access, "PATIENCE", 0.03)
+    monkeypatch.setattr(access, "PATIENCE", 0.03)
     with pytest.raises(StorageError, match="failed for now"):
         with_retries(fail, attempts=100, sleep=lambda pause: None)
     assert len(calls) <= 2
 
 
 def test_silence_is_an_error(faulty: Faulty, faulty_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_s3, "REQUEST_DEADLINE", 0.3)
+    monkeypatch.setattr(s3, "REQUEST_DEADLINE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = faulty_store.options.model_copy(
             update={"endpoint_url": f"http://127.0.0.1:{silent.getsockname()[1]}"}
         )
         with pytest.raises(StorageError) as caught:
-            storage.check_access(open_store("s3://bucket/p", options))
+            store.check_access(open_store("s3://bucket/p", options))
     assert caught.value.kind == "transient"
 
 
@@ -258,5 +258,5 @@ def test_errors_travel_between_processes() -> None:
 
 
 def test_urls_lose_their_credentials() -> None:
-    said = storage_access.without_credentials("at ftp://me:p@ss@host/x and s3://bucket/a@b.png")
+    said = access.without_credentials("at ftp://me:p@ss@host/x and s3://bucket/a@b.png")
     assert said == "at ftp://host/x and s3://bucket/a@b.png"

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from pipeline.published_restorations import guess_set, published_rows, published_sets, read_published
-from pipeline.request import EvaluateRequest, RequestError
-from pipeline.storage import StorageError, open_store, write
-from pipeline.suites import SUITES
+from pipeline.destination.schemas import SCHEMAS, SUITE_SCHEMAS
+from pipeline.requests.pictures import EvaluateRequest, RequestError
+from pipeline.storage.store import StorageError, open_store, write
+from pipeline.suites.kinds import SUITES
+from pipeline.suites.published import guess_set, published_rows, published_sets, read_published
 from pipeline.suites.run import evaluate_suite
-from pipeline.tables import SCHEMAS, SUITE_SCHEMAS
 from tests.pipeline.test_suites import photograph
 from tests.restoration_models import random_model
 from tests.runs import snapshot

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.registry import load_model
-from pipeline.metrics import psnr
-from pipeline.picture import PictureError
-from pipeline.suites import SUITES, deblock, inpaint, upscale
+from pipeline.pictures.metrics import psnr
+from pipeline.pictures.picture import PictureError
 from pipeline.suites.conclude import mean_rows
+from pipeline.suites.kinds import SUITES, deblock, inpaint, upscale
 from pipeline.suites.measure import as_measured, measure_picture
 from pipeline.suites.networks import choose_networks, network_methods
 from pipeline.suites.suite import Method, Spoiled, Suite, levels

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.registry import load_model
-from pipeline.model_requests import SweepRequest
-from pipeline.request import RequestError
-from pipeline.storage import open_store, read
-from pipeline.sweep import TrialReport, run_sweep
+from pipeline.requests.models import SweepRequest
+from pipeline.requests.pictures import RequestError
+from pipeline.storage.store import open_store, read
+from pipeline.training.sweep import TrialReport, run_sweep
 from tests.runs import command, darkroom
 from tests.small_sets import write_mnist
 

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.request import RequestError
-from pipeline.sweep_space import Range, draw, read_space
+from pipeline.requests.pictures import RequestError
+from pipeline.training.sweep_space import Range, draw, read_space
 
 TEXT = """
 sizes:

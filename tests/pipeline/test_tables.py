@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.tables import LATENTS, pack, to_parquet
+from pipeline.destination.schemas import LATENTS, pack, to_parquet
 
 
 def row(count: int, latent: Any) -> dict[str, Any]:

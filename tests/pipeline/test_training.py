@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from models.data import DataError
-from models.training import Report
-from pipeline.model_requests import TrainRequest
-from pipeline.request import RequestError
-from pipeline.storage import Store, list_objects, open_store, read, write
-from pipeline.training import run_training
+from models.training.data import DataError
+from models.training.loop import Report
+from pipeline.requests.models import TrainRequest
+from pipeline.requests.pictures import RequestError
+from pipeline.storage.store import Store, list_objects, open_store, read, write
+from pipeline.training.train import run_training
 from tests.runs import fill, picture_file
 
 

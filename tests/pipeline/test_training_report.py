@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from models.checkpoint import Progress
-from models.distributed import ALONE
 from models.registry import Card
-from pipeline.model_requests import TrainRequest
-from pipeline.training import plan_of, run_training
-from pipeline.training_report import render_training
+from models.training.checkpoint import Progress
+from models.training.distributed import ALONE
+from pipeline.requests.models import TrainRequest
+from pipeline.training.report import render_training
+from pipeline.training.train import plan_of, run_training
 from tests.runs import fill
 from tests.small_sets import write_mnist
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.gc import collect
-from pipeline.lease import LeaseHeld, hold
-from pipeline.plan import PlanError, plan_run
-from pipeline.repair import REPORT, verify
-from pipeline.request import GcRequest, VerifyRequest
-from pipeline.run import develop
-from pipeline.shard import run_shard
-from pipeline.storage import Store, delete, exists, list_objects, open_store, place_of, read, write
-from pipeline.storage_s3 import call
-from pipeline.storage_s3_uploads import open_uploads
+from pipeline.destination.lease import LeaseHeld, hold
+from pipeline.requests.pictures import GcRequest, VerifyRequest
+from pipeline.runs.finish import develop
+from pipeline.runs.planning import PlanError, plan_run
+from pipeline.shards.shard import run_shard
+from pipeline.storage.s3 import call
+from pipeline.storage.s3_uploads import open_uploads
+from pipeline.storage.store import Store, delete, exists, list_objects, open_store, place_of, read, write
+from pipeline.upkeep.collect import collect
+from pipeline.upkeep.repair import REPORT, verify
 from tests.runs import QUICK, darkroom, fill, picture_file, request
 
 PICTURE = "pictures/gamma/001.png.png"

@@ -19,8 +19,8 @@ from models.autoencoders.interface import Autoencoder
 from models.autoencoders.objective import Objective, parse_objective
 from models.autoencoders.variational import VariationalAutoencoder
 from models.autoencoders.vector_quantised import VectorQuantisedAutoencoder
-from models.optimisers import build_optimiser
 from models.registry import Card, half_precision, load_model, save_model
+from models.training.optimisers import build_optimiser
 from tests.models.autoencoders.digits import digits
 
 #: every form, and the options that change what is computed

@@ -17,8 +17,8 @@ from models.autoencoders import AUTOENCODERS, build_autoencoder
 from models.autoencoders.contrast import augmented, contrast
 from models.autoencoders.objective import OF_FORMS, TERMS, Corruption, parse_corruption, parse_objective
 from models.autoencoders.similarity import ms_ssim
-from models.optimisers import build_optimiser
-from pipeline import metrics
+from models.training.optimisers import build_optimiser
+from pipeline.pictures import metrics
 from tests.models.autoencoders.digits import digits
 
 

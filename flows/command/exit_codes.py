@@ -1,0 +1,136 @@
+"""How a command ends: what went wrong becomes one line for people and an exit code, Ctrl-C ends it whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from types import FrameType
+
+import click
+
+from flows.command.console import manner
+
+#: exit codes
+FAILED, USAGE, STORAGE, INTERRUPTED = 1, 2, 3, 130
+#: for the help of `darkroom`
+EXIT_CODES = {
+    "0": "done; some pictures may have failed, and are named in the table of failures",
+    "1": "the run failed: too many pictures failed, or what was checked is not well; what was good is kept",
+    "2": "wrong usage: an option, a recipe, a model or a pair of places that cannot be",
+    "3": "storage refused, was not found or did not answer",
+    "130": "interrupted; the same command goes on where this one ended",
+}
+
+
+def prepare_process() -> None:
+    """Set up a process that a command has for itself: its signals, and what libraries print."""
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    _keep_errors_apart()
+
+
+def guarded(work: Callable[[], int], in_json: bool = True) -> int:
+    """Run a command; what went wrong becomes one line for people, with --json an object for programs, and a code."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from flows.command.serve import ServeError
+    from models.codec.entropy_coder import StreamError
+    from models.registry import ModelError
+    from models.training.checkpoint import CheckpointError
+    from models.training.data import DataError
+    from models.training.distributed import DistributedError
+    from models.training.loop import TrainingError
+    from pipeline.destination.lease import LeaseLost
+    from pipeline.pictures.picture import PictureError
+    from pipeline.requests.pictures import RequestError
+    from pipeline.requests.recipe import RecipeError
+    from pipeline.runs.finish import RunError
+    from pipeline.runs.planning import PlanError
+    from pipeline.shards.shard import Cancelled
+    from pipeline.steps.registry import UnknownStepError
+    from pipeline.storage.store import StorageError
+
+    codes: dict[type[Exception], int] = {
+        StorageError: STORAGE,
+        PlanError: USAGE,
+        RecipeError: USAGE,
+        ModelError: USAGE,
+        DataError: USAGE,
+        CheckpointError: USAGE,
+        UnknownStepError: USAGE,
+        DistributedError: FAILED,
+        TrainingError: FAILED,
+        StreamError: FAILED,
+        PictureError: FAILED,
+        RunError: FAILED,
+        LeaseLost: FAILED,
+        ServeError: FAILED,
+        OSError: STORAGE,
+        RequestError: USAGE,
+    }
+    complain = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        return work()
+    except (KeyboardInterrupt, Cancelled):
+        code, text = INTERRUPTED, "stopped; the same command goes on where this one ended"
+        complain.print(text, style="yellow")
+    except tuple(codes) as error:
+        code, text = next(code for kind, code in codes.items() if isinstance(error, kind)), _tame(str(error))
+        if manner.verbose:
+            complain.print(escape(_tame(traceback.format_exc(), keep="\n")), style="dim")
+        complain.print(f"[bold red]error[/] {escape(text)}")
+    if manner.json and in_json:
+        click.echo(json.dumps({"error": text, "exit_code": code}))
+    return code
+
+
+def _tame(text: str, keep: str = "") -> str:
+    """The text without what a terminal would obey, such as escape sequences in the name of an object."""
+    return "".join(letter if letter.isprintable() or letter in keep else ascii(letter)[1:-1] for letter in text)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C or SIGTERM: KeyboardInterrupt, but a moment later where a request to Prefect's server is under way.
+
+    Raised inside one it can leave the lock of the connections held, and the next request waits for it for ever.
+    """
+    inside = frame
+    while inside:
+        if inside.f_globals.get("__name__", "").startswith("httpcore."):
+            threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+            return
+        inside = inside.f_back
+    # what Prefect was about to wait for, and now never does
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    raise KeyboardInterrupt
+
+
+def _keep_errors_apart() -> None:
+    """What C libraries print of broken pictures goes nowhere: rows of `failures` say it, without tearing the bars."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+
+
+def leave(ended: list[int]) -> None:
+    """End the process with its last code, without taking the interpreter down.
+
+    Threads of libraries (PyArrow's that let go of what they read, a decoder that hangs, a picture in work when Ctrl-C
+    came) may be inside C++ that calls Python: taken down under them the interpreter ends them there, and the process
+    aborts (https://github.com/python/cpython/issues/87135).
+    """
+    if ended:
+        logging.shutdown()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(ended[-1])

@@ -1,0 +1,50 @@
+"""`darkroom assemble` in a terminal: progress while it runs, a line for every file when it is done."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from flows.command.console import out, present
+from flows.command.show.run import check_blocks, outcome, run_bar, run_flow
+from pipeline.requests.pictures import AssembleRequest
+from pipeline.upkeep.assemble import Assembled
+from pipeline.upkeep.assemble import assemble as assemble_plainly
+
+_SHOWN = 50
+
+
+def assemble(request: AssembleRequest, prefect: bool) -> int:
+    """Put frames together with a progress bar and a closing table; returns the exit code."""
+    check_blocks(request, prefect)
+    with run_bar(prefect) as (show, told):
+        if prefect:
+            from flows.assemble import assemble as assemble_flow
+
+            run_flow(assemble_flow, request, show)
+        else:
+            done = assemble_plainly(request, partial(show, "files"), lambda one: show("picture", one.path is not None))
+            show("assembled", done)
+    files = outcome(told, "assembled")
+    present(files, lambda: _print(files))
+    return 1 if any(one.path is None for one in files) else 0
+
+
+def _print(done: list[Assembled]) -> None:
+    table = Table(title="put together", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, side in (("branch", "left"), ("file", "left"), ("frames", "right"), ("bytes", "right")):
+        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    good = [one for one in done if one.path is not None]
+    for one in good[:_SHOWN]:
+        missing = f" [yellow]without {len(one.missing)}[/]" if one.missing else ""
+        table.add_row(one.branch, escape(str(one.path).split("/", 2)[2]), f"{one.frames:,}{missing}", f"{one.bytes:,}")
+    out.print(table)
+    if len(good) > _SHOWN:
+        out.print(f"and {len(good) - _SHOWN:,} more, in assembled.json")
+    bad: list[Any] = [one for one in done if one.path is None]
+    for one in bad:
+        out.print(f"[red]not[/] {escape(one.branch)}/{escape(one.file)}: {escape(str(one.message))}", soft_wrap=True)

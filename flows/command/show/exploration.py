@@ -1,0 +1,115 @@
+"""`darkroom explore` and `darkroom search` in a terminal."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from flows.command.console import out, present
+from flows.command.show.run import check_engine, outcome, run_bar, run_flow
+from pipeline.requests.models import ExploreRequest, SearchRequest
+from pipeline.requests.sizes import counted
+
+
+def explore(request: ExploreRequest, prefect: bool) -> int:
+    """Explore with a progress bar and a closing account; returns the exit code."""
+    from pipeline.exploration.explore import explore as explore_plainly
+    from pipeline.exploration.explore import latents_of, representation
+    from pipeline.runs.planning import check_request
+
+    check_engine(request, prefect)
+    # what is wrong with the request shows at once, before any server starts
+    if not (request.source_block or request.destination_block):
+        developed = representation(request)
+        if developed:
+            check_request(developed)
+        else:
+            latents_of(request)
+    with run_bar(prefect) as (show, told):
+        if prefect:
+            from flows.explore import explore as explore_flow
+
+            run_flow(explore_flow, request, show)
+        else:
+            plan, picture = partial(show, "planned"), partial(show, "picture")
+            show("explored", explore_plainly(request, plan, picture, partial(show, "stage")))
+    found = outcome(told, "explored")
+    present(_plain(found), lambda: print_exploration(found))
+    summary = found.summary
+    return 1 if summary and summary.status == "failed" else 0
+
+
+def _plain(exploration: Any) -> dict[str, Any]:
+    """What was found, for programs: what is shown to people, with every key."""
+    findings = exploration.findings
+    keys = findings.vectors.keys
+    return {
+        "model": findings.source.model,
+        "pictures": len(keys),
+        "clusters": {
+            name: {"count": int(found.labels.max(initial=-1)) + 1, "silhouette": found.silhouette}
+            for name, found in (("k-means", findings.kmeans), ("HDBSCAN", findings.hdbscan))
+        },
+        "agreement": findings.agreement,
+        "near_duplicates": [[keys[row] for row in group] for group in findings.groups],
+        "probes": findings.probes,
+        "odd": [keys[row] for row in findings.anomalies.together.argsort()[::-1][:10].tolist()],
+        "notes": findings.notes,
+        "summary": exploration.summary,
+        "report": exploration.report,
+    }
+
+
+def print_exploration(exploration: Any) -> None:
+    """What was found, in figures, and where the page is."""
+    findings = exploration.findings
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("pictures", f"{len(findings.vectors.keys):,} by {escape(findings.source.model)}")
+    for name, found in (("k-means", findings.kmeans), ("HDBSCAN", findings.hdbscan)):
+        silhouette = "" if found.silhouette is None else f", silhouette {found.silhouette:.3f}"
+        agreed = findings.agreement.get(name)
+        against = f"; against the labels NMI {agreed[0]:.3f}, accuracy {agreed[1]:.1%}" if agreed else ""
+        clusters = counted(int(found.labels.max(initial=-1)) + 1, "cluster")
+        table.add_row(name, f"{clusters}{silhouette}{against}")
+    groups = findings.groups
+    found_twice = f"{sum(map(len, groups)):,} pictures in {counted(len(groups), 'group')}" if groups else "none"
+    table.add_row("near-duplicates", found_twice)
+    for probe in findings.probes:
+        table.add_row(
+            f"{probe.probe} probe", f"{probe.accuracy:.1%} of {probe.classes} classes; chance {probe.chance:.1%}"
+        )
+    for row in findings.anomalies.together.argsort()[::-1][:3].tolist():
+        table.add_row("odd", escape(findings.vectors.keys[row]))
+    out.print(table)
+    for note in findings.notes:
+        out.print(f"[yellow]note[/]     {escape(note)}", soft_wrap=True)
+    if exploration.summary and exploration.summary.message:
+        out.print(f"[bold red]failed[/] {escape(exploration.summary.message)}", soft_wrap=True)
+    out.print(f"page     {escape(exploration.report)}", soft_wrap=True)
+
+
+def search(request: SearchRequest) -> int:
+    """Print what is like a picture, nearest first; returns the exit code."""
+    from pipeline.exploration.search import as_plain
+    from pipeline.exploration.search import search as look_up
+
+    found = look_up(request)
+    present(as_plain(found), lambda: _print_found(found))
+    return 0
+
+
+def _print_found(found: Any) -> None:
+    # not the table's title, which would break at the width of its columns
+    out.print(f"nearest of {counted(found.all, 'picture')} by {escape(found.model)}", style="italic", soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("cosine", justify="right")
+    table.add_column("picture", overflow="fold")
+    for key, similarity in found.pictures:
+        table.add_row(f"{similarity:.3f}", escape(key))
+    out.print(table)
+    if found.page:
+        out.print(f"page     {escape(found.page)}", soft_wrap=True)

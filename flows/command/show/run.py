@@ -1,0 +1,237 @@
+"""What people see in a terminal: progress while a run goes on, tables when it is done."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from pydantic import BaseModel
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from flows.command.console import amount, manner, out, present, progress_bars
+from flows.orchestration.progress import listen
+from pipeline.destination.stage_figures import share, slowest
+from pipeline.requests.pictures import DevelopRequest, RequestError, RunRequest
+from pipeline.requests.sizes import counted
+
+
+def develop(request: DevelopRequest, prefect: bool, dry_run: bool = False) -> int:
+    """Run a request with a progress bar and a closing summary, or say what it would do; returns the exit code."""
+    return run("develop", request, request, prefect, dry_run)
+
+
+def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool, dry_run: bool) -> int:
+    """Run a flow of that name with its request, or plainly what it comes to; otherwise as `develop`."""
+    if dry_run:
+        from flows.command.show.forecast import forecast
+
+        return forecast(developed, prefect)
+    check_engine(request, prefect)
+    # the libraries alone take seconds
+    with out.status("starting"):
+        from pipeline.runs.finish import develop as develop_plainly
+        from pipeline.runs.planning import check_request
+
+        # what is wrong with the request shows at once, before any server starts
+        check_request(developed)
+    with run_bar(prefect) as (show, told):
+        if prefect:
+            run_flow(getattr(import_module(f"flows.{flow}"), flow), request, show)
+        else:
+            plan, picture, listing = (partial(show, event) for event in ("planned", "picture", "listing"))
+            show("finished", develop_plainly(developed, plan, picture, listing))
+    summary = outcome(told, "finished")
+    present(summary, lambda: print_summary(summary))
+    return 1 if summary.status == "failed" else 0
+
+
+def check_engine(request: RunRequest, prefect: bool) -> None:
+    """Raise RequestError for an engine or a block that needs Prefect where there is to be none."""
+    check_blocks(request, prefect)
+    if request.engine != "threads" and not prefect:
+        raise RequestError(f"--engine {request.engine} needs Prefect; leave out --no-prefect")
+
+
+def check_blocks(request: BaseModel, prefect: bool) -> None:
+    """Raise RequestError for a block where there is to be no Prefect."""
+    block = getattr(request, "source_block", None) or getattr(request, "destination_block", None)
+    if block and not prefect:
+        raise RequestError(f"the block {block!r} is kept in Prefect; leave out --no-prefect")
+
+
+@contextmanager
+def run_bar(prefect: bool) -> Iterator[tuple[Callable[[str, Any], None], dict[str, Any]]]:
+    """A progress bar for a run: gives what takes its events, and the last value of each event so far."""
+    told: dict[str, Any] = {}
+    with progress_bars() as bars:
+        bar = bars.add_task("starting Prefect" if prefect else "listing", total=None, note="")
+        failed = 0
+
+        def show(event: str, value: Any) -> None:
+            nonlocal failed
+            told[event] = value
+            if event == "listing":
+                bars.update(bar, description=f"listing … {value:,} objects")
+            elif event == "planned":
+                note = f"[dim]{value.done:,} done before[/]" if value.done else ""
+                text = "resuming" if value.resumed else "developing"
+                bars.update(bar, description=f"{text} run {value.run}", total=value.objects or None, note=note)
+                if value.resumed and not out.is_terminal:
+                    # a short run ends before the bar's first line there
+                    out.print(f"resuming run {value.run}")
+            elif event == "files":
+                bars.update(bar, description="putting together", total=value)
+            elif event == "picture":
+                failed += not value
+                bars.update(bar, advance=1, note=f"[red]{failed:,} failed[/]" if failed else "")
+            elif event == "stage":
+                bars.update(bar, description=value, total=None, note="")
+            elif event == "finished":
+                total = value.counts["objects"] or 1
+                bars.update(bar, completed=total, total=total)
+
+        yield show, told
+
+
+def run_flow(flow: Any, request: BaseModel, show: Callable[[str, Any], None]) -> None:
+    """Run a flow of one request, tell `show` its events, and raise what stopped it; a failed run is none of that."""
+    from prefect.exceptions import TerminationSignal
+
+    ended: list[Any] = []
+
+    def noted(event: str, value: Any) -> None:
+        if event == "ended":
+            ended.append(value)
+        show(event, value)
+
+    with listen(noted), quiet_prefect():
+        try:
+            state = flow(request, return_state=True)
+        except TerminationSignal as signalled:
+            raise KeyboardInterrupt from signalled
+    if state.is_cancelled():
+        raise KeyboardInterrupt
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, BaseException) and not ended:
+        raise error
+
+
+def outcome(told: dict[str, Any], event: str) -> Any:
+    """What a flow told at its end. Raises RunError where it told nothing."""
+    from pipeline.runs.finish import RunError
+
+    if event not in told:
+        raise RunError("the flow ended without a summary; its log in Prefect says why, and so does --verbose")
+    return told[event]
+
+
+def print_summary(summary: Any) -> None:
+    """The means of every branch, what could not be done, counts, and where the report is."""
+    if summary.branches:
+        out.print(_means(summary.branches))
+    print_ending(summary)
+
+
+def print_ending(summary: Any) -> None:
+    """What could not be done, counts, and where the report is."""
+    counts = summary.counts
+    if summary.status == "nothing_failed":
+        out.print(f"[green]nothing to try again[/]: no row of failures is left (last run {summary.run})")
+    if summary.status == "nothing_to_do":
+        out.print(
+            f"[green]nothing to do[/]: all {counts['done']:,} objects are developed already (last run {summary.run})"
+        )
+    if summary.reasons:
+        table = Table(title="could not be done", title_justify="left", box=None, pad_edge=False)
+        table.add_column("reason")
+        table.add_column("rows", justify="right")
+        for reason, count in sorted(summary.reasons.items(), key=lambda pair: -pair[1]):
+            table.add_row(reason, f"{count:,}")
+        out.print(table)
+    if counts["objects"]:
+        rate = counts["objects"] / summary.seconds if summary.seconds else 0
+        # two lines, for one breaks in the middle of a figure at 80 columns
+        out.print(
+            f"[bold]{counts['good']:,}[/] picture{'s' * (counts['good'] != 1)} developed, "
+            f"[bold]{counts['failed']:,}[/] failed, {counted(counts['rows'], 'metric row')}"
+        )
+        out.print(
+            f"took     {summary.seconds:.1f} s ({rate:.2f} pictures/s), {amount(counts['bytes_read'])} read, "
+            f"{amount(counts['bytes_written'])} written"
+        )
+    pace = slowest(summary.stages)
+    if pace:
+        out.print(f"slowest  {pace.text()}")
+    if manner.verbose and summary.stages:
+        out.print(_stages(summary.stages))
+    if summary.message:
+        out.print(f"[bold red]failed[/] {escape(summary.message)}", soft_wrap=True)
+    if summary.report:
+        out.print(f"report   {escape(summary.report)}", soft_wrap=True)
+
+
+def _stages(stages: dict[str, dict[str, float]]) -> Table:
+    table = Table(title="seconds by stage, all threads together", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("stage", style="bold")
+    for heading in ("busy", "waiting", "busy share"):
+        table.add_column(heading, justify="right")
+    for stage, figures in stages.items():
+        waiting = max(0.0, figures["threads_s"] - figures["busy_s"])
+        table.add_row(stage, f"{figures['busy_s']:.2f}", f"{waiting:.2f}", f"{share(figures):.0%}")
+    return table
+
+
+def _means(branches: list[dict[str, Any]]) -> Table:
+    columns = {
+        "psnr": ("PSNR", "{:.2f}"),
+        "ssim": ("SSIM", "{:.3f}"),
+        "ms_ssim": ("MS-SSIM", "{:.3f}"),
+        "bpp": ("bpp", "{:.3f}"),
+        "compression_ratio": ("ratio", "{:.1f}"),
+        "encode_s": ("enc s", "{:.2f}"),
+        "decode_s": ("dec s", "{:.2f}"),
+    }
+    shown = {name: form for name, form in columns.items() if any(row[name] is not None for row in branches)}
+    table = Table(title="means over pictures", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("branch", style="bold", no_wrap=True)
+    for heading, _ in [("n", ""), *shown.values()]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in branches:
+        cells = ["—" if row[name] is None else form.format(row[name]) for name, (_, form) in shown.items()]
+        table.add_row(row["branch"], f"{row['pictures']:,}", *cells)
+    return table
+
+
+@contextmanager
+def quiet_prefect() -> Iterator[None]:
+    """Prefect prints tracebacks of what is told to the user in one line anyway.
+
+    Its temporary server, where no other is configured, is started out of reach of the terminal's Ctrl-C: without it
+    the run could not be told to have ended.
+    """
+    import logging
+
+    from prefect.client.orchestration import get_client
+
+    # a child process inherits which signals are blocked
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with get_client(sync_client=True):
+            pass
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # at the end of a short run it says how many events are still to be sent, and sends them; it is not below `prefect`
+    logging.getLogger("EventsWorker").setLevel(logging.INFO if manner.verbose else logging.CRITICAL)
+    logger = logging.getLogger("prefect")
+    before = logger.level
+    logger.setLevel(logging.INFO if manner.verbose else logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,85 @@
+"""`darkroom train` in a terminal: a live line of figures while it runs, the card at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from flows.command.console import out, present, progress_bars
+from flows.command.show.run import quiet_prefect
+from flows.orchestration.progress import listen
+from pipeline.requests.models import TrainRequest
+
+
+def train(request: TrainRequest, prefect: bool) -> int:
+    """Train with a live line of figures and the card at the end; returns the exit code.
+
+    Under torchrun it runs without Prefect, and only the first process shows anything.
+    """
+    from models.training.distributed import ranks_from_environment
+    from pipeline.training.train import run_training
+
+    ranks = ranks_from_environment()
+    if not ranks.first:
+        run_training(request)
+        return 0
+    card: Any = None
+    with progress_bars() as bars:
+        bar = bars.add_task("starting", total=None, note="")
+        first: Any = None
+
+        def show(event: str, value: Any) -> None:
+            nonlocal card, first
+            if event == "reading":
+                bars.update(bar, description="reading pictures", completed=value[0], total=value[1])
+            elif event == "report":
+                first = first or value
+                if value.validation:
+                    figures = "  ".join(f"{name} {number:.4g}" for name, number in value.validation.items())
+                    bars.console.print(f"[dim]step {value.step:>6,}  {value.seconds:>6.0f} s[/]  {figures}")
+                done, text = round(1000 * value.fraction), f"step {value.step:,}"
+                bars.update(bar, description=text, completed=done, total=1000, note=_pace(first, value))
+            elif event == "trained":
+                card = value
+
+        if prefect and ranks.count == 1:
+            from flows.train import train as train_flow
+
+            with listen(show), quiet_prefect():
+                train_flow(request)
+        else:
+            card = run_training(
+                request, lambda line: show("report", line), lambda read, of: show("reading", (read, of))
+            )
+    present(card, lambda: _print_card(request, card))
+    return 0
+
+
+def _pace(first: Any, last: Any) -> str:
+    """Loss and speed since the first report of this process."""
+    took = last.seconds - first.seconds
+    speed = f"  {(last.pictures - first.pictures) / took:.1f} pictures/s" if took else ""
+    return f"loss {last.figures['loss']:.4g}{speed}"
+
+
+def _print_card(request: TrainRequest, card: Any) -> None:
+    # not the table's title, which would break at the width of its columns
+    out.print(f"{escape(card.name)}: {card.parameters:,} parameters", style="italic", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("steps", f"{card.steps:,}")
+    table.add_row("minutes", f"{card.seconds / 60:.1f}")
+    for name, value in card.figures.items():
+        table.add_row(name, f"{value:.4g}")
+    out.print(table)
+    if card.notes:
+        out.print(card.notes)
+    stem = request.model.removesuffix(".safetensors")
+    out.print(f"weights  {escape(stem)}.safetensors", soft_wrap=True)
+    out.print(f"card     {escape(stem)}.json", soft_wrap=True)
+    out.print(f"report   {escape(stem)}.html", soft_wrap=True)
+    if request.log:
+        out.print(f"curves   tensorboard --logdir {escape(request.log)}", soft_wrap=True)

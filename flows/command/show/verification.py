@@ -1,0 +1,128 @@
+"""`darkroom verify` and `darkroom gc` in a terminal: progress, then a table of what was found."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from flows.command.console import amount, out, present, progress_bars
+from flows.command.show.run import check_blocks, outcome, run_flow
+from pipeline.requests.pictures import GcRequest, VerifyRequest
+from pipeline.requests.sizes import counted
+
+_SHOWN = 40
+
+
+def verify(request: VerifyRequest, prefect: bool) -> int:
+    """Check a destination with a progress bar and a closing table; returns the exit code, 1 if something is wrong."""
+    from pipeline.upkeep.repair import REPORT
+    from pipeline.upkeep.repair import verify as verify_plainly
+
+    check_blocks(request, prefect)
+    told: dict[str, Any] = {}
+    with progress_bars() as bars:
+        bar = bars.add_task("checking", total=None, note="")
+        wrong = 0
+
+        def show(event: str, value: Any) -> None:
+            nonlocal wrong
+            told[event] = value
+            if event == "shards":
+                wrong = 0
+                bars.update(bar, description="checking shards", total=value, completed=0, note="")
+            elif event == "shard":
+                wrong += not value
+                bars.update(bar, advance=1, note=f"[red]{wrong:,} wrong[/]" if wrong else "")
+
+        if prefect:
+            from flows.verify import verify as verify_flow
+
+            run_flow(verify_flow, request, show)
+        else:
+            show("verified", verify_plainly(request, partial(show, "shards"), partial(show, "shard")))
+    found = outcome(told, "verified")
+    report = f"{found.destination}/{REPORT}" if request.report else None
+    present(found.as_dict() | {"report": report}, lambda: _print_findings(found, report))
+    return 1 if found.findings else 0
+
+
+def gc(request: GcRequest, prefect: bool) -> int:
+    """Remove leftovers and show their sums; returns the exit code."""
+    from pipeline.upkeep.collect import collect
+
+    check_blocks(request, prefect)
+    told: dict[str, Any] = {}
+    with progress_bars() as bars:
+        bar = bars.add_task("looking for leftovers", total=None, note="")
+
+        def show(event: str, value: Any) -> None:
+            told[event] = value
+            if event == "removed":
+                bars.update(bar, description="removing", completed=value)
+
+        if prefect:
+            from flows.verify import gc as gc_flow
+
+            run_flow(gc_flow, request, show)
+        else:
+            show("collected", collect(request, partial(show, "removed")))
+    found = outcome(told, "collected")
+    present(found, lambda: _print_collection(found))
+    return 0
+
+
+def _print_findings(found: Any, report: str | None) -> None:
+    if found.findings:
+        table = Table(title="wrong", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in ("run", "shard", "what", "object", "said"):
+            table.add_column(heading, overflow="fold")
+        for one in found.findings[:_SHOWN]:
+            table.add_row(one.run, str(one.shard), one.what, escape(one.path), escape(one.message))
+        out.print(table)
+        if len(found.findings) > _SHOWN:
+            out.print(f"and {len(found.findings) - _SHOWN:,} more; --json has all")
+    how = "by their sizes in a listing" if found.quick else "by their checksums"
+    out.print(
+        f"{counted(found.objects, 'object')} ({amount(found.bytes)}) of {counted(found.shards, 'shard')} in "
+        f"{counted(found.runs, 'run')} "
+        f"checked {how}: " + (f"[red]{len(found.findings):,} wrong[/]" if found.findings else "[green]all is well[/]")
+    )
+    if found.repaired:
+        out.print(f"[green]repaired[/] {counted(len(found.repaired), 'finding')}")
+    for text in found.not_repaired[:_SHOWN]:
+        out.print(f"[red]not repaired[/] {escape(text)}", soft_wrap=True)
+    if found.findings and not found.not_repaired:
+        out.print("darkroom verify --repair does just these again")
+    for run in found.unfinished:
+        out.print(f"[yellow]unfinished[/] run {run}: the command that began it goes on with it")
+    if found.in_use:
+        out.print(f"[yellow]in use[/] by {escape(found.in_use)}: what it has under way may look wrong", soft_wrap=True)
+    if found.leftovers:
+        count = f"{counted(found.leftovers, 'object')} ({amount(found.leftover_bytes)})"
+        out.print(f"[yellow]left over[/] {count} that no commit names: darkroom gc removes them")
+    if report:
+        out.print(f"report   {escape(report)}", soft_wrap=True)
+
+
+def _print_collection(found: Any) -> None:
+    total = sum(found.objects.values())
+    if not total:
+        out.print("[green]nothing left over[/]: every object of the runs is named by a commit")
+        return
+    table = Table(
+        title="would be removed" if found.dry_run else "removed", title_justify="left", box=None, pad_edge=False
+    )
+    for heading in ("folder", "objects", "bytes"):
+        table.add_column(heading, justify="left" if heading == "folder" else "right")
+    for folder, count in sorted(found.objects.items()):
+        table.add_row(folder, f"{count:,}", amount(found.bytes[folder]))
+    table.add_row("[bold]together[/]", f"[bold]{total:,}[/]", f"[bold]{amount(sum(found.bytes.values()))}[/]")
+    out.print(table)
+    for path in found.examples:
+        out.print(f"[dim]{escape(path)}[/]", soft_wrap=True)
+    if total > len(found.examples):
+        out.print(f"[dim]and {total - len(found.examples):,} more[/]")

@@ -1,0 +1,1 @@
+"""How Prefect carries out shards: engines, states and blocks."""

@@ -1,0 +1,228 @@
+"""Shards on Dask: a cluster by its address, or worker processes of this machine.
+
+What travels to a worker is the request, what the run is, the shard's number and the name of an event that stops it;
+what comes back is counts. Access to S3 that a Prefect block holds stays behind: the worker asks Prefect for the block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dask
+import torch
+from distributed import Client, Event, KilledWorker, Nanny, Scheduler, SpecCluster, get_client
+from distributed.comm import CommClosedError
+from distributed.security import Security
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect_dask import DaskTaskRunner
+
+from flows.orchestration.blocks import without_secrets
+from flows.orchestration.engine import GONE, Engine, develop_shard, plain_shard
+from models.device import choose_device
+from pipeline.requests.pictures import DevelopRequest, RequestError
+from pipeline.requests.sizes import parse_size
+from pipeline.runs.finish import RunError
+from pipeline.runs.planning import Plan, destination_of, recipe_of, source_of
+from pipeline.shards.memory import available
+from pipeline.threads import cores
+
+#: a run ends when there has been no worker for so long
+SECONDS_WITHOUT_WORKERS = 180.0
+_SETTINGS = {
+    # the shard of a worker that died comes back to us at once, and is not run again behind our back
+    "distributed.scheduler.allowed-failures": 0,
+    # workers may start processes of their own
+    "distributed.worker.daemon": False,
+    # no pages about this run for whoever else is on this machine
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+# a terminal sends it to all processes of a command
+_LEAVE_CTRL_C_TO_US = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+_log = logging.getLogger("darkroom.dask")
+_LOST = (concurrent.futures.CancelledError, asyncio.CancelledError, CommClosedError)
+_SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_TO_STOP = 10.0
+
+
+@contextmanager
+def dask_engine(request: DevelopRequest, plan: Plan, each_a_task_run: bool) -> Iterator[Engine]:
+    """The workers of a cluster; those of this machine end with the block.
+
+    Raises RequestError when no scheduler answers or the stores are this process's own.
+    """
+    for store in (source_of(request), destination_of(request)):
+        if store.scheme == "memory":
+            raise RequestError(f"{store.url} is the memory of this process; Dask workers need a folder or a bucket")
+    name = f"darkroom-stop-{plan.run}-{uuid.uuid4().hex}"
+    with ExitStack() as stack:
+        stack.enter_context(_one_prefect_server())
+        if request.cluster:
+            runner = DaskTaskRunner(address=request.cluster)
+        else:
+            stack.enter_context(dask.config.set(_SETTINGS))
+            runner = DaskTaskRunner(cluster=stack.enter_context(local_cluster(request)))
+        stack.enter_context(runner)
+        try:
+            client = runner.client
+        except OSError as error:
+            raise RequestError(f"no Dask scheduler answers at {request.cluster}; check the address") from error
+        sent, watch = _for_workers(request), _Watch(client)
+        annotations = {"resources": {"GPU": 1}} if sent.device.startswith("cuda") else {}
+        running: list[Any] = []
+
+        def submit(shard: int) -> Any:
+            watch.check()
+            arguments = {"request": sent, "plan": plan, "shard": shard, "stop": StopEvent(name)}
+            with dask.annotate(**annotations):
+                if each_a_task_run:
+                    future = runner.submit(develop_shard, arguments).wrapped_future
+                else:
+                    future = client.submit(plain_shard, **arguments, pure=False)
+            running[:] = [one for one in running if not one.done()] + [future]
+            return future
+
+        def stop() -> None:
+            _stop_workers(client, name, running)
+
+        yield Engine(submit, stop, watch.slots, watch.check, (KilledWorker,), _LOST, elsewhere=True)
+
+
+def local_cluster(request: DevelopRequest) -> SpecCluster:
+    """Worker processes of this machine that nobody else can talk to: one a GPU, which is all it sees, else `workers`.
+
+    Each runs one shard at a time. A worker that dies is started again.
+    """
+    security = Security.temporary()
+    common = {"security": security, "protocol": "tls://", "host": "127.0.0.1"}
+    options = common | {"nthreads": 1, "memory_limit": 0, "dashboard": False, "preload": [_LEAVE_CTRL_C_TO_US]}
+    environment = {"PREFECT_API_URL": PREFECT_API_URL.value() or ""}
+    specific = [{"env": environment}] * _worker_processes(request)
+    if gpus := gpus_of(request):
+        pinned = [{"CUDA_VISIBLE_DEVICES": name} for name in gpus]
+        specific = [{"env": environment | each, "resources": {"GPU": 1}} for each in pinned]
+    workers = {number: {"cls": Nanny, "options": options | one} for number, one in enumerate(specific)}
+    scheduler = {
+        "cls": Scheduler,
+        "options": common | {"port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"},
+    }
+    return SpecCluster(workers, scheduler, security=security, silence_logs=logging.CRITICAL)
+
+
+def gpus_of(request: DevelopRequest) -> list[str]:
+    """The GPUs that workers of this machine are for, by the names that CUDA knows them by; none without a GPU."""
+    if not choose_device(request.device).startswith("cuda"):
+        return []
+    everyone = ",".join(map(str, range(torch.cuda.device_count())))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", everyone).split(",")
+    return [visible[int(request.device[5:])]] if ":" in request.device else visible[: request.workers]
+
+
+@dataclass
+class StopEvent:
+    """Says on a worker whether the run is to stop; the scheduler is asked once a second at most."""
+
+    name: str
+    asked: float = field(default=0.0, compare=False)
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self.asked < 1:
+            return False
+        self.asked = time.monotonic()
+        try:
+            return Event(self.name, client=get_client()).is_set()
+        except (OSError, ValueError, TimeoutError, *_LOST):
+            # without a scheduler nobody will hear what the shard says
+            return True
+
+
+def _worker_processes(request: DevelopRequest) -> int:
+    return request.workers or max(1, cores() // 2)
+
+
+def _for_workers(request: DevelopRequest) -> DevelopRequest:
+    """The request as it makes sense on another machine: no file of ours, no secret of Prefect's."""
+    changes: dict[str, Any] = {}
+    if isinstance(request.recipe, str):
+        changes["recipe"] = recipe_of(request).as_request()
+    if request.cluster:
+        changes["workers"] = request.workers or 1
+    else:
+        gpus = gpus_of(request)
+        # each worker sees one GPU
+        changes |= {"device": "cuda"} if gpus else {}
+        processes = len(gpus) or _worker_processes(request)
+        memory = parse_size(request.memory) if request.memory else available() // 2
+        changes |= {"workers": max(1, cores() // processes), "memory": str(max(1, memory // processes))}
+    return without_secrets(request.model_copy(update=changes))
+
+
+@contextmanager
+def _one_prefect_server() -> Iterator[None]:
+    """Where no server is configured, workers use the temporary one of this process instead of one each."""
+    if PREFECT_API_URL.value():
+        yield
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    server = SubprocessASGIServer()
+    server.start()
+    with temporary_settings({PREFECT_API_URL: server.api_url}):
+        yield
+
+
+def _stop_workers(client: Client, name: str, futures: list[Any]) -> None:
+    """Let every shard end at its next picture, and wait a moment for it."""
+    try:
+        Event(name, client=client).set()
+    except Exception as error:
+        # the cluster is gone, and its shards with it; what stopped the run is told, not this
+        _log.info("workers could not be told to stop: %s", error)
+        return
+    deadline = time.monotonic() + _SECONDS_TO_STOP
+    while time.monotonic() < deadline and not all(future.done() for future in futures):
+        time.sleep(0.1)
+
+
+@dataclass
+class _Watch:
+    """Looks after the cluster, every few seconds: how much it can do at once, and whether it is there at all."""
+
+    client: Client
+    looked: float = 0.0
+    threads: int = 0
+    seen: float = field(default_factory=time.monotonic)
+
+    def slots(self) -> int:
+        if time.monotonic() - self.looked > _SECONDS_BETWEEN_LOOKS:
+            self.looked = time.monotonic()
+            self.threads = self._threads()
+            if self.threads:
+                self.seen = time.monotonic()
+        # without a worker yet, one shard shows what the matter is
+        return max(1, self.threads)
+
+    def check(self) -> None:
+        self.slots()
+        if self.client.status not in ("running", "connecting"):
+            raise RunError(GONE)
+        if time.monotonic() - self.seen > SECONDS_WITHOUT_WORKERS:
+            raise RunError(
+                f"Dask has had no worker for {SECONDS_WITHOUT_WORKERS:.0f} s; see the workers' logs, then run the same "
+                "command again: what is committed stays"
+            )
+
+    def _threads(self) -> int:
+        try:
+            return sum(self.client.nthreads().values())
+        except (OSError, TimeoutError, RuntimeError, *_LOST):
+            return 0

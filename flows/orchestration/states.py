@@ -1,0 +1,149 @@
+"""How flows end: a state whose message has the counts, an event for others to wait for, links for people to follow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import State
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.assets import Asset, materialize
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Failed
+
+from flows.orchestration.progress import tell
+from pipeline.destination.schemas import SCHEMAS
+from pipeline.destination.stage_figures import share
+from pipeline.requests.form import Form
+from pipeline.runs.finish import Summary
+from pipeline.storage.access import without_credentials
+
+#: of flow runs: what is asked for
+NAME = "{request.says}"
+COMPLETED, FAILED = "darkroom.run.completed", "darkroom.run.failed"
+#: what Prefect takes for the key of an asset
+_ASSET_KEY = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._~/:@-]{1,400}")
+
+
+def concluded(request: Form, work: Callable[[], State]) -> State:
+    """The state that a flow ends in; somebody's Ctrl-C is no crash, and what stops it is an event, too."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        return Cancelled(message="stopped; the same request goes on where this run ended")
+    except Exception as error:
+        _emit(FAILED, request, {"message": without_credentials(f"{type(error).__name__}: {error}")[:2000]})
+        raise
+
+
+def ended(
+    request: Form, message: str, failed: bool = False, data: Any = None, facts: Mapping[str, Any] | None = None
+) -> State:
+    """The last state of a flow that came to its end; `facts` go with the event that says so."""
+    _emit(FAILED if failed else COMPLETED, request, {"message": message} | dict(facts or {}))
+    tell("ended", message)
+    return Failed(message=message, data=data) if failed else Completed(message=message, data=data)
+
+
+def run_ended(request: Form, summary: Summary, report: str | None = None) -> State:
+    """That of a run over pictures: Failed when too many of them failed, else Completed."""
+    facts = {
+        "run": summary.run,
+        "status": summary.status,
+        "counts": summary.counts,
+        "reasons": summary.reasons,
+        "report": report or summary.report,
+        "tables": table_urls(request, summary.run),
+    }
+    return ended(request, message_of(summary), failed=summary.status == "failed", facts=facts)
+
+
+def message_of(summary: Summary) -> str:
+    """Counts, what went wrong, and the name of the run: 26 pictures, 2 failed, 130 rows (run r0123456789ab)."""
+    counts = summary.counts
+    if summary.status == "nothing_to_do":
+        said = f"nothing to do, {counts['done']:,} pictures done before"
+    elif summary.status == "nothing_failed":
+        said = "nothing to try again, no picture has failed"
+    else:
+        said = f"{counts['objects']:,} pictures, {counts['failed']:,} failed"
+        # suites have no rows a branch
+        said += f", {counts['rows']:,} rows" if "rows" in counts else ""
+    return f"{said} (run {summary.run})" + (f": {summary.message}" if summary.message else "")
+
+
+def table_urls(request: Any, run: str) -> dict[str, str]:
+    """Where the tables of a run are, for readers of Hive-partitioned Parquet."""
+    return {name: f"{_url(request.destination)}/tables/{name}/run={run}/" for name in SCHEMAS}
+
+
+def artifact_key(what: str) -> str:
+    """The key of an artifact that a run over pictures leaves, whichever flow it is of; only inside one."""
+    # somebody may have given the flow a name that keys of Prefect cannot have
+    flow = re.sub(r"[^a-z0-9]+", "-", str(flow_run.flow_name).lower()).strip("-")
+    return f"{flow}-{what}"
+
+
+def leave_tables(request: Any, summary: Summary) -> None:
+    """Artifacts: means of branches, stages with what they waited for, where tables are; and the tables as assets."""
+    if summary.branches:
+        rows = [rounded(row) for row in summary.branches]
+        create_table_artifact(rows, key=artifact_key("summary"), description=f"Run {summary.run}, means over pictures")
+    if summary.stages:
+        stages = [
+            {
+                "stage": stage,
+                "busy seconds": round(figures["busy_s"], 2),
+                "waiting seconds": round(max(0.0, figures["threads_s"] - figures["busy_s"]), 2),
+                "busy": f"{share(figures):.0%}",
+            }
+            for stage, figures in summary.stages.items()
+        ]
+        create_table_artifact(stages, key=artifact_key("stages"), description=f"Run {summary.run}, where its time went")
+    if summary.counts["objects"]:
+        urls = table_urls(request, summary.run)
+        places = [{"table": name, "where": url} for name, url in urls.items()]
+        create_table_artifact(places, key=artifact_key("tables"), description=f"Run {summary.run}, Parquet to read")
+        _declare([url.partition("/run=")[0] for url in urls.values()])
+
+
+def _declare(urls: list[str]) -> None:
+    """Say which assets were made. Prefect's own server keeps it as events; its cloud shows what came of what."""
+    keys = [url for url in urls if _ASSET_KEY.fullmatch(url)]
+    if keys:
+        assets = [Asset(key=key) for key in keys]
+        materialize(*assets, by="darkroom", name="outputs", cache_policy=NO_CACHE, persist_result=False)(_nothing)()
+
+
+def _nothing() -> None:
+    """The work was done by the shards."""
+
+
+def link_report(report: str, text: str, key: str) -> None:
+    """Leave a link to a page at the destination."""
+    create_link_artifact(_url(report), link_text=text, key=key, description=text)
+
+
+def rounded(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with as many decimals as people read."""
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
+
+
+def _url(place: str) -> str:
+    place = without_credentials(place).rstrip("/")
+    return place if "://" in place else Path(place).absolute().as_uri()
+
+
+def _emit(event: str, request: Any, payload: dict[str, Any]) -> None:
+    place = str(getattr(request, "destination", None) or getattr(request, "model", ""))
+    resource = {
+        "prefect.resource.id": _url(place),
+        "prefect.resource.name": without_credentials(place),
+        "prefect.resource.role": "output",
+    }
+    asked = {"flow": request.verb, "asked": request.says, "destination": _url(place)}
+    emit_event(event, resource=resource, payload=asked | payload)

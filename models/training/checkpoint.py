@@ -1,0 +1,163 @@
+"""Checkpoints: everything a training run needs to go on, as one safetensors object at any fsspec URL."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from models.files import StorageArguments, locate, write_bytes
+from models.training.optimisers import moments
+
+#: a larger object is refused before it is read
+SIZE_LIMIT = 8 << 30
+
+
+class CheckpointError(Exception):
+    """A checkpoint or start that cannot be used; the message names it, says why and what to do."""
+
+
+@dataclass
+class Progress:
+    """How far a training run has come. Scores: lower is better.
+
+    `history` has an entry for every validation: `step`, `score`, `training loss` (the mean since the one before),
+    `training score` where the source has training batches, `learning rate`, and the task's figures.
+    `loss_sum` and `loss_count` are of the losses since the last one. `started` names the parameters that began from
+    given weights; `scaler` is the state of the gradient scaler.
+    """
+
+    task: str
+    step: int = 0
+    seconds: float = 0.0
+    pictures: int = 0
+    best_score: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    started: list[str] = field(default_factory=list)
+    scaler: dict[str, float] = field(default_factory=dict)
+
+
+def load_start(url: str, network: nn.Module, storage: StorageArguments) -> list[str]:
+    """Fill the network's tensors from like-named ones of a safetensors file; returns their names.
+
+    Tensors of another shape are left at their beginnings, as those of another task's stem and tail may be.
+    Raises CheckpointError when there is no such file, or it holds a tensor whose name the network does not know, or
+    nothing in it fits.
+    """
+    data = _fetch(url, storage)
+    if data is None:
+        raise CheckpointError(f"there is nothing at {url} to start from; give the URL of a safetensors file")
+    try:
+        tensors = load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{url} is not a safetensors file ({error}); give another URL to start from") from error
+    own = network.state_dict()
+    fitting = {name: t for name, t in tensors.items() if name in own and own[name].shape == t.shape}
+    strange = [name for name in tensors if name not in own] or ([] if fitting else list(tensors))
+    if strange or not tensors:
+        told = f"{len(strange)} of its tensors, such as {strange[0]}, have" if strange else "it is empty:"
+        raise CheckpointError(f"{url} does not fit this network: {told} no place in it; give another URL to start from")
+    network.load_state_dict(fitting, strict=False)
+    return sorted(fitting)
+
+
+def save_checkpoint(
+    url: str,
+    networks: dict[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+    storage: StorageArguments,
+) -> None:
+    """Write networks by their names, the optimiser's moments by their parameters' names, and progress."""
+    tensors = {f"{part}/{k}": v for part, network in networks.items() for k, v in network.state_dict().items()}
+    for name, parameter in _named(optimiser):
+        kept = {k: v for k, v in optimiser.state[parameter].items() if v is not None}
+        tensors |= {f"optimiser/{name}/{k}": v for k, v in kept.items()}
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    write_bytes(url, save(tensors, metadata={"progress": json.dumps(asdict(progress))}), storage)
+
+
+def load_progress(url: str, task: str, storage: StorageArguments) -> tuple[Progress, dict[str, Tensor]] | None:
+    """The progress and tensors of a checkpoint; None when there is none at the URL.
+
+    Raises CheckpointError when the object is no checkpoint of this task.
+    """
+    data = _fetch(url, storage)
+    if data is None:
+        return None
+    try:
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        progress = _checked(json.loads(header["__metadata__"]["progress"]))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{url} is not a Darkroom checkpoint ({error}); give another URL or delete it") from error
+    if progress.task != task:
+        raise CheckpointError(f"{url} is a checkpoint of {progress.task!r}, not of {task!r}; give another URL")
+    return progress, tensors
+
+
+def restore(
+    url: str,
+    tensors: dict[str, Tensor],
+    networks: dict[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    optimiser_name: str,
+) -> None:
+    """Fill networks and optimiser from a checkpoint's tensors.
+
+    Raises CheckpointError, naming the URL, when they are of other sizes or another optimiser's.
+    """
+    try:
+        for part, network in networks.items():
+            network.load_state_dict(_below(tensors, f"{part}/"))
+        for name, parameter in _named(optimiser):
+            kept = _below(tensors, f"optimiser/{name}/")
+            if kept and set(kept) != moments(optimiser_name, parameter):
+                raise CheckpointError(f"{url} was not written by {optimiser_name}; give another URL or its optimiser")
+            optimiser.state[parameter] = {k: _like(parameter, moment) for k, moment in kept.items()}
+    except RuntimeError as error:
+        raise CheckpointError(f"{url} holds a network of other sizes; give another URL or the same sizes") from error
+
+
+def _named(optimiser: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
+    groups = optimiser.param_groups
+    return [pair for group in groups for pair in zip(group["param_names"], group["params"], strict=True)]
+
+
+def _like(parameter: nn.Parameter, moment: Tensor) -> Tensor:
+    """A moment on its parameter's device and in its memory format, which fused optimisers take for granted."""
+    if moment.ndim == 0:
+        return moment.to(parameter.device)
+    return torch.empty_like(parameter, requires_grad=False).copy_(moment)
+
+
+def _checked(values: dict[str, Any]) -> Progress:
+    progress = Progress(**values)
+    counts = (progress.step, progress.pictures, progress.best_step, progress.stale, progress.loss_count)
+    if not all(isinstance(number, int | float) and number >= 0 for number in (*counts, progress.seconds)):
+        raise ValueError("its progress is not made of numbers")
+    return progress
+
+
+def _fetch(url: str, storage: StorageArguments) -> bytes | None:
+    fs, path = locate(url, storage)
+    try:
+        size = fs.size(path)
+        if size is not None and size > SIZE_LIMIT:
+            raise CheckpointError(f"{url} is {size:,} bytes; more than {SIZE_LIMIT:,} are refused")
+        return fs.cat_file(path)
+    except FileNotFoundError:
+        return None
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,1 @@
+"""The layout on disk of what a run leaves: plans, commits, tables, leases and records."""

@@ -1,0 +1,120 @@
+"""What earlier runs have settled, as a stream in the order of the keys, and its join with a listing.
+
+Manifests are in the order in which objects were listed, so those of many runs merge without being held: memory is
+that of two parts a run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import io
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.destination.plans import PlanError
+from pipeline.destination.schemas import part_path
+from pipeline.pictures.picture import TRANSIENT_REASONS
+from pipeline.storage.store import Store, StoredObject, read
+
+_READERS = 8
+#: rows that become Python objects at once
+_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Settled:
+    """An object or frame that needs nothing more: the ETag of its object, and where it is a frame, of what and many."""
+
+    etag: str
+    file: str | None
+    frames: int | None
+
+
+Pictures = Mapping[str, Settled]
+NONE: Pictures = {}
+
+
+def settled_objects(destination: Store, runs: Sequence[tuple[str, int]]) -> Iterator[tuple[str, Pictures]]:
+    """Objects in the order of their keys, each with its pictures by key: good, or failed for good; later runs win.
+
+    `runs` are names and shards of finished runs, oldest first. Raises StorageError, and PlanError for a manifest that
+    is out of order.
+    """
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="settled") as pool:
+        streams = [_of_run(destination, pool, run, shards, at) for at, (run, shards) in enumerate(runs)]
+        merged = heapq.merge(*streams, key=itemgetter(0, 1))
+        for key, group in groupby(merged, key=itemgetter(0)):
+            together: dict[str, Settled] = {}
+            for _, _, pictures in group:
+                together.update(pictures)
+            yield key, together
+
+
+def join(
+    objects: Iterable[StoredObject], settled: Iterator[tuple[str, Pictures]]
+) -> Iterator[tuple[StoredObject, Pictures]]:
+    """Every listed object with what is settled of it; both come in the order of the keys."""
+    key, pictures = next(settled, (None, NONE))
+    for found in objects:
+        while key is not None and key < found.key:
+            key, pictures = next(settled, (None, NONE))
+        yield found, pictures if key == found.key else NONE
+
+
+def frames_settled(found: StoredObject, pictures: Pictures) -> int:
+    """How many pictures an object is if all of them are settled as it is now, else 0."""
+    counts: dict[int | None, int] = {}
+    for one in pictures.values():
+        if one.etag == found.etag:
+            frames = one.frames if one.file else 1
+            counts[frames] = counts.get(frames, 0) + 1
+    return next((count for frames, count in counts.items() if frames == count), 0)
+
+
+def _of_run(
+    destination: Store, pool: ThreadPoolExecutor, run: str, shards: int, at: int
+) -> Iterator[tuple[str, int, dict[str, Settled]]]:
+    previous = ""
+    rows = (row for part in _ahead(pool, partial(_part, destination, run), shards) for row in _rows(part))
+    for key, group in groupby(rows, key=lambda row: row[1] or row[0]):
+        if key < previous:
+            raise PlanError(f"the manifest of run {run} is not in the order of the keys; darkroom verify says more")
+        previous = key
+        pictures = {name: Settled(etag, file, frames) for name, file, etag, frames, again in group if not again}
+        yield key, at, pictures
+
+
+def _ahead(pool: ThreadPoolExecutor, load: Callable[[int], pa.Table], count: int) -> Iterator[pa.Table]:
+    waiting: deque[Future[pa.Table]] = deque(pool.submit(load, number) for number in range(min(2, count)))
+    for number in range(count):
+        part = waiting.popleft().result()
+        if number + 2 < count:
+            waiting.append(pool.submit(load, number + 2))
+        yield part
+
+
+def _part(destination: Store, run: str, shard: int) -> pa.Table:
+    """The columns of `_rows`: a part of a manifest, with whether a row failed for a reason that may have passed."""
+    manifest = read_columns(destination, part_path("manifest", run, shard), ["key", "file", "etag", "frames"])
+    failures = read_columns(destination, part_path("failures", run, shard), ["key", "reason"])
+    passing = failures.filter(pc.is_in(failures["reason"], pa.array(sorted(TRANSIENT_REASONS))))["key"]
+    return manifest.append_column("again", pc.is_in(manifest["key"], passing.combine_chunks()))
+
+
+def read_columns(destination: Store, path: str, names: Sequence[str]) -> pa.Table:
+    """Some columns of a Parquet part, in the order of `names`."""
+    return pq.read_table(io.BytesIO(read(destination, path)), columns=list(names)).select(list(names))
+
+
+def _rows(part: pa.Table) -> Iterator[tuple]:
+    for batch in part.to_batches(max_chunksize=_ROWS):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

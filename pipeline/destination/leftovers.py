@@ -1,0 +1,192 @@
+"""What commits name at a destination, and what lies there unnamed: the leftovers of killed runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from pipeline.destination.plans import Plan, PlanError, recorded_request
+from pipeline.destination.schemas import SCHEMAS
+from pipeline.storage.s3_uploads import Upload, abort, open_uploads
+from pipeline.storage.store import StorageError, Store, StoredObject, delete, list_objects, read
+from pipeline.upkeep.assemble import ASSEMBLED
+
+Item = TypeVar("Item")
+
+FOLDERS = ("pictures", "streams", "tables", "runs")
+_READERS = 8
+#: what a run's folder is called, and one of parts
+_RUN, _PARTS = re.compile(r"r[0-9a-f]{12}"), re.compile(r"planning-[0-9a-f]{12}")
+_UNFINISHED = re.compile(r"\.darkroom-[0-9a-f]{16}\.part")
+
+
+class Paths:
+    """A set of very many texts, eight bytes each; one in 10^12 answers for ten million texts is a false yes."""
+
+    def __init__(self) -> None:
+        self._new: list[np.ndarray] = []
+        self._sorted = np.empty(0, np.int64)
+
+    def add(self, texts: Sequence[str]) -> None:
+        self._new.append(np.fromiter(map(hash, texts), np.int64, len(texts)))
+
+    def update(self, others: Paths) -> None:
+        self._new += [others._sorted, *others._new]
+
+    def contain(self, texts: Sequence[str]) -> np.ndarray:
+        """For each of the texts whether it was added."""
+        if self._new:
+            self._sorted = np.unique(np.concatenate([self._sorted, *self._new]))
+            self._new.clear()
+        wanted = np.fromiter(map(hash, texts), np.int64, len(texts))
+        if not len(self._sorted):
+            return np.zeros(len(wanted), bool)
+        at = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
+        return self._sorted[at] == wanted
+
+
+def named_paths(destination: Store) -> Paths:
+    """Every object that a commit of any run names.
+
+    Raises PlanError for a commit that is not readable, for what it names is not known then; StorageError.
+    """
+    named = Paths()
+    commits = (found.key for found in listed(destination, ["runs/*/shards/*.json"]))
+    for path, data in ahead(commits, lambda path: read(destination, path)):
+        try:
+            named.add([entry["path"] for entry in json.loads(data)["outputs"]])
+        except (ValueError, KeyError, TypeError) as error:
+            said = f"{destination.url_of(path)} is not readable ({error}); run `darkroom verify --repair` first"
+            raise PlanError(said) from error
+    return named
+
+
+class Leftover(NamedTuple):
+    """An object that is not needed, or the `upload` that was to become one."""
+
+    key: str
+    size: int
+    modified: datetime | None
+    upload: Upload | None = None
+
+
+def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterator[Leftover]:
+    """Objects of ours that no commit names and no run needs, in no order; nothing that is not ours for certain.
+
+    Pictures and streams are ours in folders of branches that recorded requests have, unless `darkroom assemble` wrote
+    them. So are half-written files, and uploads in parts that were not completed. Raises StorageError, PlanError.
+    """
+    branches = {branch for plan in plans if not plan.folded for branch in branches_of(destination, plan)}
+    assembled = _assembled(destination)
+    runs = {plan.run for plan in plans if not plan.folded}
+    parts = {plan.parts for plan in plans if not plan.folded}
+
+    def unnamed(key: str) -> bool:
+        folder, second, *rest = [*key.split("/"), ""]
+        if folder in ("pictures", "streams"):
+            return second in branches and key not in assembled
+        if folder == "tables":
+            return second in SCHEMAS and rest[0].startswith("run=")
+        if _PARTS.fullmatch(second):
+            return second not in parts
+        # with its commits a run's folder is one that has lost its plan, which is no leftover
+        return bool(_RUN.fullmatch(second)) and second not in runs and rest[0] in ("request.json", "plan.json")
+
+    for batch in _batches(listed(destination, [f"{folder}/**" for folder in FOLDERS])):
+        ours = [found for found in batch if unnamed(found.key)]
+        known = named.contain([found.key for found in ours])
+        for found, is_named in zip(ours, known, strict=True):
+            if not is_named:
+                yield Leftover(found.key, found.size, found.modified)
+    if destination.scheme == "file":
+        yield from _unfinished(destination)
+    for folder in ("pictures", "streams"):
+        for branch in branches:
+            yield from _uploads(destination, f"{folder}/{branch}/")
+    for table in SCHEMAS:
+        yield from _uploads(destination, f"tables/{table}/run=")
+    for one in _uploads(destination, "runs/"):
+        folder = one.key.split("/")[1]
+        if _RUN.fullmatch(folder) or _PARTS.fullmatch(folder):
+            yield one
+
+
+def remove(destination: Store, leftover: Leftover) -> None:
+    """Delete the object or give up the upload; what is gone already is no error. Raises StorageError."""
+    if leftover.upload:
+        abort(destination, leftover.upload)
+    else:
+        delete(destination, leftover.key)
+
+
+def branches_of(destination: Store, plan: Plan) -> list[str]:
+    """The branches of a run's recipe."""
+    return list(recorded_request(destination, plan).recipe["branches"])  # type: ignore[index]
+
+
+def listed(store: Store, include: Sequence[str]) -> Iterator[StoredObject]:
+    """As `list_objects`; a folder that is not there holds nothing."""
+    try:
+        yield from list_objects(store, include)
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
+
+
+def ahead(items: Iterable[Item], do: Callable[[Item], Any]) -> Iterator[tuple[Item, Any]]:
+    """Each item with what `do` makes of it, in their order, some of them at once."""
+    waiting: deque[tuple[Item, Future[Any]]] = deque()
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="ahead") as pool:
+        for item in items:
+            waiting.append((item, pool.submit(do, item)))
+            if len(waiting) > 2 * _READERS:
+                item, first = waiting.popleft()
+                yield item, first.result()
+        for item, last in waiting:
+            yield item, last.result()
+
+
+def _assembled(destination: Store) -> set[str]:
+    try:
+        return {one["path"] for one in json.loads(read(destination, ASSEMBLED))}
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
+        return set()
+
+
+def _batches(found: Iterator[StoredObject]) -> Iterator[list[StoredObject]]:
+    batch: list[StoredObject] = []
+    for one in found:
+        batch.append(one)
+        if len(batch) == 10_000:
+            yield batch
+            batch = []
+    yield batch
+
+
+def _uploads(destination: Store, below: str) -> Iterator[Leftover]:
+    for one in open_uploads(destination, below):
+        yield Leftover(one.key, one.size, one.begun, one)
+
+
+def _unfinished(destination: Store) -> Iterator[Leftover]:
+    """Half-written files of processes that were killed; listings leave out what begins with a dot."""
+    for folder in FOLDERS:
+        for where, _, names in os.walk(os.path.join(destination.root, folder)):
+            for name in filter(_UNFINISHED.fullmatch, names):
+                path = os.path.join(where, name)
+                key = os.path.relpath(path, destination.root).replace(os.sep, "/")
+                try:
+                    status = os.stat(path)
+                except FileNotFoundError:
+                    continue
+                yield Leftover(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))

@@ -1,0 +1,171 @@
+"""Plans as they lie at a destination: `runs/<run>/plan.json`, the request it was made for, and parts of pictures.
+
+A plan is valid once its plan.json exists; its run is finished once `runs/<run>/run.json` exists. The pictures of
+shard N are the rows of `runs/<parts>/part-<N>.parquet`, so that a plan stays small however many pictures it has.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.requests.pictures import DestinationRequest, DevelopRequest, RunRequest
+from pipeline.requests.recipe import Recipe, load_recipe, parse_recipe
+from pipeline.runs.listing import SourcePicture
+from pipeline.storage.store import StorageError, Store, list_objects, open_store, read, write
+
+_PICTURES = pa.schema(
+    [
+        ("key", pa.string()),
+        ("url", pa.string()),
+        ("size", pa.int64()),
+        ("etag", pa.string()),
+        ("modified", pa.timestamp("us", tz="UTC")),
+        ("file", pa.string()),
+        ("frame", pa.int32()),
+        ("frames", pa.int32()),
+    ]
+)
+#: what a request is given anew every time, and what has no place beside results
+_NOT_KEPT = {
+    "source_storage", "destination_storage", "source_block", "destination_block", "fresh", "take_over", "retry_failed",
+}  # fmt: skip
+
+
+class PlanError(Exception):
+    """The run cannot start; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is ready to go; `objects` are its pictures, so every frame of a file counts.
+
+    `parts` names the folder of its parts below `runs/`. `again` says that it does pictures of earlier runs again, and
+    `folded` that its rows have taken the place of theirs (see `pipeline.runs.fold`). Only in this process: `done`
+    counts pictures that earlier runs have developed, `resumed` says that the run was begun before, `lease` is the token
+    under which it may commit ("": any). `shards` may be 0.
+    """
+
+    run: str
+    fingerprint: str
+    source: str
+    sequence: int
+    objects: int
+    shards: int
+    parts: str = ""
+    again: bool = False
+    folded: bool = False
+    done: int = 0
+    resumed: bool = False
+    lease: str = ""
+
+
+def write_plan(destination: Store, plan: Plan, request: DevelopRequest) -> None:
+    """Make a plan valid, now that its parts are written; the request is kept beside it, without any access."""
+    kept = request.model_dump(mode="json", exclude=_NOT_KEPT) | {"recipe": recipe_of(request).as_request()}
+    write(destination, f"runs/{plan.run}/request.json", _json(kept))
+    mark_plan(destination, plan)
+
+
+def mark_plan(destination: Store, plan: Plan) -> None:
+    """Write only what plan.json says."""
+    content = asdict(replace(plan, done=0, resumed=False, lease=""))
+    write(destination, plan_path(plan.run), _json(content))
+
+
+def read_plan(destination: Store, run: str) -> Plan:
+    """A run's plan. Raises StorageError, PlanError."""
+    return _parse(read(destination, plan_path(run)), destination.url_of(plan_path(run)))
+
+
+def recorded_request(store: Store, plan: Plan, **given: Any) -> DevelopRequest:
+    """The request that a plan at a store was made for; `given` are fields for this time, such as access.
+
+    Raises StorageError, PlanError.
+    """
+    path = f"runs/{plan.run}/request.json"
+    try:
+        return DevelopRequest(**(json.loads(read(store, path)) | given))
+    except ValueError as error:
+        raise PlanError(f"{store.url_of(path)} is not readable ({error}); develop again with --fresh") from error
+
+
+def earlier_plans(destination: Store, request: RunRequest | DestinationRequest) -> list[tuple[Plan, bool]]:
+    """Plans at the destination, oldest first, with whether their run is finished."""
+    runs = open_store(f"{request.destination.rstrip('/')}/runs", request.destination_storage)
+    try:
+        keys = {found.key for found in list_objects(runs, ["*/plan.json", "*/run.json"])}
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
+        keys = set()
+    plans = [
+        (_parse(read(runs, key), runs.url_of(key)), key.replace("plan.json", "run.json") in keys)
+        for key in keys
+        if key.endswith("/plan.json")
+    ]
+    return sorted(plans, key=lambda pair: pair[0].sequence)
+
+
+def _parse(data: bytes, url: str) -> Plan:
+    try:
+        content = json.loads(data)
+        if isinstance(content, dict) and "parts" not in content:
+            raise PlanError(f"{url} was planned by an earlier version of Darkroom; use another destination")
+        return Plan(**content)
+    except (ValueError, TypeError) as error:
+        raise PlanError(f"{url} is not readable ({error}); use another destination") from error
+
+
+def shard_pictures(destination: Store, plan: Plan, shard: int) -> list[SourcePicture]:
+    """The pictures of one planned shard, in the order of their objects' keys."""
+    table = pq.read_table(io.BytesIO(read(destination, plan_part(plan.parts, shard))))
+    return [SourcePicture(**row) for row in table.to_pylist()]
+
+
+def pack_pictures(pictures: Sequence[SourcePicture]) -> bytes:
+    """A part of a plan."""
+    columns = [pa.array([getattr(one, field.name) for one in pictures], field.type) for field in _PICTURES]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays(columns, schema=_PICTURES), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def plan_path(run: str) -> str:
+    """Where a run's plan is."""
+    return f"runs/{run}/plan.json"
+
+
+def plan_part(parts: str, shard: int) -> str:
+    """Where the pictures of a shard are named."""
+    return f"runs/{parts}/part-{shard:05d}.parquet"
+
+
+def commit_path(run: str, shard: int) -> str:
+    """Where a shard's last object lies below the destination; it exists exactly when the shard is committed."""
+    return f"runs/{run}/shards/{shard:05d}.json"
+
+
+def recipe_of(request: DevelopRequest) -> Recipe:
+    """The request's recipe, checked. Raises RecipeError."""
+    return parse_recipe(request.recipe) if isinstance(request.recipe, dict) else load_recipe(request.recipe)
+
+
+def source_of(request: RunRequest) -> Store:
+    """The store the request reads from."""
+    return open_store(request.source, request.source_storage)
+
+
+def destination_of(request: RunRequest | DestinationRequest) -> Store:
+    """The store the request writes to."""
+    return open_store(request.destination, request.destination_storage)
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()

@@ -1,0 +1,60 @@
+"""What every run.json says: which run, how it ended, from where to where, when, with which versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.requests.pictures import RunRequest
+from pipeline.runs.planning import Plan, destination_of
+
+_PACKAGES = (
+    "prefect",
+    "torch",
+    "opencv-python-headless",
+    "scikit-image",
+    "PyWavelets",
+    "pillow",
+    "numpy",
+    "pyarrow",
+    "s3fs",
+    "constriction",
+    "scikit-learn",
+    "faiss-cpu",
+    "umap-learn",
+)
+
+
+def account_of(request: RunRequest, plan: Plan, started: datetime, failed: int, of: int) -> dict[str, Any]:
+    """The account of a run that ends now, `failed` of `of` pictures without success; `status`: complete or failed."""
+    finished = datetime.now(UTC)
+    rate = failed / of
+    broken = rate > request.max_failure_rate
+    message = (
+        f"{failed} of {of} pictures failed ({rate:.1%}); "
+        f"the limit is {request.max_failure_rate:.1%} (max_failure_rate). All that was good is kept."
+    )
+    return {
+        "run": plan.run,
+        "status": "failed" if broken else "complete",
+        "message": message if broken else None,
+        "darkroom_version": importlib.metadata.version("darkroom"),
+        "source": plan.source,
+        "destination": destination_of(request).url,
+        "fingerprint": plan.fingerprint,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": finished.isoformat(timespec="seconds"),
+        "seconds": round((finished - started).total_seconds(), 3),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The installed ones of the packages that results depend on."""
+    installed = {}
+    for package in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            installed[package] = importlib.metadata.version(package)
+    return installed

@@ -1,0 +1,152 @@
+"""An evaluation: codecs at many settings on the same pictures, through the same shard run as any recipe.
+
+The recipe has one branch for every codec and setting. What the run measured becomes points (means over the pictures
+that every branch could do), BD-rates against an anchor, and a report, all below `runs/<id>/evaluation/`. Only the run
+takes time: another anchor or other published curves need no picture to be developed again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.destination.schemas import part_path, to_parquet
+from pipeline.evaluation.codec_grids import Trial, choose_codecs, trials
+from pipeline.evaluation.published import PublishedCurve, choose_curves, read_curves
+from pipeline.evaluation.rate_distortion import MEASURED, Evaluation, Name, compare, measured_points, published_points
+from pipeline.evaluation.report import render_evaluation
+from pipeline.requests.pictures import DevelopRequest, EvaluateRequest, RequestError
+from pipeline.runs.finish import Summary, develop
+from pipeline.runs.planning import Plan, destination_of, earlier_plans, source_of
+from pipeline.storage.store import Store, exists, list_objects, read, write
+
+#: written before a name on the command line, it takes the published curve even if a measured codec is called the same
+PUBLISHED = "published:"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A checked request: what is run, which branch is which codec's, the anchor as (name, group), curves to draw."""
+
+    develop: DevelopRequest
+    trials: list[Trial]
+    anchor: Name
+    published: dict[str, PublishedCurve]
+
+
+def evaluate(
+    request: EvaluateRequest,
+    planned: Callable[[Plan], None] = lambda plan: None,
+    progress: Callable[[bool], None] = lambda good: None,
+    listing: Callable[[int], None] = lambda count: None,
+) -> Evaluation:
+    """Run an evaluation in this process, without Prefect; see `pipeline.runs.finish.develop` for what it tells and
+    raises.
+
+    Raises RequestError for unknown codecs, anchors or curves, before anything is run.
+    """
+    comparison = prepare(request)
+    return conclude(comparison, develop(comparison.develop, planned, progress, listing))
+
+
+def prepare(request: EvaluateRequest) -> Comparison:
+    """Check the request's codecs, anchor and curves, and write its recipe. Raises RequestError, StorageError."""
+    codecs = choose_codecs(request.codecs, request.model)
+    tried = trials(codecs, request.points)
+    curves = read_curves(request.published) if request.published else {}
+    if request.curves and not curves:
+        raise RequestError("--curves chooses among published curves; name their file with --published")
+    drawn = choose_curves(curves, request.curves)
+    anchor = _anchor(request.anchor, [codec.name for codec in codecs if codec.parameter], list(curves))
+    if anchor[1] == "published" and anchor[0] not in drawn:
+        drawn.insert(0, anchor[0])
+    recipe = {
+        "name": "evaluation",
+        "branches": {trial.branch: trial.steps() for trial in tried},
+        "output": {"format": "none"},
+    }
+    developed = DevelopRequest(recipe=recipe, measure=True, **request.shared())
+    return Comparison(developed, tried, anchor, {name: curves[name] for name in drawn})
+
+
+def conclude(comparison: Comparison, summary: Summary) -> Evaluation:
+    """Points, BD-rates and report of a finished run, written where they differ from what is there."""
+    request = comparison.develop
+    destination = destination_of(request)
+    asked, rows = _measured(request, destination, summary.run)
+    points, pictures, absent = measured_points(comparison.trials, rows)
+    labels = {trial.codec.name: trial.codec.label for trial in comparison.trials}
+    report, bd_rates = None, []
+    if points:
+        points += published_points(comparison.published)
+        bd_rates = compare(points, comparison.anchor)
+        report = f"runs/{summary.run}/evaluation/evaluation.html"
+    evaluation = Evaluation(
+        summary,
+        comparison.anchor,
+        labels,
+        points,
+        bd_rates,
+        pictures,
+        asked - pictures,
+        absent,
+        destination.url_of(report) if report else None,
+    )
+    if report:
+        run = json.loads(read(destination, f"runs/{summary.run}/run.json"))
+        page = render_evaluation(run, evaluation, comparison.published)
+        keep(destination, f"runs/{summary.run}/evaluation/points.parquet", to_parquet("points", points))
+        keep(destination, f"runs/{summary.run}/evaluation/bd_rate.parquet", to_parquet("bd_rate", bd_rates))
+        keep(destination, report, page.encode())
+    return evaluation
+
+
+def keep(destination: Store, path: str, data: bytes) -> None:
+    """Write what is not there already: an evaluation done twice leaves every object as it was."""
+    if not exists(destination, path) or read(destination, path) != data:
+        write(destination, path, data)
+
+
+def _anchor(name: str, measured: Sequence[str], published: Sequence[str]) -> Name:
+    if name in measured:
+        return name, "measured"
+    if name.removeprefix(PUBLISHED) in published:
+        return name.removeprefix(PUBLISHED), "published"
+    there = f"measured here are {', '.join(measured) or 'no lossy codecs'}"
+    there += f"; published are {', '.join(published)}" if published else "; --published names no file with more"
+    raise RequestError(f"there is no curve {name!r} to be the anchor; {there}: name one of those as the anchor")
+
+
+def _measured(request: DevelopRequest, destination: Store, run: str) -> tuple[int, pa.Table]:
+    """How many objects the source holds, and the metrics of all that finished runs of the same work say of them.
+
+    A run that followed another has developed only what is new since; of an object in several runs, the last counts.
+    """
+    listed = list_objects(source_of(request), request.include, request.suffixes, request.exclude)
+    asked = {found.key for found in listed}
+    plans = earlier_plans(destination, request)
+    own = next(plan for plan, _ in plans if plan.run == run)
+    parts: list[pa.Table] = []
+    settled: set[str] = set()
+    for plan, finished in reversed(plans):
+        if not finished or (plan.fingerprint, plan.source) != (own.fingerprint, own.source):
+            continue
+        keys: set[str] = set()
+        for shard in range(plan.shards):
+            manifest = _columns(destination, part_path("manifest", plan.run, shard), ["key", "file"]).to_pylist()
+            new = {row["key"] for row in manifest if (row.get("file") or row["key"]) in asked} - settled
+            rows = _columns(destination, part_path("metrics", plan.run, shard), MEASURED)
+            parts.append(rows.filter(pc.is_in(rows["key"], pa.array(sorted(new), pa.string()))))
+            keys |= new
+        settled |= keys
+    return len(settled), pa.concat_tables(parts)
+
+
+def _columns(destination: Store, path: str, names: Sequence[str]) -> pa.Table:
+    return pq.read_table(io.BytesIO(read(destination, path)), columns=list(names))

@@ -1,0 +1,54 @@
+"""What exploring a run's latents finds out, as plain data: the tables and the page are made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.exploration.clusters import Clusters
+from pipeline.exploration.duplicates import Duplicate
+from pipeline.exploration.features import Look
+from pipeline.exploration.maps import Components
+from pipeline.exploration.probes import Probe
+from pipeline.exploration.vectors import LatentsSource, Vectors
+
+
+@dataclass(frozen=True)
+class Anomalies:
+    """Scores of N pictures, float32, by name (larger is odder, NaN where a picture could not be read again).
+
+    `together` 0..1 is the mean of their ranks; `maps` are heat maps by row, of the oddest pictures only, and `heat`
+    what they are drawn from and to.
+    """
+
+    scores: dict[str, np.ndarray]
+    together: np.ndarray
+    maps: dict[int, np.ndarray] = field(default_factory=dict)
+    heat: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All of it, over N vectors; rows are those of `vectors.keys`.
+
+    `neighbours` are rows and cosines, N x K each; `groups` rows of near-duplicates; `labels` None where none are given;
+    `agreement` maps a kind of clusters to (normalised mutual information, accuracy) against the labels.
+    """
+
+    source: LatentsSource
+    vectors: Vectors
+    looks: list[Look | None]
+    components: Components
+    umap: np.ndarray | None
+    kmeans: Clusters
+    hdbscan: Clusters
+    neighbours: np.ndarray
+    similarities: np.ndarray
+    duplicates: list[Duplicate]
+    groups: list[list[int]]
+    anomalies: Anomalies
+    labels: list[str | None] | None
+    probes: list[Probe]
+    agreement: dict[str, tuple[float, float]]
+    notes: list[str]

@@ -1,0 +1,1 @@
+"""Networks over pictures: restorations, streams, autoencoders, latents and batches."""

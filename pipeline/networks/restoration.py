@@ -1,0 +1,299 @@
+"""Networks that give back what a picture has lost, as steps: noise, size, JPEG blocks, holes, sharpness, light.
+
+All take grey and colour, uint8 and uint16, with alpha or without, of any size, and give the same kind back; inside they
+compute in float32, in tiles whose overlap makes them equal to the whole. Colour under fully transparent pixels is
+never looked at: networks get what surrounds it instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from models.inference import Apply
+from models.onnx.runtime import Runtime
+from models.restoration import fill
+from pipeline.networks.tiles import Network, open_network, restore
+from pipeline.pictures.picture import Picture, PictureError, join_alpha
+from pipeline.steps.arrays import in_tiles, white_level
+from pipeline.steps.degrade import Holes, generator_for, hole_mask
+from pipeline.steps.estimates import CLEAN_BLOCKS, CLEAN_NOISE, bad_light, blockiness, noise_level
+from pipeline.steps.geometry import MOST_PIXELS
+from pipeline.steps.inpaint import Level, colour_mask
+from pipeline.steps.registry import Parameters, network_step
+
+#: pixels from the nearest known one up to which the repairing network is given a first guess
+_GUESSED = 64
+#: share of a picture above which what fills it is mostly invented
+_MUCH_MISSING = 0.4
+
+
+class Restore(Parameters):
+    strength: float = Field(default=1.0, ge=0, le=1, description="1 takes all that the network gives, 0 the input")
+    model: str | None = Field(
+        default=None,
+        description="name of a shipped model, or URL of a safetensors or ONNX file; null: the one for the task",
+    )
+    runtime: Runtime = Field(
+        default="auto", description="what computes the network; auto: onnx for .onnx files, torch for all others"
+    )
+
+
+class Automatic(Restore):
+    auto: bool = Field(default=True, description="look first, and leave the picture as it is where nothing is wrong")
+
+
+class Denoise(Automatic):
+    sigma: float | None = Field(
+        default=None, ge=0, le=255, description="the noise, if known, in 8-bit levels (auto is not asked); null: blind"
+    )
+
+
+class Upscale(Restore):
+    factor: Literal[2, 3, 4] = Field(default=2, description="how many times longer each side becomes")
+    variant: Literal["clean", "realistic"] = Field(
+        default="clean", description="of good pictures made smaller, or of blurred, noisy JPEGs (factor 2 only)"
+    )
+
+    @model_validator(mode="after")
+    def _is_there(self) -> Upscale:
+        if self.variant == "realistic" and self.factor != 2:
+            raise ValueError("variant realistic has a network for factor 2 only; take factor 2 or variant clean")
+        return self
+
+
+class Repair(Restore, Holes):
+    """`seed`, `kind`, `count`, `size` and `fraction` are those of `holes` and count only with `mask: holes`."""
+
+    mask: Literal["colour", "holes", "alpha"] = Field(
+        default="colour",
+        description="what is missing: pixels of one colour, the holes that `holes` makes with this seed, or what is "
+        "fully transparent, which becomes opaque",
+    )
+    colour: tuple[Level, Level, Level] = Field(
+        default=(0, 0, 0), description="the missing pixels' colour: R, G, B in 8-bit levels"
+    )
+    tolerance: float = Field(default=0.0, ge=0, le=255, description="how far each channel may be off, in 8-bit levels")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a step gave: pixels with alpha; why automatic mode left them alone; what the step itself warns of.
+
+    `given` is the colour that the network got, for comparison; None where comparing says nothing.
+    """
+
+    pixels: np.ndarray
+    given: np.ndarray | None = None
+    skipped: str | None = None
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """A network that restores whole pictures. `model` is name@hash, `scale` how many times longer sides become."""
+
+    model: str
+    scale: int
+    restore: Callable[[Picture, Apply], Restored]
+
+
+@lru_cache(maxsize=16)
+def denoise(parameters: Denoise) -> Restorer:
+    """Noise taken away by a network, blind or told its sigma; clean pictures are left alone."""
+
+    def clean(pixels: np.ndarray) -> str | None:
+        noise = noise_level(pixels)
+        return f"noise of {noise:.1f} levels" if parameters.sigma is None and noise < CLEAN_NOISE else None
+
+    return _same_size("denoise", parameters, clean, (parameters.sigma or 0.0) / 255)
+
+
+@lru_cache(maxsize=16)
+def deblock(parameters: Automatic) -> Restorer:
+    """JPEG artefacts taken away by a network, whatever the quality was; pictures without blocks are left alone."""
+
+    def clean(pixels: np.ndarray) -> str | None:
+        blocks = blockiness(pixels)
+        return f"blocks of {blocks:.2f} levels" if blocks < CLEAN_BLOCKS else None
+
+    return _same_size("deblock", parameters, clean)
+
+
+@lru_cache(maxsize=16)
+def deblur(parameters: Restore) -> Restorer:
+    """Mild blur, of a lens or a motion of up to 15 pixels, taken away by a network."""
+    return _same_size("deblur", parameters)
+
+
+@lru_cache(maxsize=16)
+def enhance(parameters: Automatic) -> Restorer:
+    """Light, contrast and colour set right by a network; pictures in good light are left alone."""
+
+    def clean(pixels: np.ndarray) -> str | None:
+        return None if bad_light(pixels) else "good light"
+
+    return _same_size("enhance", parameters, clean)
+
+
+def _same_size(
+    task: str,
+    parameters: Restore,
+    clean: Callable[[np.ndarray], str | None] = lambda pixels: None,
+    condition: float | None = None,
+) -> Restorer:
+    """A restorer of colour; what `clean` says in automatic mode is why the picture stays as it is. Alpha is kept."""
+    network = open_network(parameters.model, task, parameters.runtime)
+
+    def restored(picture: Picture, apply: Apply) -> Restored:
+        colour = np.ascontiguousarray(picture.colour)
+        reason = clean(colour) if isinstance(parameters, Automatic) and parameters.auto else None
+        if reason:
+            return Restored(picture.pixels, colour, skipped=f"{task}: {reason}")
+        given = _under_transparency_filled(picture)
+        result = restore(network, given, apply, parameters.strength, condition)
+        if picture.alpha is not None:
+            np.copyto(result, colour, where=picture.alpha == 0)
+        return Restored(join_alpha(result, picture.alpha), colour)
+
+    return Restorer(network.model, network.scale, restored)
+
+
+@lru_cache(maxsize=16)
+def upscale(parameters: Upscale) -> Restorer:
+    """Sides two, three or four times longer by a network, of clean pictures or of blurred, noisy JPEGs."""
+    kind = "realistic-" if parameters.variant == "realistic" else ""
+    network = open_network(parameters.model, f"upscale-{kind}x{parameters.factor}", parameters.runtime)
+
+    def restored(picture: Picture, apply: Apply) -> Restored:
+        height, width = (side * network.scale for side in picture.pixels.shape[:2])
+        if height * width > MOST_PIXELS:
+            raise PictureError(
+                "step_failed",
+                f"upscale would make {width} x {height} pixels, more than {MOST_PIXELS // 10**6} million; "
+                f"take a smaller factor",
+            )
+        given = _under_transparency_filled(picture)
+        result = restore(network, given, apply, parameters.strength)
+        alpha = None if picture.alpha is None else _larger_alpha(network, picture.alpha, apply, parameters.strength)
+        return Restored(join_alpha(result, alpha), given)
+
+    return Restorer(network.model, network.scale, restored)
+
+
+def _larger_alpha(network: Network, alpha: np.ndarray, apply: Apply, strength: float) -> np.ndarray:
+    """Alpha as a grey picture through the network, held between its neighbours: no ringing beside an edge."""
+    plane = np.ascontiguousarray(alpha[:, :, 0])
+    size = (plane.shape[1] * network.scale, plane.shape[0] * network.scale)
+    low, high = (
+        cv2.resize(near(plane, np.ones((3, 3), np.uint8)), size, interpolation=cv2.INTER_NEAREST)
+        for near in (cv2.erode, cv2.dilate)
+    )
+    if (low == high).all():
+        return low[:, :, None]
+    larger = restore(network, np.ascontiguousarray(alpha), apply, strength)
+    return np.clip(larger, low[:, :, None], high[:, :, None])
+
+
+def _under_transparency_filled(picture: Picture) -> np.ndarray:
+    """Colour, H x W x 1|3, of which fully transparent pixels take on that of their visible neighbours."""
+    colour = np.ascontiguousarray(picture.colour)
+    if picture.alpha is None or picture.alpha.all():
+        return colour
+    return _filled(colour, picture.alpha[:, :, 0] == 0)
+
+
+def _filled(pixels: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Pixels (H x W x 1|3) where `missing` (bool, H x W) by averages of their surroundings, coarse to fine."""
+    multiple = 2**fill.LEVELS
+    white = white_level(pixels)
+
+    def guess(tile: np.ndarray) -> np.ndarray:
+        height, width = tile.shape[:2]
+        # pixels that make the sides whole multiples are missing, too
+        padding = ((0, -height % multiple), (0, -width % multiple), (0, 0))
+        values = np.pad(tile, padding).transpose(2, 0, 1).astype(np.float32)[None]
+        colour, known = torch.from_numpy(values[:, :-1]), torch.from_numpy(values[:, -1:] / white)
+        guessed = fill.fill(colour, 1 - known)[0, :, :height, :width].permute(1, 2, 0).round()
+        return np.concatenate([guessed.numpy().astype(tile.dtype), tile[:, :, -1:]], axis=2)
+
+    known = np.where(missing, 0, white).astype(pixels.dtype)[:, :, None]
+    overlap = -(-fill.REACH // multiple) * multiple
+    return np.ascontiguousarray(in_tiles(np.concatenate([pixels, known], axis=2), guess, overlap)[:, :, :-1])
+
+
+@lru_cache(maxsize=16)
+def repair(parameters: Repair) -> Restorer:
+    """Holes and scratches filled by a network; all other pixels stay as they are."""
+    network = open_network(parameters.model, "inpaint", parameters.runtime)
+
+    def restored(picture: Picture, apply: Apply) -> Restored:
+        colour, alpha = np.ascontiguousarray(picture.colour), picture.alpha
+        missing = _missing(picture, parameters)
+        share = float(missing.mean())
+        if share == 0:
+            return Restored(picture.pixels, skipped="repair: no pixel is missing")
+        if share == 1:
+            raise PictureError("step_failed", "repair: every pixel is missing, there is nothing to fill them from")
+        given, guessable = _wide_holes_filled(colour, missing)
+        result = restore(network, given, apply, condition=guessable)
+        if parameters.strength < 1:
+            mixed = cv2.addWeighted(colour, 1 - parameters.strength, result, parameters.strength, 0)
+            result = mixed.reshape(colour.shape)
+        if parameters.mask == "alpha" and alpha is not None:
+            alpha = np.where(missing[:, :, None], white_level(alpha), alpha).astype(alpha.dtype)
+        much = f"repair: {100 * share:.0f} % of the picture was missing" if share > _MUCH_MISSING else None
+        return Restored(join_alpha(result, alpha), warning=much)
+
+    return Restorer(network.model, network.scale, restored)
+
+
+def _missing(picture: Picture, parameters: Repair) -> np.ndarray:
+    """Where pixels are missing: bool, H x W."""
+    height, width = picture.pixels.shape[:2]
+    if parameters.mask == "holes":
+        return hole_mask(height, width, parameters, generator_for(parameters.seed, picture.key))
+    if parameters.mask == "alpha":
+        alpha = picture.alpha
+        return np.zeros((height, width), dtype=bool) if alpha is None else alpha[:, :, 0] == 0
+    return colour_mask(picture.colour, parameters.colour, parameters.tolerance)
+
+
+def _wide_holes_filled(pixels: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels too far from any known one for the network get a smooth guess and count as known: pixels, missing."""
+    side = 2 * _GUESSED + 1
+    far = cv2.erode(missing.astype(np.uint8), np.ones((side, side), np.uint8)).astype(bool)
+    if not far.any():
+        return pixels, missing
+    return np.where(far[:, :, None], _coarse_guess(pixels, missing), pixels), missing & ~far
+
+
+def _coarse_guess(pixels: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """A smooth picture of the same size and dtype through what is known, however far away that is."""
+    height, width, channels = pixels.shape
+    size = (-(-width // _GUESSED), -(-height // _GUESSED))
+    known = cv2.resize((~missing).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    sums = [
+        cv2.resize(np.where(missing, 0, pixels[:, :, c]).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        for c in range(channels)
+    ]
+    means = np.stack([total / np.maximum(known, 1e-9) for total in sums], axis=2)
+    small = np.clip(means, 0, white_level(pixels)).round().astype(pixels.dtype)
+    if (known == 0).any():
+        small = np.where(known[:, :, None] == 0, _coarse_guess(small, known == 0), small)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR).reshape(pixels.shape)
+
+
+network_step("denoise", Denoise, denoise, version=2)
+network_step("upscale", Upscale, upscale)
+network_step("deblock", Automatic, deblock)
+network_step("repair", Repair, repair)
+network_step("deblur", Restore, deblur)
+network_step("enhance", Automatic, enhance)

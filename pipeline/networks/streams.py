@@ -1,0 +1,164 @@
+"""`.drk` streams and pictures: which model reads a stream, and what of a picture a stream keeps.
+
+A stream keeps the colours (with loss, 8 bits), alpha rounded to 8 bits, the bit depth of the original, and its ICC
+profile and EXIF block. Blocks over 4 MiB, the format's limit, are left out; the picture is compressed all the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+
+from models.codec.bitstream import HASH_BYTES, MAGIC, METADATA_LIMIT, PIXEL_LIMIT, VERSION, Header, read_header
+from models.codec.codec import Codec, Latent, Still, compress, decompress
+from models.codec.entropy_coder import StreamError
+from models.codec.frozen import FrozenCodec
+from models.codec.rate_control import TargetError, compress_to_bpp, compress_to_psnr
+from models.inference import Apply
+from models.registry import ModelError, list_cards, load_model
+from pipeline.networks.codec_choice import CodecChoice
+from pipeline.pictures.headers import exif_orientation, profile_fits
+from pipeline.pictures.picture import (
+    Crop,
+    Metadata,
+    Picture,
+    PictureError,
+    Reserve,
+    at_once,
+    check_crop,
+    join_alpha,
+    to_8bit,
+)
+
+#: sizes are compared with the run's own limit, which gives another reason than damage
+_ANY_SIZE = 1 << 64
+#: a decoded alpha plane is as large as this share of the memory that a pixel in work is reckoned with
+_ALPHA_SHARE = 10
+
+
+def open_codec(name_or_url: str) -> Codec:
+    """The codec of a shipped model, or of the safetensors file at a URL. Raises ModelError."""
+    model = load_model(name_or_url, "codec")
+    # a card may be named in any way, the name in a stream may not
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", model.card.name)[:64] or "unnamed"
+    return Codec(cast(FrozenCodec, model.network), name, bytes.fromhex(model.card.sha256)[:HASH_BYTES])
+
+
+def tag_of(codec: Codec) -> str:
+    """`name@` and the first 12 digits of the weights' hash, as written in tables."""
+    return f"{codec.name}@{codec.model_hash.hex()[:12]}"
+
+
+def find_codec(digits: str, name: str, models: Sequence[str] = ()) -> Codec:
+    """The codec whose weights' hash begins with these hexadecimal digits: a shipped one, or one of the URLs `models`.
+
+    Raises PictureError("unknown_model"), which names the model it was.
+    """
+    shipped = [card.name for card in list_cards() if card.task == "codec" and card.sha256.startswith(digits)]
+    try:
+        for candidate in (*shipped, *models):
+            codec = open_codec(candidate)
+            if codec.model_hash.hex().startswith(digits):
+                return codec
+    except ModelError as error:
+        raise PictureError("unknown_model", str(error)) from error
+    raise PictureError(
+        "unknown_model",
+        f"made by the model {name} ({digits[:12]}), which does not come with this Darkroom; "
+        "give the URL of its weights with --model",
+    )
+
+
+def encode_stream(codec: Codec, picture: Picture, choice: CodecChoice, apply: Apply) -> tuple[bytes, Latent]:
+    """A picture as the bytes of a `.drk` file at the quality or target chosen, and the latent inside it.
+
+    Raises PictureError("step_failed") when the target cannot be met or the format cannot hold the picture.
+    """
+    still = _still(picture)
+    try:
+        if choice.target_bpp is not None:
+            found = compress_to_bpp(codec, still, choice.target_bpp, apply)
+        elif choice.target_psnr is not None:
+            found = compress_to_psnr(codec, still, choice.target_psnr, apply)
+        else:
+            assert choice.quality is not None
+            return compress(codec, still, round(16 * choice.quality), apply)
+    except TargetError as error:
+        raise PictureError("step_failed", str(error)) from error
+    return found.data, found.latent
+
+
+def decode_stream(
+    data: bytes,
+    key: str,
+    apply: Apply,
+    *,
+    pixel_limit: int = PIXEL_LIMIT,
+    models: Sequence[str] = (),
+    crop: Crop | None = None,
+    reserve: Reserve = at_once,
+) -> Picture:
+    """The picture in a `.drk` file, or its part `crop`, for which only the tiles around it are decoded.
+
+    `reserve` is told from the header how many pixels there will be, before anything large is allocated.
+    Raises PictureError and nothing else: truncated, corrupt, too_large, unsupported (another version of the format),
+    unknown_model (neither shipped nor among the URLs `models`), step_failed (the crop leaves the picture).
+    """
+    header = _header(data, pixel_limit)
+    if crop is not None:
+        check_crop(crop, header.width, header.height)
+    codec = find_codec(header.model_hash.hex(), header.model, models)
+    whole = header.width * header.height
+    reserve(whole if crop is None else min(whole, crop.width * crop.height + whole // _ALPHA_SHARE), 4)
+    return decode_with(codec, data, key, apply, crop, pixel_limit)
+
+
+def decode_with(
+    codec: Codec, data: bytes, key: str, apply: Apply, crop: Crop | None = None, pixel_limit: int = PIXEL_LIMIT
+) -> Picture:
+    """`decode_stream` where the codec is known. Raises PictureError."""
+    box = None if crop is None else (crop.left, crop.top, crop.width, crop.height)
+    try:
+        return _picture(key, decompress(codec, data, apply, box, pixel_limit))
+    except StreamError as error:
+        raise _bad_stream(error) from error
+    except Exception as error:
+        raise PictureError("step_failed", f"drk: {type(error).__name__}: {error}") from error
+
+
+def _header(data: bytes, pixel_limit: int) -> Header:
+    try:
+        header = read_header(data, _ANY_SIZE).header
+    except StreamError as error:
+        if data[:4] != MAGIC or data[4:5] > bytes([VERSION]):
+            raise PictureError("unsupported", f"drk: {error}") from error
+        raise _bad_stream(error) from error
+    pixels = header.width * header.height
+    if pixels > pixel_limit:
+        raise PictureError("too_large", f"the header announces {pixels:,} pixels; the limit is {pixel_limit:,}")
+    return header
+
+
+def _bad_stream(error: StreamError) -> PictureError:
+    text = str(error)
+    cut = "ends inside" in text or "is cut" in text
+    return PictureError("truncated" if cut else "corrupt", f"drk: {text}")
+
+
+def _still(picture: Picture) -> Still:
+    said = picture.metadata
+    alpha = None if picture.alpha is None else np.ascontiguousarray(to_8bit(picture.alpha)[:, :, 0])
+    icc, exif = (b"" if block is None or len(block) > METADATA_LIMIT else block for block in (said.icc, said.exif))
+    return Still(np.ascontiguousarray(to_8bit(picture.colour)), alpha, said.bit_depth, icc, exif)
+
+
+def _picture(key: str, still: Still) -> Picture:
+    pixels = join_alpha(still.colour, None if still.alpha is None else still.alpha[:, :, None])
+    mode = ("grey", "rgb")[still.colour.shape[2] == 3] + ("" if still.alpha is None else "+alpha")
+    icc = still.icc if profile_fits(still.icc, pixels.shape[2]) else None
+    # pixels of a stream are upright, whatever somebody else has written into its EXIF
+    exif = exif_orientation(still.exif)[1] if still.exif[:4] in (b"II*\0", b"MM\0*") else None
+    return Picture(key, pixels, Metadata("drk", mode, still.bit_depth, icc=icc, exif=exif))

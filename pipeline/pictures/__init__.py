@@ -1,0 +1,1 @@
+"""From bytes to pixels and back: headers, decoding, encoding, metrics and hashes."""

@@ -1,0 +1,334 @@
+"""What the first bytes of a picture file say: its format, its announced size and depth, its EXIF orientation.
+
+Everything here is plain arithmetic on bytes: nothing is decompressed and nothing is allocated beyond slices, so it
+is safe on hostile files and cheap on good ones.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pipeline.pictures.picture import PictureError
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+#: Longest ICC profile or EXIF block that is kept, in bytes; longer ones are dropped, the pixels stay.
+METADATA_LIMIT = 16 << 20
+
+_PROFILE_SPACES = {1: b"GRAY", 2: b"GRAY", 3: b"RGB ", 4: b"RGB "}
+
+#: First bytes of the formats that are read here.
+SIGNATURES = (
+    (b"\xff\xd8\xff", "jpeg"),
+    (PNG_SIGNATURE, "png"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"II+\0", "tiff"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "jpeg2000"),
+    (b"\xff\x4f\xff\x51", "jpeg2000"),
+    (b"8BPS\0\x01", "psd"),
+    (b"\0\0\x01\0", "ico"),
+    (b"BM", "bmp"),
+)
+
+#: First bytes of what is known and not read, with the reason and what to tell people.
+_FOREIGN = (
+    (b"\xff\x0a", "unsupported", "JPEG XL is not read; convert it to PNG or AVIF"),
+    (b"\0\0\0\x0cJXL ", "unsupported", "JPEG XL is not read; convert it to PNG or AVIF"),
+    (b"\x76\x2f\x31\x01", "unsupported", "OpenEXR is not read; convert it to TIFF"),
+    (b"#?RADIANCE", "unsupported", "Radiance HDR is not read; convert it to TIFF"),
+    (b"\x01\xda", "unsupported", "SGI pictures are not read; convert them to PNG or TIFF"),
+    (b"DDS ", "unsupported", "DDS textures are not read; convert them to PNG"),
+    (b"icns", "unsupported", "Apple icons are not read; convert them to PNG"),
+    (b"MM\0+", "unsupported", "big-endian BigTIFF is not read; rewrite it with tiffcp -L"),
+    (b"qoif", "unsupported", "QOI is not read; convert it to PNG"),
+    (b"8BPS\0\x02", "unsupported", "large PSD documents (PSB) are not read; convert them to TIFF"),
+    (b"\x93DRK", "unsupported", "a .drk stream, not read here; turn it into pictures with darkroom decompress"),
+    (b"%PDF", "not_an_image", "a PDF document, not a picture; extract its pages first"),
+    (b"%!PS", "not_an_image", "a PostScript document, not a picture; render it first"),
+    (b"PK\x03\x04", "not_an_image", "a ZIP archive, not a picture"),
+    (b"\x1f\x8b", "not_an_image", "gzip data, not a picture"),
+)
+
+# Bytes of one value, by EXIF (TIFF) type.
+_EXIF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
+
+_AVIF_BRANDS = {b"avif", b"avis"}
+_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}
+_SVG = re.compile(rb"<svg[\s>]", re.IGNORECASE)
+_PNM = re.compile(rb"P[1-6][\s#]")
+
+# Any marker but stuffing, restart and fill: what ends the entropy-coded bytes of a scan.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_JPEG_BARE_MARKERS = {0x01, 0xD8, *range(0xD0, 0xD8)}
+_JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+
+
+class JpegHeader(NamedTuple):
+    """What stands in front of a JPEG's first scan. `scan` is the offset of that scan's SOS marker."""
+
+    frame: int
+    precision: int
+    width: int
+    height: int
+    components: int
+    adobe: bool
+    exif: bytes | None
+    icc: bytes | None
+    scan: int
+
+
+def sniff(data: bytes, key: str = "") -> str:
+    """The format of a file by its content ("jpeg", "png", …); TGA, which has no signature, also by the key's extension.
+
+    Raises `PictureError`: `truncated` (nothing or next to nothing there), `unsupported` (a known kind that is not
+    read), `not_an_image`.
+    """
+    if not data:
+        raise PictureError("truncated", "the file is empty")
+    for signature, name in SIGNATURES:
+        if data.startswith(signature):
+            return name
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "webp"
+    if data[4:8] == b"ftyp":
+        return _sniff_brands(data)
+    if _PNM.match(data):
+        return "ppm"
+    for signature, reason, message in _FOREIGN:
+        if data.startswith(signature):
+            raise PictureError(reason, message)
+    if data[-18:-2] == b"TRUEVISION-XFILE" or (key.lower().endswith(".tga") and len(data) > 18):
+        return "tga"
+    if len(data) < 16 and any(signature.startswith(data) for signature, _ in (*SIGNATURES, (b"RIFF", ""))):
+        raise PictureError("truncated", f"the file ends after {len(data)} bytes")
+    if _SVG.search(data[:4096]):
+        raise PictureError("unsupported", "SVG is a drawing without pixels; render it first")
+    raise PictureError("not_an_image", "the first bytes are those of no known picture format")
+
+
+def _sniff_brands(data: bytes) -> str:
+    size = min(int.from_bytes(data[:4], "big"), 256)
+    brands = {data[i : i + 4] for i in (8, *range(16, size, 4))}
+    if brands & _AVIF_BRANDS:
+        return "avif"
+    if brands & _HEIF_BRANDS:
+        raise PictureError("unsupported", "HEIC/HEIF is not read; convert it first, with heif-convert for instance")
+    raise PictureError("not_an_image", "an ISO media file (video or audio), not a picture")
+
+
+def jpeg_header(data: bytes) -> JpegHeader | None:
+    """Read a JPEG's segments up to its first scan; None where there is no frame or no scan."""
+    frame: tuple[int, int, int, int, int] | None = None
+    exif, adobe = None, False
+    profile: dict[int, bytes] = {}
+    at = 2
+    while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker == 0 or marker in _JPEG_BARE_MARKERS:
+            at += 2
+            continue
+        if marker == 0xDA:
+            break
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        body = data[at + 4 : at + 2 + length]
+        if marker in _JPEG_FRAMES and len(body) >= 6:
+            frame = (marker, *struct.unpack(">BHHB", body[:6]))
+        elif marker == 0xE1 and exif is None and body.startswith(b"Exif\0\0"):
+            exif = body[6:]
+        elif marker == 0xE2 and body.startswith(b"ICC_PROFILE\0") and len(body) > 14:
+            profile[body[12]] = body[14:]
+        elif marker == 0xEE and body.startswith(b"Adobe"):
+            adobe = True
+        at += 2 + max(length, 2)
+    else:
+        return None
+    if frame is None:
+        return None
+    kind, precision, height, width, components = frame
+    icc = b"".join(profile[i] for i in sorted(profile)) or None
+    return JpegHeader(kind, precision, width, height, components, adobe, exif, icc, at)
+
+
+def jpeg_is_complete(data: bytes, scan: int) -> bool:
+    """Whether an end-of-image marker follows the scan that starts at `scan` (and those after it).
+
+    Walks from marker to marker, so neither a thumbnail inside a segment nor a second picture after the first
+    (MPO, gain maps) is taken for the end.
+    """
+    # The usual case: nothing follows, and entropy-coded bytes never look like an end marker.
+    if data.endswith(b"\xff\xd9"):
+        return True
+    at = scan
+    while 0 <= at <= len(data) - 2:
+        if data[at + 1] == 0xD9:
+            return True
+        at += 2 + max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
+        found = _JPEG_MARKER.search(data, at)
+        at = found.start() if found else -1
+    return False
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Name, body and checksum of each PNG chunk; the last one may be short, and what follows IEND is left out."""
+    at = len(PNG_SIGNATURE)
+    while at + 8 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        name = data[at + 4 : at + 8]
+        yield name, data[at + 8 : end], data[end : end + 4]
+        if name == b"IEND":
+            return
+        at = end + 4
+
+
+def check_png(data: bytes, raw_bytes: int) -> None:
+    """Raise `PictureError` unless every checksum holds and the pixel data fill at least `raw_bytes` once inflated.
+
+    Inflates in pieces that are thrown away, never more than `raw_bytes` in all.
+    """
+    inflate = zlib.decompressobj()
+    have = 0
+    for name, body, checksum in png_chunks(data):
+        if len(checksum) < 4:
+            raise PictureError("truncated", f"the PNG ends inside its {name.decode('latin-1')} chunk")
+        if name == b"IDAT":
+            if zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(checksum, "big"):
+                raise PictureError("corrupt", "a checksum of the PNG's pixel data does not hold")
+            while body and have < raw_bytes:
+                have += len(inflate.decompress(body, 1 << 20))
+                body = inflate.unconsumed_tail
+    if have < raw_bytes:
+        raise PictureError("truncated", "the PNG's pixel data end too early")
+
+
+def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start of the body and end of each box of an ISO media or JPEG 2000 file; an end may lie past the file."""
+    at = 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        body = at + 8
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+            body = at + 16
+        end = at + size if size else len(data)
+        yield data[at + 4 : at + 8], body, end
+        if end <= at:
+            return
+        at = end
+
+
+def avif_header(data: bytes) -> tuple[int, int, bool]:
+    """Most pixels of any item, most bits a sample, and whether every item is monochrome, as the AVIF header tells."""
+    meta = next((data[start:end] for name, start, end in boxes(data) if name == b"meta"), data[:65536])
+    sizes = [struct.unpack(">II", s) for s in re.findall(rb"ispe\0\0\0\0(.{8})", meta, re.DOTALL)]
+    flags = [f[0] for f in re.findall(rb"av1C\x81.(.)", meta, re.DOTALL)]
+    depths = [12 if f & 0x60 == 0x60 else 10 if f & 0x40 else 8 for f in flags]
+    pixels = max((width * height for width, height in sizes), default=0)
+    return pixels, max(depths, default=8), bool(flags) and all(f & 0x10 for f in flags)
+
+
+def webp_pixels(data: bytes) -> int:
+    """Pixels of the canvas a WebP announces; 0 where the header is too short to tell."""
+    if len(data) < 30:
+        return 0
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return (1 + int.from_bytes(data[24:27], "little")) * (1 + int.from_bytes(data[27:30], "little"))
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (1 + (bits & 0x3FFF)) * (1 + (bits >> 14 & 0x3FFF))
+    width, height = struct.unpack_from("<HH", data, 26)
+    return (width & 0x3FFF) * (height & 0x3FFF)
+
+
+def jpeg2000_header(data: bytes) -> tuple[int, int, bytes | None]:
+    """Pixels and bits a sample from the codestream's SIZ segment (0, 8 where there is none), and the ICC profile."""
+    icc = None
+    for name, start, end in boxes(data):
+        if name == b"jp2h":
+            for inner, body, stop in boxes(data[start:end]):
+                if inner == b"colr" and data[start + body : start + body + 1] in (b"\x02", b"\x03"):
+                    icc = data[start + body + 3 : start + stop]
+    at = data.find(b"\xff\x4f\xff\x51")
+    if at < 0 or len(data) < at + 43:
+        return 0, 8, icc
+    right, bottom, left, top = struct.unpack_from(">IIII", data, at + 8)
+    return max(right - left, 0) * max(bottom - top, 0), (data[at + 42] & 0x7F) + 1, icc
+
+
+def looks_cut(data: bytes, name: str) -> bool:
+    """Whether a file that could not be decoded ends earlier than its own structure says."""
+    if name == "jpeg":
+        header = jpeg_header(data)
+        return header is None or not jpeg_is_complete(data, header.scan)
+    if name == "png":
+        last = b""
+        for chunk, _, checksum in png_chunks(data):
+            if not chunk.isalpha():
+                return False
+            last = chunk if len(checksum) == 4 else b""
+        return last != b"IEND"
+    if name == "webp":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if name == "gif":
+        return not data.rstrip(b"\0").endswith(b";")
+    if name == "bmp":
+        return int.from_bytes(data[2:6], "little") > len(data)
+    if name == "jpeg2000" and data[:4] == b"\xff\x4f\xff\x51":
+        return not data.rstrip(b"\0").endswith(b"\xff\xd9")
+    if name in ("avif", "jpeg2000"):
+        return max((end for _, _, end in boxes(data)), default=0) > len(data)
+    return False
+
+
+def exif_orientation(exif: bytes) -> tuple[int, bytes]:
+    """The orientation (1..8) a raw EXIF block gives, and the same block with the orientation set to 1."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None or len(exif) < 8:
+        return 1, exif
+    (first,) = struct.unpack_from(order + "I", exif, 4)
+    if first + 2 > len(exif):
+        return 1, exif
+    (count,) = struct.unpack_from(order + "H", exif, first)
+    for at in range(first + 2, min(first + 2 + 12 * count, len(exif) - 11), 12):
+        tag, kind = struct.unpack_from(order + "HH", exif, at)
+        if tag == 0x0112 and kind in (3, 4):
+            code = order + ("H" if kind == 3 else "I")
+            (value,) = struct.unpack_from(code, exif, at + 8)
+            upright = exif[: at + 8] + struct.pack(code, 1) + exif[at + 8 + struct.calcsize(code) :]
+            return (value, upright) if 1 <= value <= 8 else (1, upright)
+    return 1, exif
+
+
+def exif_is_sound(exif: bytes) -> bool:
+    """Whether a raw EXIF block's first directory lies within it, values included; sub-directories are not followed."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None or not 14 <= len(exif) <= METADATA_LIMIT:
+        return False
+    (first,) = struct.unpack_from(order + "I", exif, 4)
+    if first + 2 > len(exif):
+        return False
+    (count,) = struct.unpack_from(order + "H", exif, first)
+    if first + 6 + 12 * count > len(exif):
+        return False
+    for at in range(first + 2, first + 2 + 12 * count, 12):
+        _, kind, number, offset = struct.unpack_from(order + "HHII", exif, at)
+        length = _EXIF_SIZES.get(kind, 1) * number
+        if length > 4 and offset + length > len(exif):
+            return False
+    return True
+
+
+def profile_fits(icc: bytes, channels: int) -> bool:
+    """Whether an ICC profile is one, of bearable length, and of the colour space of pixels with `channels` channels."""
+    looks_right = 128 <= len(icc) <= METADATA_LIMIT and icc[36:40] == b"acsp"
+    return looks_right and icc[16:20] == _PROFILE_SPACES[channels]

@@ -1,0 +1,1 @@
+"""The page engine: templates, charts, galleries and words for numbers."""

@@ -1,0 +1,223 @@
+"""Recipes: named branches of steps, read from YAML, checked before anything runs; a fingerprint of what they do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import reprlib
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.registry import ModelError
+from pipeline.destination.schemas import SCHEMA_VERSION
+from pipeline.requests.catalogue import Step, find
+from pipeline.requests.form import shipped_recipes
+from pipeline.steps.registry import Parameters, UnknownStepError
+
+SHIPPED = Path(__file__).parent / "recipes"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_SIZE_LIMIT = 1 << 20
+
+
+class RecipeError(Exception):
+    """A recipe that cannot run; the message names the branch and step and says what to change."""
+
+
+class Output(BaseModel):
+    """How developed pictures are stored; `none` stores none (streams of codec branches are kept all the same)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: Literal["png", "jpeg", "webp", "avif", "tiff", "jpeg2000", "same", "none"] = "png"
+    quality: int | None = Field(None, ge=1, le=100)
+
+
+@dataclass(frozen=True)
+class BranchStep:
+    """One step of a branch with its checked parameters."""
+
+    step: Step
+    parameters: Parameters
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A chain of steps (none: the source picture itself) that starts from it, and how the result is stored."""
+
+    name: str
+    steps: tuple[BranchStep, ...]
+    output: Output
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Checked branches in the order they are written. `reference` is "source" or the name of a branch."""
+
+    name: str
+    reference: str
+    branches: tuple[Branch, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe with every parameter spelled out, as plain data for run.json and the report."""
+        return {
+            "name": self.name,
+            "reference": self.reference,
+            "branches": {
+                branch.name: [{"step": s.step.name} | s.parameters.model_dump(mode="json") for s in branch.steps]
+                for branch in self.branches
+            },
+            "outputs": {branch.name: branch.output.model_dump(mode="json") for branch in self.branches},
+        }
+
+    def as_request(self) -> dict[str, Any]:
+        """The recipe as a file would say it, for `parse_recipe` in a place where that file is not."""
+        said = self.as_dict()
+        branches = {name: {"steps": steps, "output": said["outputs"][name]} for name, steps in said["branches"].items()}
+        return {"name": self.name, "reference": self.reference, "branches": branches}
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """A shipped recipe by name or one from a YAML file. Raises RecipeError with what to do."""
+    path = SHIPPED / f"{name_or_path}.yaml" if _NAME.fullmatch(name_or_path) else Path(name_or_path)
+    if not path.is_file():
+        path = Path(name_or_path)
+    if not path.is_file():
+        if path.suffix:
+            raise RecipeError(f"there is no recipe file {name_or_path}; check the spelling and the folder")
+        near = get_close_matches(name_or_path, shipped_recipes(), n=1)
+        hint = f"did you mean {near[0]}? Shipped" if near else "shipped"
+        raise RecipeError(
+            f"there is no recipe {name_or_path!r}; {hint} are {', '.join(shipped_recipes())}, or give a file"
+        )
+    if path.stat().st_size > _SIZE_LIMIT:
+        raise RecipeError(f"{path} is larger than {_SIZE_LIMIT >> 20} MiB: that is no recipe")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{path} is not readable YAML: {yaml_mistake(error)}") from error
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
+    return parse_recipe(content, str(path))
+
+
+def yaml_mistake(error: Exception) -> str:
+    """What is wrong with a YAML file and in which line, in one line; the parser's own words draw the place below."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    mark = error.problem_mark or error.context_mark
+    place = f"line {mark.line + 1}, " if mark else ""
+    return place + ", ".join(filter(None, (error.context, error.problem)))
+
+
+def parse_recipe(content: object, where: str = "the recipe") -> Recipe:
+    """Plain data (as from YAML) to a checked recipe. Raises RecipeError."""
+    if not isinstance(content, Mapping) or not isinstance(content.get("branches"), Mapping) or not content["branches"]:
+        raise RecipeError(f"{where} needs `branches:`, a table of names and lists of steps")
+    unknown = sorted(set(map(str, content)) - {"name", "reference", "branches", "output"})
+    if unknown:
+        raise RecipeError(f"{where} has {', '.join(unknown)}; a recipe has name, reference, branches and output")
+    common = _output(content.get("output", {}), {}, f"{where}, output")
+    branches = tuple(_branch(name, body, common, where) for name, body in content["branches"].items())
+    reference = str(content.get("reference", "source"))
+    if reference != "source" and reference not in [branch.name for branch in branches]:
+        raise RecipeError(f"{where}: reference {reference!r} is neither source nor one of its branches")
+    return Recipe(str(content.get("name", "unnamed")), reference, branches)
+
+
+def fingerprint(recipe: Recipe, settings: Mapping[str, Any]) -> str:
+    """64 hexadecimal digits that change whenever the output would: steps, versions, parameters, weights, settings.
+
+    `settings` are the request's fields that decide the output (pixel limit, metrics on or off, crop). The recipe's name
+    is not part of it. Raises RecipeError when a network's weights cannot be had.
+    """
+    branches = []
+    for branch in recipe.branches:
+        steps = [
+            [s.step.name, s.step.version, s.parameters.model_dump(mode="json"), _weights(branch, s)]
+            for s in branch.steps
+        ]
+        branches.append([branch.name, steps, branch.output.model_dump(mode="json")])
+    # the order of the branches is that of rows in the metrics table and of nothing else
+    content = [SCHEMA_VERSION, recipe.reference, sorted(branches, key=lambda branch: str(branch[0])), dict(settings)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without the silent loss of a branch or parameter that is written twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"line {node.start_mark.line + 1}: {', '.join(twice)} stands twice in one table")
+        return super().construct_mapping(node, deep)
+
+
+def _branch(name: object, body: object, common: Output, where: str) -> Branch:
+    if not isinstance(name, str):
+        raise RecipeError(f"{where}: YAML takes the branch name {name!r} for no text; put it into quotes")
+    if not _NAME.fullmatch(name) or name == "source":
+        raise RecipeError(f"{where}: branch name {name!r} must be letters, digits, '.', '_' or '-', and not `source`")
+    here = f"{where}, branch {name}"
+    output = common
+    if isinstance(body, Mapping):
+        if set(body) - {"steps", "output"}:
+            unknown = ", ".join(sorted(set(map(str, body)) - {"steps", "output"}))
+            raise RecipeError(f"{here} has {unknown}; a branch is a list of steps, or `steps:` with `output:`")
+        output = _output(body.get("output", {}), common.model_dump(), f"{here}, output")
+        body = body.get("steps")
+    if not isinstance(body, list):
+        raise RecipeError(f"{here}: write its steps as a list, such as [{{step: clahe}}]; [] keeps the picture")
+    steps = tuple(_step(item, here) for item in body)
+    if sum(s.step.has_stream for s in steps) > 1:
+        raise RecipeError(f"{here} has two codec steps, but one stream; put them in two branches")
+    return Branch(name, steps, output)
+
+
+def _step(item: object, where: str) -> BranchStep:
+    if not isinstance(item, Mapping) or not isinstance(item.get("step"), str):
+        raise RecipeError(f"{where}: {reprlib.repr(item)} is no step; write {{step: name, parameter: value}}")
+    try:
+        step = find(item["step"])
+    except UnknownStepError as error:
+        raise RecipeError(f"{where}: {error}") from error
+    try:
+        parameters = step.parameters(**{str(k): v for k, v in item.items() if k != "step"})
+    except ValidationError as error:
+        raise RecipeError(f"{where}, step {step.name}: {_plain(error, step.parameters)}") from error
+    return BranchStep(step, parameters)
+
+
+def _output(content: object, common: dict, where: str) -> Output:
+    if not isinstance(content, Mapping):
+        raise RecipeError(f"{where}: {reprlib.repr(content)} is no output; write {{format: png}}")
+    try:
+        return Output(**(common | {str(name): value for name, value in content.items()}))
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_plain(error, Output)}") from error
+
+
+def _weights(branch: Branch, step: BranchStep) -> str | None:
+    if step.step.load is None:
+        return None
+    try:
+        return step.step.load(step.parameters).model.partition("@")[2]
+    except ModelError as error:
+        raise RecipeError(f"branch {branch.name}, step {step.step.name}: {error}") from error
+
+
+def _plain(error: ValidationError, model: type[BaseModel]) -> str:
+    """pydantic's findings as one line for people."""
+    told = []
+    for found in error.errors():
+        message = found["msg"].removeprefix("Value error, ")
+        if found["type"] == "extra_forbidden":
+            message = f"there is no such parameter; there is {', '.join(model.model_fields) or 'none'}"
+        told.append(": ".join([*map(str, found["loc"]), message]))
+    return "; ".join(told)

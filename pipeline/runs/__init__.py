@@ -1,0 +1,1 @@
+"""Runs: list, partition, plan, run, finish, redo and forecast."""

@@ -1,0 +1,298 @@
+"""A whole run from a Python prompt: plan, develop every shard, finish. `flows` calls the same three parts."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.device import choose_device
+from pipeline.destination.lease import confirm, hold
+from pipeline.destination.run_record import account_of
+from pipeline.destination.schemas import SCHEMAS, part_path
+from pipeline.destination.stage_figures import together
+from pipeline.frames.shared_file import SharedFile
+from pipeline.pictures.decode import decode
+from pipeline.pictures.picture import PictureError, to_8bit
+from pipeline.reports.gallery import GalleryEntry, choose_gallery, shrunk
+from pipeline.reports.run_report import render_report
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.runs.fold import fold
+from pipeline.runs.listing import SourcePicture
+from pipeline.runs.planning import Plan, check_request, destination_of, plan_run, recipe_of, shard_pictures, source_of
+from pipeline.runs.redo import forget
+from pipeline.shards.shard import Commit, read_commit, run_shard
+from pipeline.storage.store import StorageError, Store, exists, read, write
+
+#: the report reads at most this many rows of a table; larger runs are reported on from evenly spaced shards
+_REPORT_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended. `status`: complete, failed (too many pictures failed), nothing_to_do or nothing_failed."""
+
+    run: str
+    status: str
+    message: str | None
+    counts: dict[str, int]
+    reasons: dict[str, int]
+    seconds: float
+    report: str | None
+    branches: list[dict[str, Any]]
+    #: seconds by stage (see `pipeline.destination.stage_figures`)
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+class RunError(Exception):
+    """The tables do not add up; the message says which numbers differ. Nothing is marked as successful."""
+
+
+def develop(
+    request: DevelopRequest,
+    planned: Callable[[Plan], None] = lambda plan: None,
+    progress: Callable[[bool], None] = lambda good: None,
+    listing: Callable[[int], None] = lambda count: None,
+) -> Summary:
+    """Run a request in this process, without Prefect.
+
+    `listing` is told how many objects were listed so far, `planned` the plan, `progress` every picture (True: good).
+    Raises StorageError, RecipeError and PlanError when the run cannot start, LeaseHeld when another one is at work at
+    the destination, LeaseLost when another takes it over, StorageError when storage fails for good; running again goes
+    on where it stopped.
+    """
+    started = datetime.now(UTC)
+    # before the lease, so that a request that cannot be met leaves nothing at the destination
+    check_request(request)
+    with hold(destination_of(request), request.take_over) as lease:
+        plan = plan_run(request, listing, lease)
+        lease.run = plan.run
+        planned(plan)
+        for shard in range(plan.shards):
+            run_shard(request, plan, shard, progress)
+        return finish_run(request, plan, started)
+
+
+def finish_run(request: DevelopRequest, plan: Plan, started: datetime) -> Summary:
+    """Check that the shards add up to the plan, write report.html, run.json and, when all is well, _SUCCESS.
+
+    A run that did pictures of others again becomes part of those. Raises RunError when a row is missing or there is one
+    too many, StorageError when a shard is not committed, LeaseLost.
+    """
+    destination = destination_of(request)
+    confirm(destination, plan.lease)
+    if plan.shards == 0:
+        return _nothing_to_do(destination, plan)
+    if plan.again:
+        return _finish_again(request, plan, started)
+    return _finish(request, plan, started, {})
+
+
+def _finish_again(request: DevelopRequest, plan: Plan, started: datetime) -> Summary:
+    """Let every run concerned end anew with its new rows; the summary is that of what was done again."""
+    destination = destination_of(request)
+    counts, reasons = _sums(_commits(destination, plan))
+    ended = [finish_folded(request, replace(target, lease=plan.lease), started) for target in fold(destination, plan)]
+    forget(destination, plan)
+    worst = next((one for one in ended if one.status == "failed"), ended[-1])
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    return replace(worst, counts=counts, reasons=reasons, seconds=round(seconds, 3))
+
+
+def finish_folded(request: DevelopRequest, plan: Plan, started: datetime) -> Summary:
+    """Let a finished run whose shards were written anew end once more: counts and report are of what it has now.
+
+    Raises what `finish_run` does.
+    """
+    try:
+        before = json.loads(read(destination_of(request), f"runs/{plan.run}/run.json"))
+    except (StorageError, ValueError):
+        before = {}
+    kept = {name: before[name] for name in ("started", "finished", "seconds", "engine", "device") if name in before}
+    return _finish(request, plan, started, kept | {"done_again": datetime.now(UTC).isoformat(timespec="seconds")})
+
+
+def _commits(destination: Store, plan: Plan) -> list[Commit]:
+    """The commits, without the lists of outputs: a run of a million pictures has millions."""
+    return [replace(read_commit(destination, plan.run, shard), outputs=[]) for shard in range(plan.shards)]
+
+
+def _sums(commits: list[Commit]) -> tuple[dict[str, int], dict[str, int]]:
+    """What commits say together: counts, and failures by reason."""
+    counts = {
+        name: sum(getattr(commit, name) for commit in commits)
+        for name in ("objects", "good", "failed", "branch_failures", "bytes_read", "bytes_written")
+    }
+    counts |= {"rows": sum(c.rows["metrics"] for c in commits), "latents": sum(c.rows["latents"] for c in commits)}
+    reasons: Counter[str] = Counter()
+    for commit in commits:
+        reasons.update(commit.reasons)
+    return counts, dict(reasons)
+
+
+def _finish(request: DevelopRequest, plan: Plan, started: datetime, kept: dict[str, Any]) -> Summary:
+    """Check, then write what the run says of itself; `kept` is what it has said before and is to say again."""
+    destination = destination_of(request)
+    commits = _commits(destination, plan)
+    recipe = recipe_of(request)
+    counts, reasons = _sums(commits)
+    _check(plan, commits, counts, len(recipe.branches))
+    metrics = _table(destination, plan, "metrics", counts["rows"])
+    failures = _table(destination, plan, "failures", sum(reasons.values()))
+    run = account_of(request, plan, started, counts["failed"], counts["objects"]) | {
+        "recipe": recipe.as_dict(),
+        "engine": request.engine,
+        "device": choose_device(request.device),
+        "shards": plan.shards,
+        "counts": counts,
+        "reasons": reasons,
+        "stages": together(commit.stages for commit in commits),
+    }
+    run |= kept
+    report = f"runs/{plan.run}/report.html"
+    gallery = _gallery(request, destination, plan, metrics)
+    write(destination, report, render_report(run, metrics, failures, gallery).encode())
+    write(destination, f"runs/{plan.run}/run.json", (json.dumps(run, indent=2) + "\n").encode())
+    if run["status"] == "complete":
+        write(destination, f"runs/{plan.run}/_SUCCESS", b"")
+    return Summary(
+        plan.run,
+        run["status"],
+        run["message"],
+        counts,
+        reasons,
+        run["seconds"],
+        destination.url_of(report),
+        branch_means(metrics),
+        run["stages"],
+    )
+
+
+def branch_means(metrics: pa.Table) -> list[dict[str, Any]]:
+    """One row a branch: how many pictures, and the means of what was measured (None where nothing was)."""
+    columns = ("psnr", "ssim", "ms_ssim", "bpp", "compression_ratio", "encode_s", "decode_s", "develop_s")
+    grouped = metrics.group_by("branch", use_threads=False).aggregate(
+        [("key", "count")] + [(column, "mean") for column in columns]
+    )
+    rows = grouped.to_pylist()
+    return [
+        {"branch": row["branch"], "pictures": row["key_count"]} | {name: row[f"{name}_mean"] for name in columns}
+        for row in rows
+    ]
+
+
+def _check(plan: Plan, commits: list[Commit], counts: dict[str, int], branches: int) -> None:
+    if counts["objects"] != plan.objects or counts["good"] + counts["failed"] != plan.objects:
+        raise RunError(
+            f"run {plan.run}: {counts['good']} good + {counts['failed']} failed rows for {plan.objects} planned objects"
+        )
+    if counts["rows"] + counts["branch_failures"] != counts["good"] * branches:
+        raise RunError(
+            f"run {plan.run}: {counts['rows']} metric rows + {counts['branch_failures']} branch failures "
+            f"for {counts['good']} pictures x {branches} branches"
+        )
+    wrong = [commit.shard for commit in commits if commit.run != plan.run]
+    if wrong:
+        raise RunError(f"run {plan.run}: the commits of shards {wrong} belong to another run")
+
+
+def _nothing_to_do(destination: Store, plan: Plan) -> Summary:
+    try:
+        last = json.loads(read(destination, f"runs/{plan.run}/run.json"))
+    except StorageError:
+        last = {}
+    failed = last.get("status") == "failed"
+    report = f"runs/{plan.run}/report.html"
+    nothing = "nothing_failed" if plan.again else "nothing_to_do"
+    return Summary(
+        plan.run,
+        "failed" if failed and not plan.again else nothing,
+        last.get("message") if failed and not plan.again else None,
+        {"objects": 0, "good": 0, "failed": 0, "rows": 0, "done": plan.done},
+        {},
+        0.0,
+        destination.url_of(report) if exists(destination, report) else None,
+        [],
+    )
+
+
+def _table(destination: Store, plan: Plan, table: str, rows: int) -> pa.Table:
+    """The run's rows of one table, or those of evenly spaced shards when there are too many to read."""
+    every = max(1, -(-rows // _REPORT_ROWS))
+    parts = [
+        pq.read_table(io.BytesIO(read(destination, part_path(table, plan.run, shard))), schema=SCHEMAS[table])
+        for shard in range(0, plan.shards, every)
+    ]
+    return pa.concat_tables(parts)
+
+
+def _gallery(request: DevelopRequest, destination: Store, plan: Plan, metrics: pa.Table) -> list[GalleryEntry]:
+    """Source and developed picture of the report's choice; branches that keep no pictures have none to show."""
+    shown = metrics.select(["branch", "key", "shard", "psnr", "bpp", "width", "height"]).to_pylist()
+    rows = {(row["branch"], row["key"]): row for row in shown}
+    source = source_of(request)
+    chosen = choose_gallery(metrics)
+    shards = {rows[branch, key]["shard"] for branch, _, key in chosen}
+    paths = {n: [entry["path"] for entry in read_commit(destination, plan.run, n).outputs] for n in shards}
+    keys = {key for _, _, key in chosen}
+    planned = [one for n in shards for one in shard_pictures(destination, plan, n) if one.key in keys]
+    frames = _frames(source, planned, request)
+    entries = []
+    for branch, rank, key in chosen:
+        row = rows[branch, key]
+        path = next((p for p in paths[row["shard"]] if p.rpartition(".")[0] == f"pictures/{branch}/{key}"), None)
+        if path is None:
+            continue
+        before = frames[key] if key in frames else _picture(source, key, request)
+        after = _picture(destination, path, request)
+        if before is not None and after is not None:
+            size = (row["width"], row["height"])
+            entries.append(GalleryEntry(branch, key, rank, row["psnr"], row["bpp"], before, after, size))
+    return entries
+
+
+def _picture(store: Store, key: str, request: DevelopRequest) -> np.ndarray | None:
+    """A picture for people to look at, small, H x W x 1|3 uint8; None when it is gone by now."""
+    try:
+        return shrunk(to_8bit(decode(read(store, key), key, request.pixel_limit).colour))
+    except (StorageError, PictureError):
+        return None
+
+
+def _frames(source: Store, planned: list[SourcePicture], request: DevelopRequest) -> dict[str, np.ndarray | None]:
+    """Likewise those of some pictures that are frames, by their keys; every file is fetched once."""
+    files: dict[str, list[SourcePicture]] = {}
+    for one in planned:
+        if one.frame is not None:
+            files.setdefault(one.object_key, []).append(one)
+    found: dict[str, np.ndarray | None] = {}
+    for key, pictures in files.items():
+        numbers = {one.frame: one.key for one in pictures if one.frame is not None}
+        file = SharedFile(source, key, pictures[0].size, numbers, request.pixel_limit)
+        for number in sorted(numbers):
+            try:
+                file.fetch()
+                found[numbers[number]] = shrunk(to_8bit(file.read(number, key).picture.colour))
+            except (StorageError, PictureError):
+                found[numbers[number]] = None
+        file.close()
+    return found
+
+
+def failure_rows(request: DevelopRequest, plan: Plan, limit: int) -> list[dict[str, Any]]:
+    """The first rows of a run's failures, for people."""
+    destination, rows = destination_of(request), []
+    for shard in range(plan.shards):
+        part = io.BytesIO(read(destination, part_path("failures", plan.run, shard)))
+        rows += pq.read_table(part, columns=["key", "branch", "stage", "reason", "message"]).to_pylist()
+        if len(rows) >= limit:
+            break
+    return rows[:limit]

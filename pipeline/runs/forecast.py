@@ -1,0 +1,91 @@
+"""What a run would do, and how much that is, without writing anything: `--dry-run`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.runs.listing import SourcePicture
+from pipeline.runs.planning import (
+    Found,
+    Plan,
+    check_request,
+    destination_of,
+    recipe_of,
+    shard_pictures,
+    shards_to_do,
+    what_was_done,
+)
+from pipeline.runs.redo import failed_pictures, pictures_again
+from pipeline.storage.store import StorageError, Store, list_objects
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would do: `objects` pictures, in files of `bytes` together, in `shards`; `done` were done before.
+
+    `run` is the unfinished run that would be gone on with. A picture comes out of each of the `branches`.
+    """
+
+    status: Literal["develop", "resume", "retry_failed", "nothing_to_do"]
+    source: str
+    destination: str
+    objects: int
+    bytes: int
+    shards: int
+    done: int = 0
+    branches: tuple[str, ...] = ()
+    run: str | None = None
+
+
+def forecast(request: DevelopRequest, listing: Callable[[int], None] = lambda count: None) -> Forecast:
+    """Look at source and destination as a run would, and change neither; `listing` is told what was listed so far.
+
+    Raises StorageError, RecipeError, ModelError, PlanError.
+    """
+    check_request(request)
+    before = what_was_done(request)
+    destination = destination_of(request)
+    branches = tuple(branch.name for branch in recipe_of(request).branches)
+    none = Forecast("nothing_to_do", request.source, request.destination, 0, 0, 0, branches=branches)
+    if before.unfinished:
+        plan = before.unfinished
+        left = _uncommitted(destination, plan)
+        done = plan.objects - sum(map(len, left))
+        return replace(_sized(none, left), status="resume", run=plan.run, done=done)
+    if request.retry_failed:
+        again = [pictures_again(destination, one) for one in failed_pictures(destination, before.finished)]
+        return replace(_sized(none, again), status="retry_failed") if again else none
+    found = Found()
+    would = _sized(none, shards_to_do(request, before, found, listing))
+    return replace(would, status="develop" if would.shards else "nothing_to_do", done=found.done)
+
+
+def _sized(would: Forecast, shards: Iterable[list[SourcePicture]]) -> Forecast:
+    """With the sizes of the shards; the bytes of a file of many frames count once."""
+    objects = size = count = 0
+    last = None
+    for shard in shards:
+        count += 1
+        for one in shard:
+            objects += 1
+            size += 0 if one.file is not None and one.file == last else one.size
+            last = one.file
+    return replace(would, objects=objects, bytes=size, shards=count)
+
+
+def _uncommitted(destination: Store, plan: Plan) -> list[list[SourcePicture]]:
+    folder = f"runs/{plan.run}/shards/"
+    try:
+        committed = {one.key for one in list_objects(destination, [f"{folder}*.json"])}
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
+        committed = set()
+    return [
+        shard_pictures(destination, plan, shard)
+        for shard in range(plan.shards)
+        if f"{folder}{shard:05d}.json" not in committed
+    ]

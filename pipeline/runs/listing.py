@@ -1,0 +1,174 @@
+"""What a source holds, picture by picture: an object is one picture, or as many as it has frames, pages or slices.
+
+A frame's key is that of its file, `#` and its number from 0: `walk.gif#0007`. Numbers have four digits, more where
+there are more frames or where an object of the source has such a name already, so that the order of the keys is that
+of the frames. How many there are is taken from headers and structure; nothing is decoded to plan a run.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import queue
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO
+
+from pipeline.frames.files import ARRAYS, SUFFIXES, VIDEOS, count_frames
+from pipeline.pictures.picture import PictureError
+from pipeline.storage.store import StorageError, Store, StoredObject, local_path, read
+from pipeline.threads import Stage
+
+_log = logging.getLogger("darkroom.plan")
+_LOOKS_AT_ONCE = 16
+#: bytes that are fetched at once while a file's structure is looked at
+_WINDOW = 256 << 10
+
+
+@dataclass(frozen=True)
+class SourcePicture:
+    """One picture that is to be developed: an object of the source, or one frame of it.
+
+    `size`, `etag` and `modified` are those of the object. `file` is the object's key where `key` names one frame of
+    several. `frame` (from 0) is null where the object is an ordinary picture, read as a whole. `frames` is how many the
+    object announces; without `frame` it is a number too large to be taken apart.
+    """
+
+    key: str
+    url: str
+    size: int
+    etag: str
+    modified: datetime | None
+    file: str | None = None
+    frame: int | None = None
+    frames: int | None = None
+
+    @property
+    def object_key(self) -> str:
+        """The key of the object the picture is in."""
+        return self.file or self.key
+
+
+def pictures_of(
+    source: Store,
+    found: Sequence[StoredObject],
+    mode: str,
+    limit: int,
+    taken: Container[str] = (),
+    patience_s: float = 600,
+) -> Iterator[SourcePicture]:
+    """The pictures of some objects, in their order.
+
+    `mode` is "auto" (objects whose names end like those of animations, pages, videos and stacks are looked into), "all"
+    (every object is) or "first" (of every object the first frame, under the object's own key; nothing is looked into).
+    An object of more than `limit` frames is one picture with neither file nor frame. `taken` are keys that frames may
+    not have. Objects that cannot be read or understood are one picture each: developing them says what is wrong. So are
+    those still looked into when for `patience_s` nothing has come of any. Raises StorageError when nothing answers.
+    """
+
+    def count(one: StoredObject) -> int:
+        try:
+            with open_object(source, one.key, one.size) as file:
+                return count_frames(file, limit)
+        except (PictureError, OSError):
+            return 1
+        except StorageError as error:
+            if error.kind == "unreachable":
+                raise
+            return 1
+
+    looked_into = [one for one in found if one.size and may_have_frames(one.key, mode)]
+    counts = _counts(looked_into, count, patience_s)
+    for one in found:
+        yield from _pictures(one, counts.get(one.key, 1), limit, taken)
+
+
+def _counts(
+    looked_into: Sequence[StoredObject], count: Callable[[StoredObject], int], patience_s: float
+) -> dict[str, int]:
+    """The frames of each object by its key, without those that a parser of hostile bytes hangs on."""
+    results: queue.SimpleQueue[tuple[str, int] | Exception] = queue.SimpleQueue()
+
+    def look(one: StoredObject) -> None:
+        try:
+            results.put((one.key, count(one)))
+        except Exception as error:
+            results.put(error)
+
+    # daemons: one that hangs in C must not keep the process alive
+    stage = Stage("look", _LOOKS_AT_ONCE, look)
+    counts: dict[str, int] = {}
+    try:
+        for one in looked_into:
+            stage.submit(one)
+        while len(counts) < len(looked_into):
+            result = results.get(timeout=patience_s)
+            if isinstance(result, Exception):
+                raise result
+            counts[result[0]] = result[1]
+    except queue.Empty:
+        _log.warning("%d files are not understood after %g s", len(looked_into) - len(counts), patience_s)
+    finally:
+        stage.close()
+    return counts
+
+
+def may_have_frames(key: str, mode: str) -> bool:
+    """Whether an object of that key is looked into."""
+    return mode == "all" or (mode == "auto" and key.lower().endswith(SUFFIXES))
+
+
+def frame_key(file: str, frame: int, digits: int = 4) -> str:
+    """The key of one frame of a file."""
+    return f"{file}#{frame:0{digits}d}"
+
+
+def open_object(store: Store, key: str, size: int) -> BinaryIO:
+    """An object as a file to read and seek in, fetched piece by piece as it is read. Raises StorageError."""
+    path = local_path(store, key)
+    if path is not None:
+        return open(path, "rb")
+    return io.BufferedReader(_StoredFile(store, key, size), _WINDOW)
+
+
+def _pictures(found: StoredObject, frames: int, limit: int, taken: Container[str]) -> Iterator[SourcePicture]:
+    said = (found.url, found.size, found.etag, found.modified)
+    if frames > limit:
+        yield SourcePicture(found.key, *said, frames=frames)
+    elif frames > 1:
+        digits = max(4, len(str(frames - 1)))
+        while any(frame_key(found.key, frame, digits) in taken for frame in range(frames)):
+            digits += 1
+        for frame in range(frames):
+            yield SourcePicture(frame_key(found.key, frame, digits), *said, found.key, frame, frames)
+    else:
+        only_frames = found.key.lower().endswith((*VIDEOS, *ARRAYS))
+        yield SourcePicture(found.key, *said, frame=0 if only_frames else None)
+
+
+class _StoredFile(io.RawIOBase):
+    """An object's bytes by ranges, each fetched when it is asked for."""
+
+    def __init__(self, store: Store, key: str, size: int):
+        self.store, self.key, self.size, self.at = store, key, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence])
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        end = min(self.size, self.at + len(buffer))
+        data = read(self.store, self.key, self.at, end) if self.at < end else b""
+        buffer[: len(data)] = data
+        self.at += len(data)
+        return len(data)

@@ -1,0 +1,294 @@
+"""Planning a run: what the source holds, what is still to do, and how it is cut into shards.
+
+All of it streams: the source is listed in the order of its keys, joined with what earlier runs have settled, cut and
+written part by part. A run's name is derived from what it will do, so that planning again after a crash gives the same
+run; parts of a planning that was killed are named by no plan, and `darkroom gc` removes them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import posixpath
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from pipeline.destination.history import Pictures, frames_settled, join, settled_objects
+from pipeline.destination.lease import Lease
+from pipeline.destination.plans import (
+    Plan,
+    PlanError,
+    commit_path,
+    destination_of,
+    earlier_plans,
+    recipe_of,
+    recorded_request,
+    shard_pictures,
+    source_of,
+    write_plan,
+)
+from pipeline.networks.streams import open_codec
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.recipe import Recipe, RecipeError, fingerprint
+from pipeline.runs.listing import SourcePicture, may_have_frames, pictures_of
+from pipeline.runs.partition import cut, write_parts
+from pipeline.runs.redo import forget, plan_failed
+from pipeline.storage.store import StorageError, Store, StoredObject, check_access, exists, list_objects, read
+
+_FOLDERS = ("pictures", "streams", "tables", "runs", "explorations")
+#: objects that are taken from the listing at once: few at first, so that there is something to tell soon
+_FIRST_BATCH, _BATCH = 1_000, 10_000
+#: which objects of the source a run is about
+_FILTERS = ("include", "exclude", "suffixes", "frames", "frame_limit")
+_log = logging.getLogger("darkroom.plan")
+
+
+def check_request(request: DevelopRequest) -> Recipe:
+    """Read the recipe and the models, and knock at both stores, as cheaply as can be.
+
+    Stores whose access is in a Prefect block that was not read yet are left for later.
+
+    Raises StorageError, RecipeError, ModelError.
+    """
+    recipe = recipe_of(request)
+    # finds the models that the recipe names
+    work_mark(request, recipe)
+    for model in request.model:
+        open_codec(model)
+    if request.source_storage or not request.source_block:
+        check_access(source_of(request), for_writing=False)
+    if request.destination_storage or not request.destination_block:
+        check_access(destination_of(request), for_writing=True)
+    return recipe
+
+
+def plan_run(
+    request: DevelopRequest, listing: Callable[[int], None] = lambda count: None, lease: Lease | None = None
+) -> Plan:
+    """List the source, leave out what is done, and write the plan; or find the unfinished run and go on with it.
+
+    `listing` is told how many objects were listed so far. With a `lease` the plan is under it, and is only written
+    while it holds. Raises StorageError (source or destination not usable), RecipeError, PlanError, LeaseLost.
+    """
+    before = what_was_done(request)
+    source, destination = source_of(request), destination_of(request)
+    token = lease.token if lease else ""
+    for plan in before.folded:
+        forget(destination, plan)
+    if before.unfinished:
+        _tell_of_other_filters(destination, before.unfinished, request)
+        return replace(before.unfinished, resumed=True, lease=token)
+    if request.retry_failed:
+        return plan_failed(request, destination, before.finished, before.sequence, lease)
+    found = Found()
+    shards = shards_to_do(request, before, found, listing)
+    parts = write_parts(destination, shards, f"{before.mark}\n{source.url}\n{before.sequence}\n")
+    last = before.last
+    if not parts.objects and last:
+        return Plan(last.run, before.mark, source.url, last.sequence, 0, 0, done=found.done, lease=token)
+    # a letter first: readers of Hive paths take what looks like a number, such as 0012 or 12e4, for one
+    run = f"r{parts.digest[:12]}"
+    plan = Plan(run, before.mark, source.url, before.sequence, parts.objects, parts.shards, parts.folder)
+    if lease:
+        lease.confirm()
+    write_plan(destination, plan, request)
+    return replace(plan, done=found.done, lease=token)
+
+
+def _tell_of_other_filters(destination: Store, plan: Plan, request: DevelopRequest) -> None:
+    try:
+        planned = recorded_request(destination, plan)
+    except (PlanError, StorageError):
+        # it can be gone on with all the same
+        return
+    other = [name for name in _FILTERS if getattr(planned, name) != getattr(request, name)]
+    if other:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in other)
+        _log.warning("run %s goes on as it was planned; the new %s counts from the next run on", plan.run, names)
+
+
+@dataclass(frozen=True)
+class Before:
+    """What earlier runs at a destination mean for a request.
+
+    `unfinished` is to be gone on with; `finished` have done the same work, oldest first; `last` is the run before;
+    `folded` have left what can be removed; `own` is the beginning of the source's keys that are our own results.
+    """
+
+    mark: str
+    sequence: int
+    own: str | None
+    last: Plan | None
+    unfinished: Plan | None
+    finished: list[Plan]
+    folded: list[Plan]
+
+
+def what_was_done(request: DevelopRequest) -> Before:
+    """Check a request against its destination, and change nothing. Raises what `plan_run` raises, but LeaseLost."""
+    recipe = recipe_of(request)
+    source, destination = source_of(request), destination_of(request)
+    own = own_prefix(source, destination)
+    mark = work_mark(request, recipe)
+    plans = earlier_plans(destination, request)
+    sequence = max((plan.sequence + 1 for plan, _ in plans), default=0)
+    folded = [plan for plan, _ in plans if plan.folded]
+    # pictures of other work that were to be done again and were not: what they were to replace is still there
+    earlier = [(p, finished) for p, finished in plans if not (p.folded or (p.again and p.fingerprint != mark))]
+    last = earlier[-1] if earlier else None
+    unfinished = None
+    if last and not request.fresh:
+        _same_work(last[0], mark, source.url, destination.url)
+        if not last[1] or _cut_off_at_the_end(destination, last[0], request.max_failure_rate):
+            unfinished = last[0]
+    same_work: list[Plan] = []
+    for plan, finished in [] if request.fresh else earlier:
+        if (plan.fingerprint, plan.source) != (mark, source.url):
+            # it may have replaced what earlier runs wrote
+            same_work = []
+        elif finished:
+            same_work.append(plan)
+    if request.retry_failed and not same_work and not unfinished:
+        raise PlanError(f"{destination.url} holds no finished run to try again; leave out --retry-failed")
+    return Before(mark, sequence, own, last[0] if last else None, unfinished, same_work, folded)
+
+
+def shards_to_do(
+    request: DevelopRequest, before: Before, found: Found, listing: Callable[[int], None]
+) -> Iterator[list[SourcePicture]]:
+    """Shards of the pictures to develop, while the source is listed. Raises PlanError where it holds no object."""
+    pictures = _to_do(request, before, found, listing)
+    yield from cut(pictures, request.shard_size, request.shard_bytes)
+    if not found.listed:
+        filters = request.include + request.suffixes
+        if not filters and not request.exclude:
+            raise PlanError(f"{request.source} holds no objects; check that it is the folder or prefix you mean")
+        wanted = f" that match {', '.join(filters)}" if filters else " that are not excluded"
+        raise PlanError(f"{request.source} holds no objects{wanted}; check --include, --exclude and --suffixes")
+
+
+def work_mark(request: DevelopRequest, recipe: Recipe) -> str:
+    """The fingerprint of what a request does to a picture: the recipe, its models, and settings that change rows."""
+    # not the models: a stream is only ever decoded by the very weights it was made with
+    settings = {"pixel_limit": request.pixel_limit, "measure": request.measure, "crop": request.crop}
+    # only where they are chosen: what was developed before there were frames stays developed
+    for name in ("frames", "frame_limit"):
+        if getattr(request, name) != DevelopRequest.model_fields[name].default:
+            settings[name] = getattr(request, name)
+    return fingerprint(recipe, settings)
+
+
+@dataclass
+class Found:
+    """How many objects were listed so far, and how many pictures of them need nothing more."""
+
+    listed: int = 0
+    done: int = 0
+
+
+def _to_do(
+    request: DevelopRequest, before: Before, found: Found, listing: Callable[[int], None]
+) -> Iterator[SourcePicture]:
+    """The pictures to develop, in the order of their objects' keys, while the source is listed."""
+    source, destination, own = source_of(request), destination_of(request), before.own
+    everything = list_objects(source, request.include, request.suffixes, request.exclude)
+    objects = (one for one in everything if not one.key.startswith(own)) if own is not None else everything
+    settled = settled_objects(destination, [(plan.run, plan.shards) for plan in before.finished])
+    for batch in batches(join(objects, settled), request.frames):
+        found.listed += len(batch)
+        listing(found.listed)
+        known: dict[str, Pictures] = {}
+        todo: list[StoredObject] = []
+        for one, pictures in batch:
+            if frames := frames_settled(one, pictures) if pictures else 0:
+                found.done += frames
+            else:
+                todo.append(one)
+                known[one.key] = pictures
+        taken = {one.key for one, _ in batch}
+        for picture in pictures_of(source, todo, request.frames, request.frame_limit, taken, request.deadline_s):
+            earlier = known[picture.object_key].get(picture.key)
+            if earlier is not None and earlier.etag == picture.etag:
+                found.done += 1
+            else:
+                yield picture
+
+
+def batches(
+    listing: Iterable[tuple[StoredObject, Pictures]], mode: str
+) -> Iterator[list[tuple[StoredObject, Pictures]]]:
+    """Lists of 1,000, then 10,000 objects; longer where keys follow that frames of an object in it might have.
+
+    Names of frames are the object's with `#` and a number, so that those in the way of its frames come right after it.
+    """
+    pairs = iter(listing)
+    batch = list(islice(pairs, _FIRST_BATCH))
+    while batch:
+        following = list(islice(pairs, 1))
+        while following and _may_be_in_the_way(batch, following[0][0].key, mode):
+            batch += following
+            following = list(islice(pairs, 1))
+        yield batch
+        batch = following + list(islice(pairs, _BATCH - len(following)))
+
+
+def _may_be_in_the_way(batch: list[tuple[StoredObject, Pictures]], key: str, mode: str) -> bool:
+    """Whether the key is in the way of an object's frames, or such a key may still come."""
+    heads = {key[:end] for end in range(1, len(key)) if key[end] <= "#" and may_have_frames(key[:end], mode)}
+    return bool(heads) and any(one.key in heads for one, _ in batch)
+
+
+def _cut_off_at_the_end(destination: Store, plan: Plan, max_failure_rate: float) -> bool:
+    """Whether a run with run.json still lacks its _SUCCESS: killed just before, or the limit has been raised since."""
+    if exists(destination, f"runs/{plan.run}/_SUCCESS"):
+        return False
+    counts = json.loads(read(destination, f"runs/{plan.run}/run.json"))["counts"]
+    return counts["failed"] / counts["objects"] <= max_failure_rate
+
+
+def own_prefix(source: Store, destination: Store) -> str | None:
+    """The beginning of the source's keys that are our own results, when the destination lies inside the source.
+
+    Raises PlanError where results and pictures could not be told apart.
+    """
+    if (source.scheme, source.options.endpoint) != (destination.scheme, destination.options.endpoint):
+        return None
+    here, there = (posixpath.join(_real_root(store), "") for store in (source, destination))
+    if here == there or here.startswith(tuple(f"{there}{folder}/" for folder in _FOLDERS)):
+        raise PlanError(f"{destination.url} would mix results with the source's pictures; give a folder of its own")
+    return there.removeprefix(here) if there.startswith(here) else None
+
+
+def _real_root(store: Store) -> str:
+    return os.path.realpath(store.root) if store.scheme == "file" else store.root
+
+
+def _same_work(plan: Plan, mark: str, source: str, destination: str) -> None:
+    if plan.source != source:
+        raise PlanError(
+            f"{destination} holds results of {plan.source}, not of {source}; "
+            "use another destination, or --fresh to add to this one"
+        )
+    if plan.fingerprint != mark:
+        raise PlanError(
+            f"{destination} was developed by another recipe or other settings (fingerprint {plan.fingerprint[:12]}, "
+            f"now {mark[:12]}); use another destination, or --fresh to develop everything again"
+        )
+
+
+__all__ = [
+    "Plan",
+    "PlanError",
+    "RecipeError",
+    "check_request",
+    "commit_path",
+    "destination_of",
+    "earlier_plans",
+    "own_prefix",
+    "plan_run",
+    "recipe_of",
+    "shard_pictures",
+    "source_of",
+]

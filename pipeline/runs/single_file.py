@@ -1,0 +1,197 @@
+"""One picture file to one `.drk` file and back, without a run: no tables, nothing but the file itself."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from fsspec.core import split_protocol
+from fsspec.implementations.local import LocalFileSystem
+
+from models.codec.bitstream import MAGIC, is_stream, read_header
+from models.device import choose_device
+from pipeline.networks.batching import Batcher
+from pipeline.networks.streams import decode_stream, decode_with, encode_stream, open_codec
+from pipeline.pictures.decode import decode
+from pipeline.pictures.encode import encode
+from pipeline.pictures.metrics import psnr
+from pipeline.pictures.picture import Picture, PictureError, parse_crop, to_8bit
+from pipeline.requests.pictures import CompressRequest, DecompressRequest, RequestError, RunRequest
+from pipeline.storage.store import StorageOptions, Store, exists, open_store, read, size, write
+
+#: files larger than this are refused before they are read
+SIZE_LIMIT = 4 << 30
+_FORMATS = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".webp": "webp",
+    ".avif": "avif",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".jp2": "jpeg2000",
+}
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What became of one file. `stream_bytes` and `bpp` are those of the `.drk` file, on whichever side it is.
+
+    `psnr` in dB (colours, 8-bit levels) where the picture it was made from is at hand.
+    """
+
+    source: str
+    destination: str
+    width: int
+    height: int
+    stream_bytes: int
+    bpp: float
+    quality: float
+    psnr: float | None
+    seconds: float
+
+
+def is_one_file(request: RunRequest) -> bool:
+    """Whether the request's source is an object of its own, not a folder or prefix. Raises StorageError.
+
+    A request that names a Prefect block for its access is one for a run.
+    """
+    if request.source.endswith(("/", os.sep)) or request.source_block or request.destination_block:
+        return False
+    store, key = locate(request.source, request.source_storage)
+    if store.scheme == "file":
+        return os.path.isfile(os.path.join(store.root, key))
+    return bool(key) and exists(store, key)
+
+
+def compress_file(request: CompressRequest) -> FileReport:
+    """Compress the picture at the request's source to its destination; the stream is decoded once before it is written.
+
+    Raises PictureError (the message names the file), RequestError, ModelError, StorageError.
+    """
+    source, destination = _both_ends(request)
+    codec = open_codec(request.model)
+    started = time.monotonic()
+    data = _fetch(source, request.source)
+    with Batcher(choose_device(request.device), request.batch) as device, _named(request.source):
+        if is_stream(data):
+            raise PictureError("unsupported", "a .drk stream already; give the picture it was made from")
+        picture = decode(data, source[1], request.pixel_limit)
+        del data
+        stream, latent = encode_stream(codec, picture, request, device.apply)
+        decoded = decode_with(codec, stream, source[1], device.apply, pixel_limit=request.pixel_limit)
+    write(*destination, stream)
+    return FileReport(
+        request.source,
+        request.destination,
+        latent.width,
+        latent.height,
+        len(stream),
+        8 * len(stream) / (latent.width * latent.height),
+        latent.quality / 16,
+        psnr(decoded.colour, to_8bit(picture.colour)),
+        time.monotonic() - started,
+    )
+
+
+def decompress_file(request: DecompressRequest) -> FileReport:
+    """Decompress the stream at the request's source, or the part its crop names, to a picture at its destination.
+
+    Raises PictureError (the message names the file), RequestError, ModelError, StorageError.
+    """
+    source, destination = _both_ends(request)
+    name = request.format or _FORMATS.get(PurePosixPath(destination[1]).suffix.lower())
+    if name is None:
+        raise RequestError(f"{request.destination} ends in no format that is written; give --format, such as png")
+    for model in request.model:
+        open_codec(model)
+    started = time.monotonic()
+    data = _fetch(source, request.source)
+    with Batcher(choose_device(request.device), request.batch) as device, _named(request.source):
+        picture = _decompressed(data, source[1], request, device)
+        encoded = encode(picture.pixels, picture.metadata, name)
+    write(*destination, encoded)
+    header = read_header(data, 1 << 64).header
+    height, width = picture.pixels.shape[:2]
+    return FileReport(
+        request.source,
+        request.destination,
+        width,
+        height,
+        len(data),
+        8 * len(data) / (header.width * header.height),
+        header.quality / 16,
+        None,
+        time.monotonic() - started,
+    )
+
+
+def read_picture(url: str, options: StorageOptions | None = None, pixel_limit: int = 178_000_000) -> Picture:
+    """The picture at a path or URL. Raises PictureError, whose message names it, and StorageError."""
+    place = locate(url, options)
+    data = _fetch(place, url)
+    with _named(url):
+        return decode(data, place[1], pixel_limit)
+
+
+def locate(file: str, options: StorageOptions | None = None) -> tuple[Store, str]:
+    """The store a file lies in, and its key there; a link to a file is followed wherever it leads."""
+    scheme, path = split_protocol(file)
+    if scheme in (None, "file", "local"):
+        folder, name = os.path.split(os.path.realpath(LocalFileSystem._strip_protocol(file)))
+        return open_store(folder), name
+    path, chained, container = path.partition("::")
+    folder, _, name = path.rpartition("/")
+    if not folder and scheme in ("s3", "s3a"):
+        # the bucket itself
+        return open_store(file, options), ""
+    return open_store(f"{scheme}://{folder}{chained}{container}", options), name
+
+
+def _decompressed(data: bytes, key: str, request: DecompressRequest, device: Batcher) -> Picture:
+    if not is_stream(data):
+        raise PictureError("not_an_image", f"no .drk stream: it does not begin with {MAGIC!r}")
+    crop = parse_crop(request.crop)
+    return decode_stream(data, key, device.apply, pixel_limit=request.pixel_limit, models=request.model, crop=crop)
+
+
+def _both_ends(request: RunRequest) -> tuple[tuple[Store, str], tuple[Store, str]]:
+    """Store and key of source and destination. Raises RequestError where the two would be one, or no file."""
+    source = locate(request.source, request.source_storage)
+    destination = locate(request.destination, request.destination_storage)
+    folder = destination[0].scheme == "file" and os.path.isdir(os.path.join(destination[0].root, destination[1]))
+    if folder or not destination[1] or request.destination.endswith(("/", os.sep)):
+        raise RequestError(f"{request.source} is one file, {request.destination} a folder; name a file there")
+    if _address(*source) == _address(*destination) or _same_local_file(source, destination):
+        raise RequestError(f"{request.destination} is the source itself; give the result another name")
+    return source, destination
+
+
+def _address(store: Store, key: str) -> tuple[str, str | None, str]:
+    return store.scheme, store.options.endpoint, f"{store.root.rstrip('/')}/{key}"
+
+
+def _same_local_file(one: tuple[Store, str], other: tuple[Store, str]) -> bool:
+    """Whether two local names lead to one file, as hard links and file systems without upper case do."""
+    paths = [os.path.join(store.root, key) for store, key in (one, other) if store.scheme == "file"]
+    return len(paths) == 2 and all(map(os.path.exists, paths)) and os.path.samefile(*paths)
+
+
+def _fetch(place: tuple[Store, str], url: str) -> bytes:
+    length = size(*place)
+    if length > SIZE_LIMIT:
+        raise PictureError("too_large", f"{url}: {length:,} bytes; files over {SIZE_LIMIT:,} are not read")
+    return read(*place, size=length)
+
+
+@contextmanager
+def _named(url: str) -> Iterator[None]:
+    """Let the message of a PictureError begin with the file it is about."""
+    try:
+        yield
+    except PictureError as error:
+        raise PictureError(error.reason, f"{url}: {error.message}") from error

@@ -1,0 +1,1 @@
+"""One shard: stages, budget, branches, pictures, suspects and the commit."""

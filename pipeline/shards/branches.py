@@ -1,0 +1,150 @@
+"""One branch of a recipe over a decoded picture: its steps in their order, prefixes shared with other branches once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from models.inference import Apply
+from pipeline.networks.autoencoders import Representer
+from pipeline.networks.latents import packed_columns, vector_columns
+from pipeline.networks.learned_codec import CodecNetwork
+from pipeline.networks.restoration import Restorer
+from pipeline.networks.restoration_checks import Guards, check
+from pipeline.pictures.picture import Picture, join_alpha
+from pipeline.requests.recipe import Branch, BranchStep, Recipe
+from pipeline.steps.degrade import generator_for
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A picture after some steps of a branch; the stream is its codec step's."""
+
+    picture: Picture
+    seconds: float = 0.0
+    stream: bytes | None = None
+    encode_s: float | None = None
+    decode_s: float | None = None
+    #: rows of the latents table: what the codec step's and representing steps' models said
+    latents: tuple[Row, ...] = ()
+    #: what was said of each restoration step, and which automatic mode left out
+    guards: tuple[Guards, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+def run_steps(
+    branch: Branch,
+    picture: Picture,
+    recipe: Recipe,
+    measure: bool,
+    apply: Apply,
+    shared: dict[tuple, Result],
+    give_up: Callable[[], bool],
+) -> Result:
+    """A branch's result. `shared` keeps what other branches of the recipe begin with, too, by the names of the steps.
+
+    `give_up` is asked between steps. Raises PictureError, and what else a step raises.
+    """
+    prefixes = [_name_of(branch.steps[: count + 1]) for count in range(len(branch.steps))]
+    others = [_name_of(b.steps) for b in recipe.branches if b is not branch]
+    result = Result(picture)
+    for prefix, item in zip(prefixes, branch.steps, strict=True):
+        if give_up():
+            break
+        if prefix in shared:
+            result = shared[prefix]
+            continue
+        result = _run_step(item, result, measure, apply)
+        if any(other[: len(prefix)] == prefix for other in others):
+            shared[prefix] = result
+    return result
+
+
+def _run_step(item: BranchStep, before: Result, measure: bool, apply: Apply) -> Result:
+    network = _network(item)
+    if isinstance(network, Restorer):
+        return _run_restorer(item.step.name, network, before, measure, apply)
+    if isinstance(network, CodecNetwork):
+        return _run_learned_codec(network, before, apply)
+    if isinstance(network, Representer):
+        return _run_representer(network, before, apply)
+    step, parameters, picture = item.step, item.parameters, before.picture
+    colour, alpha = np.ascontiguousarray(picture.colour), picture.alpha
+    started = time.perf_counter()
+    changes: dict[str, Any] = {}
+    if step.kind == "pixels":
+        assert step.function is not None
+        if step.seeded:
+            pixels = step.function(colour, parameters, generator_for(parameters.seed, picture.key))  # type: ignore[attr-defined]
+        else:
+            pixels = step.function(colour, parameters)
+        if step.resizes and alpha is not None:
+            alpha = step.function(np.ascontiguousarray(alpha), parameters)
+    else:
+        assert step.encode is not None
+        assert step.decode is not None
+        stream = step.encode(colour, parameters)
+        encoded = time.perf_counter()
+        pixels = step.decode(stream)
+        changes = {"stream": stream, "encode_s": encoded - started, "decode_s": time.perf_counter() - encoded}
+    seconds = before.seconds + time.perf_counter() - started
+    if alpha is not None and alpha.dtype != pixels.dtype:
+        alpha = (alpha // 257).astype(np.uint8) if pixels.dtype == np.uint8 else alpha.astype(np.uint16) * 257
+    after = replace(picture, pixels=np.ascontiguousarray(join_alpha(pixels, alpha)))
+    return replace(before, picture=after, seconds=seconds, **changes)
+
+
+def _run_restorer(name: str, network: Restorer, before: Result, measure: bool, apply: Apply) -> Result:
+    started = time.perf_counter()
+    restored = network.restore(before.picture, apply)
+    seconds = before.seconds + time.perf_counter() - started
+    return replace(
+        before,
+        picture=replace(before.picture, pixels=restored.pixels),
+        seconds=seconds,
+        guards=(*before.guards, check(name, restored)) if measure else (),
+        skipped=(*before.skipped, restored.skipped) if restored.skipped else before.skipped,
+    )
+
+
+def _run_representer(network: Representer, before: Result, apply: Apply) -> Result:
+    started = time.perf_counter()
+    row = {"model": network.model} | vector_columns(network.represent(before.picture, apply), before.picture)
+    seconds = before.seconds + time.perf_counter() - started
+    return replace(before, seconds=seconds, latents=(*before.latents, row))
+
+
+def _run_learned_codec(codec: CodecNetwork, before: Result, apply: Apply) -> Result:
+    """The stream of the whole picture, alpha and metadata too, and what it decodes to: no stream is kept untried."""
+    started = time.perf_counter()
+    stream, latent = codec.encode(before.picture, apply)
+    encode_s = time.perf_counter() - started
+    # before decoding, which needs the room that latents take
+    columns = packed_columns(latent)
+    del latent
+    started = time.perf_counter()
+    picture = codec.decode(stream, before.picture.key, apply)
+    decode_s = time.perf_counter() - started
+    return replace(
+        before,
+        picture=picture,
+        seconds=before.seconds + encode_s + decode_s,
+        stream=stream,
+        encode_s=encode_s,
+        decode_s=decode_s,
+        latents=(*before.latents, {"model": codec.model} | columns),
+    )
+
+
+def _network(item: BranchStep) -> Restorer | CodecNetwork | Representer | None:
+    return item.step.load(item.parameters) if item.step.load else None
+
+
+def _name_of(steps: tuple[BranchStep, ...]) -> tuple:
+    return tuple((s.step.name, s.parameters) for s in steps)

@@ -1,0 +1,246 @@
+"""One picture through a recipe: decode, every branch, measure, encode. No input or output but bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+from models.codec.bitstream import is_stream
+from models.inference import Apply
+from pipeline.destination.stage_figures import Laps
+from pipeline.frames.shared_file import SharedFile
+from pipeline.networks.restoration_checks import together
+from pipeline.networks.streams import decode_stream
+from pipeline.pictures.decode import decode
+from pipeline.pictures.encode import EXTENSIONS, encode, output_format
+from pipeline.pictures.metrics import compare, describe
+from pipeline.pictures.perceptual_hash import perceptual_hash
+from pipeline.pictures.picture import Crop, Picture, PictureError, Reserve, at_once, cropped, parse_crop
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.recipe import Branch, Recipe
+from pipeline.runs.listing import SourcePicture
+from pipeline.shards.branches import Result, Row, run_steps
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the output besides the recipe. `models` are URLs of weights that streams in the source may need."""
+
+    pixel_limit: int
+    measure: bool
+    crop: Crop | None = None
+    models: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, request: DevelopRequest) -> Settings:
+        """Those of a request."""
+        return cls(request.pixel_limit, request.measure, parse_crop(request.crop), request.model)
+
+
+@dataclass
+class Developed:
+    """Everything one object gave: rows for the tables (without `shard`) and objects to write, path and bytes."""
+
+    manifest: Row
+    metrics: list[Row] = field(default_factory=list)
+    latents: list[Row] = field(default_factory=list)
+    failures: list[Row] = field(default_factory=list)
+    outputs: list[tuple[str, bytes]] = field(default_factory=list)
+    #: seconds by stage
+    busy: dict[str, float] = field(default_factory=dict)
+
+
+def develop_picture(
+    found: SourcePicture,
+    data: bytes | SharedFile,
+    recipe: Recipe,
+    settings: Settings,
+    apply: Apply,
+    reserve: Reserve = at_once,
+    give_up: Callable[[], bool] = lambda: False,
+) -> Developed:
+    """One picture to all its rows and outputs. Never raises for what the bytes or a step did: that is a row.
+
+    `data` are the bytes of the object, or the file of frames that the picture is in.
+
+    `apply` runs tensors through networks (see `models.inference`). `reserve` is told of the picture's pixels before
+    they are allocated. `give_up` is asked between steps; once it says True the work stops, and what comes back is to
+    be thrown away.
+    """
+    laps = Laps()
+    developed = Developed(_manifest_row(found, data), busy=laps.busy)
+    apply, reserve = laps.elsewhere(apply), laps.elsewhere(reserve)
+    try:
+        picture = _decode(found, data, settings, apply, reserve, developed.manifest)
+    except PictureError as error:
+        fail(developed, None, "decode", error.reason, error.message)
+        laps.end("decode")
+        return developed
+    laps.end("decode")
+    developed.manifest |= _picture_columns(picture)
+    laps.end("measure")
+    # prefixes that several branches share are worked out once
+    shared: dict[tuple, Result] = {}
+    references: dict[str, Picture] = {"source": picture}
+    for branch in _reference_first(recipe):
+        if give_up():
+            break
+        try:
+            result = run_steps(branch, picture, recipe, settings.measure, apply, shared, give_up)
+        except PictureError as error:
+            fail(developed, branch.name, "develop", error.reason, error.message)
+            continue
+        except Exception as error:
+            fail(developed, branch.name, "develop", "step_failed", f"{type(error).__name__}: {error}")
+            continue
+        finally:
+            laps.end("develop")
+        if branch.name == recipe.reference:
+            references[branch.name] = result.picture
+        reference = recipe.reference if branch.name != recipe.reference else "source"
+        _finish_branch(developed, branch, result, picture, reference, references.get(reference), settings, laps)
+    order = {branch.name: index for index, branch in enumerate(recipe.branches)}
+    for rows in (developed.metrics, developed.latents, developed.failures):
+        rows.sort(key=lambda row: order.get(row["branch"], -1))
+    return developed
+
+
+def fail(developed: Developed, branch: str | None, stage: str, reason: str, message: str) -> None:
+    """Record a failure; without a branch it is the picture's own, and its manifest row says so."""
+    row = {"key": developed.manifest["key"], "branch": branch, "stage": stage, "reason": reason}
+    developed.failures.append(row | {"message": message[:500]})
+    if branch is None:
+        developed.manifest |= {"status": "failed", "reason": reason}
+
+
+def unread(found: SourcePicture) -> Developed:
+    """The rows of an object whose bytes never came; `fail` says why."""
+    return Developed(_manifest_row(found, None))
+
+
+def _decode(
+    found: SourcePicture,
+    data: bytes | SharedFile,
+    settings: Settings,
+    apply: Apply,
+    reserve: Reserve,
+    manifest: Row,
+) -> Picture:
+    if isinstance(data, SharedFile):
+        assert found.frame is not None
+        frame = data.read(found.frame, found.key, reserve)
+        manifest["duration_s"] = frame.duration_s
+        picture = frame.picture
+    elif is_stream(data):
+        return decode_stream(
+            data,
+            found.key,
+            apply,
+            pixel_limit=settings.pixel_limit,
+            models=settings.models,
+            crop=settings.crop,
+            reserve=reserve,
+        )
+    else:
+        picture = decode(data, found.key, settings.pixel_limit, reserve)
+    return picture if settings.crop is None else cropped(picture, settings.crop)
+
+
+def _reference_first(recipe: Recipe) -> list[Branch]:
+    return sorted(recipe.branches, key=lambda branch: branch.name != recipe.reference)
+
+
+def _finish_branch(
+    developed: Developed,
+    branch: Branch,
+    result: Result,
+    source: Picture,
+    reference_name: str,
+    reference: Picture | None,
+    settings: Settings,
+    laps: Laps,
+) -> None:
+    """Encode, measure and record one branch's result; what fails on the way is a row."""
+    key, stage = developed.manifest["key"], "encode"
+    outputs: list[tuple[str, bytes]] = []
+    try:
+        size = None
+        if branch.output.format != "none":
+            name = output_format(branch.output.format, source.metadata, result.picture.pixels)
+            data = encode(result.picture.pixels, source.metadata, name, branch.output.quality)
+            outputs.append((f"pictures/{branch.name}/{key}.{EXTENSIONS[name]}", data))
+            size = len(data)
+        stream_path = None
+        if result.stream is not None:
+            extension = next(s.step.extension for s in branch.steps if s.step.has_stream)
+            stream_path = f"streams/{branch.name}/{key}.{extension}"
+            outputs.append((stream_path, result.stream))
+            size = len(result.stream)
+        laps.end("encode")
+        stage = "measure"
+        if reference is None:
+            raise PictureError("step_failed", f"its reference branch {reference_name} failed")
+        row = _metrics_row(key, branch.name, result, source, reference_name, size)
+        row |= asdict(together(result.guards)) | {"skipped": "; ".join(result.skipped) or None}
+        if settings.measure:
+            row |= compare(result.picture.colour, reference.colour) | describe(result.picture.colour)
+    except PictureError as error:
+        fail(developed, branch.name, stage, error.reason, error.message)
+        return
+    except Exception as error:
+        fail(developed, branch.name, stage, "step_failed", f"{type(error).__name__}: {error}")
+        return
+    finally:
+        laps.end(stage)
+    developed.outputs += outputs
+    developed.metrics.append(row)
+    common = {"key": key, "branch": branch.name, "stream": stream_path}
+    developed.latents += [common | row for row in result.latents]
+
+
+def _metrics_row(key: str, branch: str, result: Result, source: Picture, reference: str, size: int | None) -> Row:
+    height, width, channels = source.pixels.shape
+    raw = height * width * channels * source.pixels.itemsize
+    return {
+        "key": key,
+        "branch": branch,
+        "reference": reference,
+        "width": result.picture.pixels.shape[1],
+        "height": result.picture.pixels.shape[0],
+        "bytes": size,
+        "bpp": None if size is None else 8 * size / (height * width),
+        "compression_ratio": None if size is None else raw / size,
+        "encode_s": result.encode_s,
+        "decode_s": result.decode_s,
+        "develop_s": result.seconds,
+    }
+
+
+def _manifest_row(found: SourcePicture, data: bytes | SharedFile | None) -> Row:
+    digest = data.sha256 if isinstance(data, SharedFile) else data and hashlib.sha256(data).hexdigest()
+    return {
+        "key": found.key,
+        "url": found.url,
+        "size": found.size,
+        "etag": found.etag,
+        "modified": found.modified,
+        "sha256": digest,
+        "status": "ok",
+        "file": found.file,
+        "frame": found.frame,
+        "frames": None if found.frame is None else found.frames,
+    }
+
+
+def _picture_columns(picture: Picture) -> Row:
+    return {
+        "width": picture.pixels.shape[1],
+        "height": picture.pixels.shape[0],
+        "channels": picture.pixels.shape[2],
+        "bit_depth": picture.metadata.bit_depth,
+        "format": picture.metadata.format,
+        "mode": picture.metadata.mode,
+        "orientation": picture.metadata.orientation,
+        "perceptual_hash": perceptual_hash(picture.colour),
+    }

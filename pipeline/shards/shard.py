@@ -1,0 +1,148 @@
+"""One shard, streaming: read ahead, develop, write behind, commit with one last object."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.device import choose_device
+from pipeline.destination.lease import confirm
+from pipeline.destination.schemas import part_path, to_parquet
+from pipeline.networks.batching import Batcher
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.runs.planning import Plan, commit_path, destination_of, recipe_of, shard_pictures
+from pipeline.shards.in_work import Window, begun_path, read_begun
+from pipeline.shards.stream import Cancelled, Done, ShardStream
+from pipeline.shards.suspects import try_alone
+from pipeline.storage.store import StorageError, Store, delete, read, write
+
+__all__ = ["Cancelled", "Commit", "read_commit", "run_shard", "write_commit"]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a shard did, as kept in `runs/<run>/shards/<shard>.json`. `outputs` names every object it wrote.
+
+    `stages` are seconds by stage (see `pipeline.destination.stage_figures`).
+    """
+
+    run: str
+    shard: int
+    objects: int
+    good: int
+    failed: int
+    branch_failures: int
+    rows: dict[str, int]
+    reasons: dict[str, int]
+    bytes_read: int
+    bytes_written: int
+    seconds: float
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+
+
+def run_shard(
+    request: DevelopRequest,
+    plan: Plan,
+    shard: int,
+    progress: Callable[[bool], None] = lambda good: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Commit:
+    """Develop one planned shard and commit it; a shard that is committed already is only read.
+
+    `progress` is called once a picture (True: good) from this thread. When `stop` says True nothing is committed:
+    Cancelled; when storage fails as a whole likewise: StorageError. Running again overwrites whatever was left.
+    An earlier attempt may have ended without a word: pictures that were in work then are tried alone first, and those
+    that end a process of their own are failures.
+    """
+    destination = destination_of(request)
+    try:
+        commit = read_commit(destination, plan.run, shard)
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
+    else:
+        # the last attempt may have ended between its commit and this
+        delete(destination, begun_path(plan.run, shard))
+        return commit
+    started = time.monotonic()
+    found = shard_pictures(destination, plan, shard)
+    begun = read_begun(destination, plan.run, shard)
+    suspects = {index: found[index] for index in begun.suspects if index < len(found) and index not in begun.crashed}
+    crashed = begun.crashed | try_alone(request, suspects, stop)
+    if stop():
+        # before anything is written: who was not tried stays suspected
+        raise Cancelled("stopped before the shard was begun; run again to go on")
+    with Batcher(choose_device(request.device), request.batch) as batcher:
+        stream = ShardStream(request, destination, batcher, found)
+        window = Window(destination, begun_path(plan.run, shard), crashed, stream.results.put)
+        try:
+            done = stream.run(progress, stop, window)
+            seconds = time.monotonic() - started
+            commit = _commit(request, plan, shard, done, stream.bytes_read, seconds, stream.stage_figures(seconds))
+        except BaseException:
+            window.clear()
+            raise
+    window.remove()
+    return commit
+
+
+def read_commit(destination: Store, run: str, shard: int) -> Commit:
+    """A committed shard's own account. Raises StorageError when the shard is not committed."""
+    return Commit(**json.loads(read(destination, commit_path(run, shard))))
+
+
+def write_commit(destination: Store, commit: Commit) -> None:
+    """Commit a shard, whose objects are all there."""
+    path = commit_path(commit.run, commit.shard)
+    write(destination, path, (json.dumps(vars(commit), indent=1) + "\n").encode())
+
+
+def _commit(
+    request: DevelopRequest,
+    plan: Plan,
+    shard: int,
+    done: Sequence[Done],
+    bytes_read: int,
+    seconds: float,
+    stages: dict[str, dict[str, float]],
+) -> Commit:
+    destination, developed = destination_of(request), [one.developed for one in done]
+    rows: dict[str, list[dict]] = {
+        "manifest": [d.manifest for d in developed],
+        "metrics": [row for d in developed for row in d.metrics],
+        "latents": [row for d in developed for row in d.latents],
+        "failures": [row for d in developed for row in d.failures],
+    }
+    outputs = sorted((entry for one in done for entry in one.outputs), key=lambda entry: entry["path"])
+    for table, content in rows.items():
+        path = part_path(table, plan.run, shard)
+        data = to_parquet(table, [row | {"shard": shard} for row in content])
+        write(destination, path, data)
+        outputs.append({"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+    failed = sum(d.manifest["status"] != "ok" for d in developed)
+    commit = Commit(
+        run=plan.run,
+        shard=shard,
+        objects=len(developed),
+        good=len(developed) - failed,
+        failed=failed,
+        branch_failures=sum(row["branch"] is not None for row in rows["failures"]),
+        rows={table: len(content) for table, content in rows.items()},
+        reasons=dict(Counter(row["reason"] for row in rows["failures"])),
+        bytes_read=bytes_read,
+        bytes_written=sum(entry["size"] for entry in outputs),
+        seconds=round(seconds, 3),
+        stages=stages,
+        outputs=outputs,
+    )
+    expected = commit.good * len(recipe_of(request).branches)
+    assert commit.rows["metrics"] + commit.branch_failures == expected, "a branch left neither a row nor a failure"
+    confirm(destination, plan.lease)
+    write_commit(destination, commit)
+    return commit

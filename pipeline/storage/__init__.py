@@ -1,0 +1,1 @@
+"""Objects wherever they are: list, read, write, create and delete them."""

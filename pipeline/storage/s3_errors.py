@@ -1,0 +1,87 @@
+"""What S3 says when it cannot, as `StorageError` for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import aiohttp
+import botocore.exceptions as boto
+from botocore.parsers import ResponseParserError
+
+from pipeline.storage.access import StorageError, explain_os_error
+
+if TYPE_CHECKING:
+    from pipeline.storage.s3 import Place
+
+_DENIED_CODES = {
+    "AccessDenied", "AccountProblem", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken",
+    "InvalidObjectState", "NotSignedUp", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
+}  # fmt: skip
+_MISSING_CODES = {"NoSuchBucket", "NoSuchKey", "NoSuchUpload", "NoSuchVersion"}
+_TRANSIENT_CODES = {
+    "BadDigest", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable",
+    "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "XAmzContentSHA256Mismatch",
+}  # fmt: skip
+_REGION_CODES = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
+_CREDENTIAL_ERRORS = (
+    boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.ProfileNotFound,
+    boto.TokenRetrievalError, boto.SSOError,
+)  # fmt: skip
+_LOST_CONNECTION = (
+    boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, aiohttp.ClientError, ResponseParserError,
+)  # fmt: skip
+
+
+def explain(error: Exception, what: str, place: Place) -> StorageError:
+    """Turn whatever s3fs, botocore or aiohttp raised over `what` into a `StorageError` without secrets."""
+    found = _explain(error, what, place)
+    return StorageError(found.kind, place.options.scrub(found.message))
+
+
+def _explain(error: Exception, what: str, place: Place) -> StorageError:
+    cause = error if isinstance(error, boto.ClientError) else error.__cause__
+    endpoint = place.options.endpoint
+    if isinstance(cause, boto.ClientError):
+        return _explain_answer(cause, what, place)
+    if isinstance(error, _CREDENTIAL_ERRORS):
+        return StorageError(
+            "denied", f"{what}: no usable credentials ({error}); set DARKROOM_S3_KEY and DARKROOM_S3_SECRET"
+        )
+    if isinstance(error, (boto.ParamValidationError, boto.InvalidEndpointConfigurationError)):
+        return StorageError("invalid", f"{what}: not a possible S3 bucket, key or endpoint")
+    if isinstance(error, (boto.ConnectTimeoutError, boto.SSLError, boto.ProxyConnectionError)) or (
+        isinstance(error, boto.EndpointConnectionError)
+        and isinstance(error.kwargs.get("error"), aiohttp.ClientConnectorError)
+    ):
+        cause = error.kwargs.get("error")
+        reason = getattr(cause, "strerror", None) or cause or type(error).__name__
+        return StorageError(
+            "unreachable", f"{what}: nothing answers at {endpoint} ({reason}); check the endpoint and the network"
+        )
+    if isinstance(error, _LOST_CONNECTION):
+        return StorageError("transient", f"{what}: lost the connection to {endpoint} ({type(error).__name__})")
+    if isinstance(error, (boto.BotoCoreError, ValueError)):
+        return StorageError("invalid", f"{what}: {error}")
+    return explain_os_error(error, what)
+
+
+def _explain_answer(error: boto.ClientError, what: str, place: Place) -> StorageError:
+    """Say what an S3 error answer means: its code first, its HTTP status where the code is unknown."""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    said = error.response.get("Error", {}).get("Message") or "no message"
+    endpoint = place.options.endpoint
+    answer = f"{endpoint} answered {status} {code}: {said}".replace(f"{status} {status}", f"{status}").rstrip(".")
+    if code == "NoSuchBucket":
+        return StorageError(
+            "missing", f"the bucket {place.bucket!r} does not exist at {endpoint}; create it or correct {what}"
+        )
+    if code in _MISSING_CODES or status == 404:
+        return StorageError("missing", f"{what}: no such object ({answer})")
+    if code in _TRANSIENT_CODES or status == 429 or (status >= 500 and status != 501):
+        return StorageError("transient", f"{what}: {answer}")
+    if code in _REGION_CODES or status in (301, 307):
+        return StorageError("invalid", f"{what}: {answer}; set DARKROOM_S3_REGION to the bucket's region")
+    if code in _DENIED_CODES or status in (401, 403):
+        return StorageError("denied", f"{what}: {answer}; check the key, the secret and what they are allowed to do")
+    return StorageError("invalid", f"{what}: {answer}")

@@ -1,0 +1,258 @@
+"""A training run from a Python prompt or under torchrun: pictures in, weights and card out."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from models.autoencoders.interface import Autoencoder
+from models.autoencoders.objective import CONTRAST
+from models.device import choose_device
+from models.files import write_bytes
+from models.registry import Card
+from models.training.checkpoint import Progress
+from models.training.data import DataError, PictureSource, read_training_set
+from models.training.distributed import ALONE, Ranks, joined, own_device, ranks_from_environment
+from models.training.finish import finish
+from models.training.logs import tensorboard_log
+from models.training.loop import Report, TrainingPlan, train
+from models.training.precision import choose_precision
+from models.training.small_batches import SmallTrainingSet
+from models.training.small_pictures import split_by_name
+from models.training.tasks import AUTOENCODER_LOSS, objective_of, task_of
+from pipeline.requests.models import TrainRequest
+from pipeline.requests.pictures import RequestError
+from pipeline.storage.store import StorageOptions
+from pipeline.training.picture_sets import read_picture_set
+from pipeline.training.report import picture_sheets, render_training
+
+#: an autoencoder's, where a request says nothing else
+AUTOENCODER_SIZES = {"form": "convolutional", "shape": [3, 32, 32]}
+#: share of an autoencoder's training pictures that early stopping watches
+HELD_OUT_SHARE = 0.05
+
+
+def run_training(
+    request: TrainRequest,
+    report: Callable[[Report], None] = lambda line: None,
+    reading: Callable[[int, int], None] = lambda read, of: None,
+) -> Card | None:
+    """Read the pictures, train or resume, save weights, card and a report; returns the card.
+
+    `report` gets a line a step, `reading` how many pictures of how many are read. Under torchrun every process calls
+    this; only the first reports and writes, and only it gets a card. Ctrl-C ends training after the step at hand: the
+    checkpoint is written, then KeyboardInterrupt is raised.
+    Raises RequestError, DataError, CheckpointError, TrainingError, DistributedError; OSError when the storage fails.
+    """
+    ranks = ranks_from_environment()
+    plan = plan_of(request, ranks)
+    log = tensorboard_log(request.log) if request.log and ranks.first else nullcontext()
+    with log as write, joined(ranks, plan.device):
+        listeners = [report, *([write] if write else [])]
+        pictures = read_pictures(request, plan, reading if ranks.first else None)
+        with interruptible(ranks) as stopped:
+            network, progress = train(plan, pictures, lambda line: _tell(listeners, line), stopped, ranks)
+            if stopped() and ranks.first:
+                raise KeyboardInterrupt
+    return keep(request, plan, network, progress, pictures, ranks) if ranks.first else None
+
+
+def keep(
+    request: TrainRequest,
+    plan: TrainingPlan,
+    network: torch.nn.Module,
+    progress: Progress,
+    pictures: PictureSource,
+    ranks: Ranks = ALONE,
+) -> Card:
+    """Save what was trained: weights, card and report at the request's model; returns the card."""
+    card = finish(
+        f"{_stem(request)}.safetensors",
+        network,
+        progress,
+        pictures,
+        data=f"{len(pictures.train):,} pictures of {', '.join(request.source)}",
+        training=_command(request, plan, ranks),
+        licence=request.licence,
+        sizes=plan.sizes,
+        device=plan.device,
+        ranks=ranks,
+        storage=plan.storage,
+    )
+    held_out = pictures.held_out_batches(1)[0] if plan.task == "autoencoder" else torch.empty(0)
+    page = render_training(card, progress, plan, picture_sheets(network, plan, held_out))
+    write_bytes(f"{_stem(request)}.html", page.encode(), plan.storage)
+    return card
+
+
+def plan_of(request: TrainRequest, ranks: Ranks) -> TrainingPlan:
+    """The request with the task's defaults, this process's device and its precision filled in.
+
+    Raises RequestError when crops or sizes do not fit the network, DistributedError when there are too few GPUs.
+    """
+    whole = request.task == "autoencoder"
+    sizes = (AUTOENCODER_SIZES if whole else {}) | (request.sizes or {})
+    try:
+        task = task_of(request.task, request.loss, request.corrupt)
+        network = task.build(**sizes) if sizes else None
+        if isinstance(network, Autoencoder):
+            # a term that the form does not have shows when it is asked for
+            task.loss(network, torch.zeros(2, *network.shape))
+    except (ValueError, TypeError) as error:
+        raise RequestError(f"{request.task} cannot be trained like this: {error}") from error
+    crop = request.crop or task.crop
+    if whole and request.crop:
+        raise RequestError("--crop: an autoencoder takes whole pictures; give its shape in --sizes")
+    if not whole and (request.augment or request.limit):
+        raise RequestError(f"--augment and --limit are about autoencoders; leave them out for {request.task}")
+    if not whole and crop % task.multiple:
+        raise RequestError(f"--crop {crop}: {request.task} takes multiples of {task.multiple}")
+    if request.source_block and not request.source_storage:
+        raise RequestError(f"the block {request.source_block!r} is kept in Prefect; leave out --no-prefect or torchrun")
+    device = own_device(choose_device(request.device), ranks)
+    plan = TrainingPlan(
+        task=request.task,
+        checkpoint=request.checkpoint or f"{_stem(request)}.checkpoint.safetensors",
+        start=request.start,
+        steps=request.steps or (None if request.minutes else TrainingPlan.steps),
+        minutes=request.minutes,
+        batch=request.batch or task.batch,
+        crop=crop,
+        learning_rate=request.learning_rate or task.learning_rate,
+        optimiser=request.optimiser or task.optimiser,
+        weight_decay=request.weight_decay,
+        validate_every=request.validate_every,
+        patience=request.patience,
+        seed=request.seed,
+        device=device,
+        precision=choose_precision(request.precision, device),
+        sizes=sizes,
+        loss=(request.loss or AUTOENCODER_LOSS) if whole else None,
+        corrupt=request.corrupt,
+        augment=request.augment,
+        storage=fsspec_options(request.source_storage),
+    )
+    if plan.batch is not None and plan.batch < least_pictures(plan):
+        raise RequestError("--batch 1: the term contrast compares pictures; give 2 or more, or leave it out of --loss")
+    return plan
+
+
+def read_pictures(
+    request: TrainRequest, plan: TrainingPlan, reading: Callable[[int, int], None] | None = None
+) -> PictureSource:
+    """What the request's task trains on: whole small pictures for an autoencoder, large ones for others.
+
+    An autoencoder never sees a source's test pictures; of the others a share of 0.05 is held out.
+    Raises DataError; OSError when the storage fails.
+    """
+    memory = request.memory_gib << 30
+    if request.task != "autoencoder":
+        return read_training_set(request.source, memory_limit=memory, storage=plan.storage, progress=reading)
+    pictures = read_picture_set(
+        request.source,
+        tuple(plan.sizes["shape"]),
+        train=True,
+        limit=request.limit,
+        # a copy is made while they are split
+        memory_limit=memory // 2,
+        storage=plan.storage,
+        progress=reading,
+    )
+    least = least_pictures(plan)
+    trained, held_out = split_by_name(pictures, HELD_OUT_SHARE, least)
+    if len(trained) < least:
+        unless = ", or leave contrast, which compares pictures, out of --loss" if least > 1 else ""
+        raise DataError(
+            f"too few pictures below {', '.join(request.source)}: {len(pictures)} that are no test pictures, "
+            f"{len(held_out)} of them held out, {len(trained)} left to train on, where it takes {least} of each; "
+            f"give more{unless}"
+        )
+    return SmallTrainingSet(trained, held_out, request.augment)
+
+
+def least_pictures(plan: TrainingPlan) -> int:
+    """How many pictures must be in a batch, be left to train on, and be held out."""
+    return 2 if plan.task == "autoencoder" and objective_of(plan.loss, plan.corrupt).weights.get(CONTRAST) else 1
+
+
+def _tell(listeners: list[Callable[[Report], None]], line: Report) -> None:
+    for listener in listeners:
+        listener(line)
+
+
+@contextmanager
+def interruptible(ranks: Ranks) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C only sets what the yielded function tells; a second one interrupts at once.
+
+    Not so under torchrun, which sends on what the terminal has sent already. Threads other than the main one cannot
+    listen to signals and are left as they are.
+    """
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+
+    def press(number: int, frame: Any) -> None:
+        if pressed.is_set() and ranks.count == 1:
+            raise KeyboardInterrupt
+        pressed.set()
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _command(request: TrainRequest, plan: TrainingPlan, ranks: Ranks) -> str:
+    """The command that trains the same again, with every default that mattered written out."""
+    options = {
+        name: getattr(plan, name)
+        for name in (
+            "loss",
+            "corrupt",
+            "start",
+            "steps",
+            "minutes",
+            "batch",
+            "learning_rate",
+            "optimiser",
+            "weight_decay",
+            "validate_every",
+            "patience",
+            "seed",
+        )
+    }
+    options |= {"crop": plan.crop or None, "limit": request.limit}
+    options |= {"device": plan.device.partition(":")[0], "precision": plan.precision}
+    options |= {"licence": request.licence, "memory_gib": request.memory_gib}
+    words = ["torchrun", "--standalone", "--nproc-per-node", str(ranks.count), "--no-python"] if ranks.count > 1 else []
+    words += ["darkroom", "train", request.task, *request.source, request.model]
+    words += ["--sizes", json.dumps(plan.sizes)] if plan.sizes else []
+    words += [word for name in request.augment for word in ("--augment", name)]
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
+    return shlex.join(words)
+
+
+def _stem(request: TrainRequest) -> str:
+    return request.model.removesuffix(".safetensors")
+
+
+def fsspec_options(options: StorageOptions | None) -> dict[str, Any]:
+    """S3 access in fsspec's words, for `models`, which knows nothing of ours."""
+    options = options or StorageOptions.from_environment()
+    secrets = {"key": options.key, "secret": options.secret, "token": options.token}
+    arguments: dict[str, Any] = {name: secret.get_secret_value() for name, secret in secrets.items() if secret}
+    arguments |= {"endpoint_url": options.endpoint_url} if options.endpoint_url else {}
+    arguments |= {"anon": True} if options.anonymous else {}
+    if options.path_style is not None:
+        arguments["config_kwargs"] = {"s3": {"addressing_style": "path" if options.path_style else "virtual"}}
+    return arguments | ({"client_kwargs": {"region_name": options.region}} if options.region else {})

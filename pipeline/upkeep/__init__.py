@@ -1,0 +1,1 @@
+"""What keeps a destination sound: verify, repair, collect, assemble."""

@@ -1,0 +1,234 @@
+"""Developed frames put together again: a file for every file of frames and branch of a run.
+
+Which frames there are, of what and for how long each is shown, the run's manifest says; where its pictures lie, its
+commits. Of a file that several runs have developed, the last says how it is now. Frames of `.drk` streams that were
+decompressed are known by their names alone, and so without their times.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import mmap
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from statistics import median
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline.destination.schemas import part_path
+from pipeline.frames.writers import ENDINGS, write_frames
+from pipeline.pictures.decode import decode
+from pipeline.pictures.picture import Picture, PictureError
+from pipeline.requests.pictures import AssembleRequest, RunRequest
+from pipeline.runs.planning import Plan, PlanError, earlier_plans
+from pipeline.shards.shard import read_commit
+from pipeline.storage.store import Store, open_store, read, write
+
+#: what says which files were put together
+ASSEMBLED = "assembled.json"
+#: how long frames are shown that nothing is known of
+_DEFAULT_S = 0.1
+#: what files of frames are put together in when they are to stay what they were
+_SAME = {"png": "apng", "avif": "webp", "idx": "npy", "drk": "tiff"}
+_STREAMS = re.compile(r"(?P<file>.+)#(?P<frame>\d{4,9})(?P<ending>\.drk)")
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What became of one file of one branch. `missing` are numbers of frames; without a `path` the message says why."""
+
+    branch: str
+    file: str
+    frames: int
+    missing: list[int]
+    path: str | None
+    bytes: int
+    seconds: float
+    message: str | None = None
+
+
+@dataclass
+class _File:
+    """A file of frames, as the last run that developed it has found it: its ETag, format and frames."""
+
+    etag: str
+    format: str = ""
+    count: int = 0
+    keys: dict[int, str] = field(default_factory=dict)
+    durations: dict[int, float] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+
+
+def assemble(
+    request: AssembleRequest,
+    planned: Callable[[int], None] = lambda count: None,
+    progress: Callable[[Assembled], None] = lambda done: None,
+) -> list[Assembled]:
+    """Put the frames of a run's destination together again below the request's own, and say so in `assembled.json`.
+
+    Results lie at `pictures/<branch>/<file>`, with another ending behind it where the format is another. `planned` is
+    told how many there will be, `progress` each of them. What cannot be put together is named in the list, not raised.
+    Raises PlanError (no finished run, no frames, unknown branch), StorageError.
+    """
+    source = open_store(request.source, request.source_storage)
+    destination = open_store(request.destination, request.destination_storage)
+    files, paths = _developed(source, request)
+    branches = list(dict.fromkeys(branch for branch, _ in paths))
+    unknown = [name for name in request.branch if name not in branches]
+    if unknown:
+        raise PlanError(
+            f"branch {unknown[0]!r} keeps no pictures there; those that do: {', '.join(branches) or 'none'}"
+        )
+    if not files:
+        raise PlanError(f"{request.source} holds no frames; they come of animations, pages, videos and stacks")
+    todo = [(branch, name) for branch in request.branch or branches for name in sorted(files)]
+    planned(len(todo))
+    done = []
+    for branch, name in todo:
+        done.append(_assemble_file(request, source, destination, branch, name, files[name], paths))
+        progress(done[-1])
+    write(destination, ASSEMBLED, (json.dumps([asdict(one) for one in done], indent=1) + "\n").encode())
+    return done
+
+
+def _developed(source: Store, request: AssembleRequest) -> tuple[dict[str, _File], dict[tuple[str, str], str]]:
+    """The files of frames, and where pictures lie, by branch and key."""
+    at_source: dict[str, Any] = {"destination": request.source, "destination_storage": request.source_storage}
+    plans = earlier_plans(source, RunRequest(source=request.source, **at_source))
+    if not plans:
+        raise PlanError(f"{request.source} holds no run; give the destination of darkroom develop or decompress")
+    if not plans[-1][1]:
+        raise PlanError(f"run {plans[-1][0].run} at {request.source} is not finished; start it again, then assemble")
+    files: dict[str, _File] = {}
+    paths: dict[tuple[str, str], str] = {}
+    for plan, finished in plans:
+        if finished:
+            for row in _manifest(source, plan):
+                _add(files, row)
+            paths |= _pictures(source, plan)
+    return {name: file for name, file in files.items() if file.count}, paths
+
+
+def _add(files: dict[str, _File], row: dict[str, Any]) -> None:
+    """Take in what a row of the manifest says of a file of frames."""
+    name, frame, count = row["file"], row["frame"], row["frames"]
+    if name is None and (stream := _STREAMS.fullmatch(row["key"])):
+        # every stream has an ETag of its own
+        name, frame = stream["file"], int(stream["frame"])
+        row = row | {"etag": "", "format": row["format"] or "drk"}
+        count = max(frame + 1, files[name].count if name in files else 0)
+    if name is None:
+        # an ordinary picture, or a file that has frames no longer
+        files.pop(row["key"], None)
+        return
+    if name not in files or files[name].etag != row["etag"]:
+        files[name] = _File(row["etag"])
+    file = files[name]
+    file.count, file.format = count, row["format"] or file.format
+    file.keys[frame] = row["key"]
+    file.reasons[frame] = row["reason"] or ""
+    if row["duration_s"] is not None:
+        file.durations[frame] = row["duration_s"]
+
+
+def _manifest(source: Store, plan: Plan) -> Iterator[dict[str, Any]]:
+    names = ["key", "etag", "file", "frame", "frames", "format", "duration_s", "reason"]
+    for shard in range(plan.shards):
+        part = pq.read_table(io.BytesIO(read(source, part_path("manifest", plan.run, shard))), columns=names)
+        # runs of before there were frames have not all of them
+        yield from (dict.fromkeys(names) | row for row in part.to_pylist())
+
+
+def _pictures(source: Store, plan: Plan) -> dict[tuple[str, str], str]:
+    found = {}
+    for shard in range(plan.shards):
+        for entry in read_commit(source, plan.run, shard).outputs:
+            folder, _, rest = entry["path"].partition("/")
+            branch, _, name = rest.partition("/")
+            if folder == "pictures" and "#" in name:
+                found[branch, name.rpartition(".")[0]] = entry["path"]
+    return found
+
+
+def _assemble_file(
+    request: AssembleRequest,
+    source: Store,
+    destination: Store,
+    branch: str,
+    name: str,
+    file: _File,
+    paths: dict[tuple[str, str], str],
+) -> Assembled:
+    started = time.monotonic()
+    wanted = {number: paths.get((branch, file.keys.get(number, ""))) for number in range(file.count)}
+    missing = [number for number, path in wanted.items() if path is None]
+    result = Assembled(branch, name, file.count - len(missing), missing, None, 0, 0.0)
+    if missing and (len(missing) == file.count or not request.skip_missing):
+        return replace(result, message=_said_of(missing, file))
+    format = request.format if request.format != "same" else _SAME.get(file.format, file.format)
+    if format == "mkv" and name.lower().endswith(".webm"):
+        format = "webm"
+    if format == "mp4" and name.lower().endswith(".mov"):
+        format = "mov"
+    if format not in ENDINGS:
+        return replace(
+            result, message=f"nothing is known of its format ({format or 'no frame was read'}); give --format"
+        )
+    path = f"pictures/{branch}/{name}"
+    path = path if name.lower().endswith(ENDINGS[format]) else path + ENDINGS[format][0]
+    frames = (_picture(source, found, request.pixel_limit) for found in wanted.values() if found is not None)
+    with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
+        local = os.path.join(folder, f"assembled.{format}")
+        try:
+            write_frames(local, format, frames, _timing(file, missing, request.rate), request.quality)
+        except PictureError as error:
+            return replace(result, message=error.message)
+        size = os.path.getsize(local)
+        with (
+            open(local, "rb") as written,
+            mmap.mmap(written.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            memoryview(data) as view,
+        ):
+            write(destination, path, view)
+    return replace(result, path=path, bytes=size, seconds=round(time.monotonic() - started, 3))
+
+
+def _picture(source: Store, path: str, pixel_limit: int) -> Picture:
+    try:
+        return decode(read(source, path), path, pixel_limit)
+    except PictureError as error:
+        raise PictureError(error.reason, f"{path}: {error.message}") from error
+
+
+def _timing(file: _File, missing: Iterable[int], rate: float | None) -> list[float]:
+    """For how long each frame that is there is shown: the time of one that is missing goes to the one before it."""
+    gone = set(missing)
+    if rate is not None:
+        return [1 / rate] * (file.count - len(gone))
+    usual = median(file.durations.values()) if file.durations else _DEFAULT_S
+    seconds: list[float] = []
+    owed = 0.0
+    for number in range(file.count):
+        time_of_frame = file.durations.get(number, usual)
+        if number not in gone:
+            seconds.append(time_of_frame + owed)
+            owed = 0.0
+        elif seconds:
+            seconds[-1] += time_of_frame
+        else:
+            owed += time_of_frame
+    return seconds
+
+
+def _said_of(missing: Sequence[int], file: _File) -> str:
+    named = [f"{number} ({file.reasons.get(number) or 'not developed'})" for number in missing[:_SHOWN]]
+    more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+    cure = "nothing is left of it" if len(missing) == file.count else "--skip-missing goes on without them"
+    return f"{len(missing)} of {file.count} frames are missing: {', '.join(named)}{more}; {cure}"

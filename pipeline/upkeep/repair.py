@@ -1,0 +1,170 @@
+"""`darkroom verify`, and with --repair: just the pictures whose results are wrong are done again, as they were asked.
+
+Objects of a picture cost that picture again; a damaged commit or part of a table costs its shard. What is done again
+goes through the run of any shard, and takes the place of what was there (`pipeline.runs.fold`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from pipeline.destination.lease import Lease, hold
+from pipeline.destination.leftovers import listed
+from pipeline.destination.plans import (
+    Plan,
+    PlanError,
+    destination_of,
+    earlier_plans,
+    recorded_request,
+    shard_pictures,
+    source_of,
+)
+from pipeline.requests.pictures import DevelopRequest, VerifyRequest
+from pipeline.runs.finish import RunError, finish_folded
+from pipeline.runs.fold import fold
+from pipeline.runs.redo import Redone, forget, plan_again
+from pipeline.shards.shard import run_shard
+from pipeline.storage.store import StorageError, Store, write
+from pipeline.upkeep.report import render_verification
+from pipeline.upkeep.verify import Finding, Verification, check, wrong_shards
+
+_ROUNDS = 3
+REPORT = "runs/verification.html"
+
+
+def verify(
+    request: VerifyRequest,
+    planned: Callable[[int], None] = lambda shards: None,
+    progress: Callable[[bool], None] = lambda good: None,
+) -> Verification:
+    """Check a destination; with `repair` mend what can be and check again, with `report` write a page there.
+
+    See `pipeline.upkeep.verify.check` for what is told and raised. Repairs hold the destination's lease; raises
+    LeaseHeld.
+    """
+    destination = destination_of(request)
+    if request.repair:
+        with hold(destination, request.take_over) as lease:
+            found = check(request, planned, progress)
+            if found.findings:
+                found = _repair(request, destination, found, lease, planned, progress)
+            found.in_use = None
+    else:
+        found = check(request, planned, progress)
+    if request.report:
+        write(destination, REPORT, render_verification(found).encode())
+    return found
+
+
+def _repair(
+    request: VerifyRequest,
+    destination: Store,
+    found: Verification,
+    lease: Lease,
+    planned: Callable[[int], None],
+    progress: Callable[[bool], None],
+) -> Verification:
+    """Mend, and check again; more than once where an older run's pictures are those of a later one."""
+    first = found.findings
+    not_repaired: dict[str, None] = {}
+    for _ in range(_ROUNDS):
+        plans = {plan.run: plan for plan, _ in earlier_plans(destination, request)}
+        runs: dict[str, list[tuple[int, list[Finding]]]] = {}
+        for (run, shard), findings in wrong_shards(found.findings).items():
+            runs.setdefault(run, []).append((shard, findings))
+        for run in sorted(runs, key=lambda run: plans[run].sequence):
+            try:
+                not_repaired |= dict.fromkeys(_repair_run(request, destination, plans[run], runs[run], lease))
+            except (PlanError, RunError, StorageError) as error:
+                if isinstance(error, StorageError) and error.kind != "missing":
+                    raise
+                not_repaired[f"run {run}: {error}"] = None
+        before, found = found, check(request, planned, progress)
+        if not found.findings or found.findings == before.findings:
+            break
+    left = {(finding.run, finding.path) for finding in found.findings}
+    found.repaired = [finding for finding in first if (finding.run, finding.path) not in left]
+    found.not_repaired = list(not_repaired)
+    return found
+
+
+def _repair_run(
+    request: VerifyRequest,
+    destination: Store,
+    plan: Plan,
+    wrong: Sequence[tuple[int, list[Finding]]],
+    lease: Lease,
+) -> list[str]:
+    """Do the wrong pictures of one run again; says what could not be done."""
+    started = datetime.now(UTC)
+    asked = recorded_request(
+        destination,
+        plan,
+        source=plan.source,
+        destination=request.destination,
+        source_storage=request.source_storage,
+        destination_storage=request.destination_storage,
+        device="auto",
+    )
+    chosen, refused = [], []
+    for shard, findings in wrong:
+        try:
+            keys = _keys(destination, plan, shard, findings)
+        except (StorageError, pa.ArrowException, TypeError) as error:
+            refused.append(f"run {plan.run}, shard {shard}: its part of the plan is lost ({error}); develop --fresh")
+            continue
+        if keys:
+            chosen.append(Redone(plan, shard, keys))
+    chosen, gone = _with_sources(asked, destination, chosen)
+    refused += gone
+    if chosen:
+        sequence = plan.sequence + 1
+        again = plan_again(asked, destination, chosen, sequence, lease)
+        for shard in range(again.shards):
+            run_shard(asked, again, shard)
+        for target in fold(destination, again):
+            # a commit that is still wrong keeps the account of the run as it was
+            with suppress(StorageError, RunError):
+                finish_folded(asked, target, started)
+        forget(destination, again)
+    return refused
+
+
+def _keys(destination: Store, plan: Plan, shard: int, findings: Sequence[Finding]) -> frozenset[str]:
+    """The pictures that findings are about; of a commit or a part of a table it is all of the shard."""
+    keys = [one.key for one in shard_pictures(destination, plan, shard)]
+    if any(finding.path.split("/")[0] not in ("pictures", "streams") for finding in findings):
+        return frozenset(keys)
+    stems = {finding.path.split("/", 2)[2].rpartition(".")[0] for finding in findings}
+    return frozenset(stems.intersection(keys))
+
+
+def _with_sources(
+    asked: DevelopRequest, destination: Store, chosen: Sequence[Redone]
+) -> tuple[list[Redone], list[str]]:
+    """What can be done again, for its source is as it was; and what cannot, in words."""
+    wanted: dict[str, str] = {}
+    for one in chosen:
+        for picture in _pictures(destination, one):
+            wanted[picture.object_key] = picture.etag
+    there = {found.key for found in listed(source_of(asked), ()) if wanted.get(found.key) == found.etag}
+    kept, refused = [], []
+    for one in chosen:
+        gone = {p.key for p in _pictures(destination, one) if p.object_key not in there}
+        for key in sorted(gone):
+            refused.append(f"run {one.plan.run}, {key}: its source is gone or has changed since")
+        whole = one.keys == {p.key for p in shard_pictures(destination, one.plan, one.shard)}
+        if gone and whole and len(one.keys or ()) > 1:
+            # rows of the others may be lost with its tables, and a part of them would not add up
+            refused.append(f"run {one.plan.run}, shard {one.shard}: cannot be done again as a whole")
+        elif left := frozenset(one.keys or ()) - gone:
+            kept.append(Redone(one.plan, one.shard, left))
+    return kept, refused
+
+
+def _pictures(destination: Store, one: Redone) -> Iterator:
+    return (p for p in shard_pictures(destination, one.plan, one.shard) if one.keys is None or p.key in one.keys)
