@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.files import StorageArguments, locate, write_bytes
 from models.training.optimisers import moments
+from models.training.schedule import Cooldown
 
 #: a larger object is refused before it is read
 SIZE_LIMIT = 8 << 30
@@ -29,7 +30,9 @@ class Progress:
     `history` has an entry for every validation: `step`, `score`, `training loss` (the mean since the one before),
     `training score` where the source has training batches, `learning rate`, and the task's figures.
     `loss_sum` and `loss_count` are of the losses since the last one. `started` names the parameters that began from
-    given weights; `scaler` is the state of the gradient scaler.
+    given weights; `scaler` is the state of the gradient scaler. `optimised_from` and `averaged_from` are the steps at
+    which optimiser and moving average were begun, `cooldown` is there once the rate falls, `chapters` are those of
+    `models.training.chapters`.
     """
 
     task: str
@@ -44,6 +47,16 @@ class Progress:
     loss_count: int = 0
     started: list[str] = field(default_factory=list)
     scaler: dict[str, float] = field(default_factory=dict)
+    optimised_from: int = 0
+    averaged_from: int = 0
+    cooldown: Cooldown | None = None
+    chapters: list[dict[str, Any]] = field(default_factory=list)
+
+
+def cooldown_url(checkpoint: str) -> str:
+    """Where the cooldown of a checkpoint has its own, so that the constant part can go on from before it."""
+    stem = checkpoint.removesuffix(".safetensors").removesuffix(".checkpoint")
+    return f"{stem}.cooldown.safetensors"
 
 
 def load_start(url: str, network: nn.Module, storage: StorageArguments) -> list[str]:
@@ -109,17 +122,17 @@ def restore(
     url: str,
     tensors: dict[str, Tensor],
     networks: dict[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
+    optimiser: torch.optim.Optimizer | None,
     optimiser_name: str,
 ) -> None:
-    """Fill networks and optimiser from a checkpoint's tensors.
+    """Fill networks and, where one is given, the optimiser from a checkpoint's tensors.
 
     Raises CheckpointError, naming the URL, when they are of other sizes or another optimiser's.
     """
     try:
         for part, network in networks.items():
             network.load_state_dict(_below(tensors, f"{part}/"))
-        for name, parameter in _named(optimiser):
+        for name, parameter in _named(optimiser) if optimiser else []:
             kept = _below(tensors, f"optimiser/{name}/")
             if kept and set(kept) != moments(optimiser_name, parameter):
                 raise CheckpointError(f"{url} was not written by {optimiser_name}; give another URL or its optimiser")
@@ -142,6 +155,8 @@ def _like(parameter: nn.Parameter, moment: Tensor) -> Tensor:
 
 def _checked(values: dict[str, Any]) -> Progress:
     progress = Progress(**values)
+    if isinstance(progress.cooldown, dict):
+        progress.cooldown = Cooldown(**progress.cooldown)
     counts = (progress.step, progress.pictures, progress.best_step, progress.stale, progress.loss_count)
     if not all(isinstance(number, int | float) and number >= 0 for number in (*counts, progress.seconds)):
         raise ValueError("its progress is not made of numbers")

@@ -90,7 +90,11 @@ class TrainingSettings(Form):
     corrupt: str | None = Field(None, description="autoencoder: spoil what it sees, by noise:SIGMA or mask:SHARE")
     augment: tuple[Literal["mirror", "shift"], ...] = Field((), description="autoencoder: vary the pictures")
     limit: int | None = Field(None, ge=2, description="autoencoder: most pictures of every source")
-    steps: int | None = Field(None, ge=1, description="most steps; default: 20000, or no limit beside --minutes")
+    steps: int | None = Field(
+        None,
+        ge=1,
+        description="most steps, of which the last 15 % cool down; default: 20000, or no limit beside --minutes",
+    )
     minutes: float | None = Field(None, gt=0, description="most minutes, earlier sessions counted")
     batch: int | None = Field(None, ge=1, le=4096, description="crops a step and process; default: the task's own")
     crop: int | None = Field(None, ge=32, le=1024, description="pixels a side; default: the task's own")
@@ -121,6 +125,15 @@ class TrainRequest(TrainingSettings):
     start: str | None = Field(None, description="URL of weights to begin from; another restoration's may do")
     checkpoint: str | None = Field(None, description="URL of the checkpoint to resume from; default: beside the model")
     log: str | None = Field(None, description="local folder for TensorBoard's curves; default: none are kept")
+    cooldown: float | None = Field(
+        None,
+        gt=0,
+        description="minutes over which the checkpoint is cooled down and finished; it stays as it is",
+    )
+    cooldown_steps: int | None = Field(None, ge=1, description="likewise, over so many steps")
+    new_chapter: bool = Field(
+        False, description="go on from a checkpoint of other pictures, options or licence; the card tells of both"
+    )
 
 
 class SweepRequest(TrainingSettings):

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -78,8 +79,8 @@ def keep(
         network,
         progress,
         pictures,
-        data=f"{len(pictures.train):,} pictures of {', '.join(request.source)}",
-        training=_command(request, plan, ranks),
+        data=f"{len(pictures.train):,} pictures of {plan.source}",
+        training=plan.command,
         licence=request.licence,
         sizes=plan.sizes,
         device=plan.device,
@@ -137,8 +138,14 @@ def plan_of(request: TrainRequest, ranks: Ranks) -> TrainingPlan:
         loss=(request.loss or AUTOENCODER_LOSS) if whole else None,
         corrupt=request.corrupt,
         augment=request.augment,
+        cool_steps=request.cooldown_steps,
+        cool_minutes=request.cooldown,
+        source=", ".join(request.source),
+        licence=request.licence,
+        new_chapter=request.new_chapter,
         storage=fsspec_options(request.source_storage),
     )
+    plan = replace(plan, command=_command(request, plan, ranks))
     if plan.batch is not None and plan.batch < least_pictures(plan):
         raise RequestError("--batch 1: the term contrast compares pictures; give 2 or more, or leave it out of --loss")
     return plan
@@ -230,6 +237,7 @@ def _command(request: TrainRequest, plan: TrainingPlan, ranks: Ranks) -> str:
             "seed",
         )
     }
+    options |= {"cooldown": plan.cool_minutes, "cooldown_steps": plan.cool_steps}
     options |= {"crop": plan.crop or None, "limit": request.limit}
     options |= {"device": plan.device.partition(":")[0], "precision": plan.precision}
     options |= {"licence": request.licence, "memory_gib": request.memory_gib}
