@@ -27,6 +27,6 @@ def advice(history: Sequence[dict[str, float]], started: bool) -> str | None:
         return f"training diverges (held-out score {course}; lower is better); lower --learning-rate"
     if not started and first["score"] - best < _NOTHING * scale:
         return (
-            f"training stands still (held-out score {course}); raise --learning-rate, or leave it and --optimiser out"
+            f"training stands still (held-out score {course}); raise --learning-rate, or leave it out"
         )
     return None

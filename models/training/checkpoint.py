@@ -132,13 +132,18 @@ def restore(
     try:
         for part, network in networks.items():
             network.load_state_dict(_below(tensors, f"{part}/"))
-        for name, parameter in _named(optimiser) if optimiser else []:
-            kept = _below(tensors, f"optimiser/{name}/")
-            if kept and set(kept) != moments(optimiser_name, parameter):
-                raise CheckpointError(f"{url} was not written by {optimiser_name}; give another URL or its optimiser")
-            optimiser.state[parameter] = {k: _like(parameter, moment) for k, moment in kept.items()}
+        if optimiser is not None:
+            _restore_moments(url, tensors, optimiser, optimiser_name)
     except RuntimeError as error:
         raise CheckpointError(f"{url} holds a network of other sizes; give another URL or the same sizes") from error
+
+
+def _restore_moments(url: str, tensors: dict[str, Tensor], optimiser: torch.optim.Optimizer, name_of: str) -> None:
+    for name, parameter in _named(optimiser):
+        kept = _below(tensors, f"optimiser/{name}/")
+        if kept and set(kept) != moments(name_of, parameter):
+            raise CheckpointError(f"{url} was not written by {name_of}; give another URL or its optimiser")
+        optimiser.state[parameter] = {k: _like(parameter, moment) for k, moment in kept.items()}
 
 
 def _named(optimiser: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
