@@ -26,7 +26,5 @@ def advice(history: Sequence[dict[str, float]], started: bool) -> str | None:
     if not math.isfinite(last["score"]) or last["score"] - best > _MUCH * scale:
         return f"training diverges (held-out score {course}; lower is better); lower --learning-rate"
     if not started and first["score"] - best < _NOTHING * scale:
-        return (
-            f"training stands still (held-out score {course}); raise --learning-rate, or leave it out"
-        )
+        return f"training stands still (held-out score {course}); raise --learning-rate, or leave it out"
     return None

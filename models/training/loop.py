@@ -277,7 +277,7 @@ def _chapter(plan: TrainingPlan, task: Task, optimiser: str, pictures: PictureSo
     options |= {"augmentation": list(plan.augment)} if plan.augment else {}
     return Chapter(
         f"{len(pictures.train):,} pictures of {plan.source}",
-        getattr(pictures, "mark", ""),
+        pictures.mark,
         plan.licence,
         options,
         plan.command,
