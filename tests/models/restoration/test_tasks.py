@@ -64,7 +64,7 @@ def photograph() -> Tensor:
 
 @pytest.fixture(scope="module")
 def pictures() -> TrainingSet:
-    return TrainingSet([photographs.coffee(), photographs.chelsea()], [photographs.astronaut()], [])
+    return TrainingSet([photographs.coffee(), photographs.chelsea()], [photographs.astronaut()])
 
 
 def plan(path: Path, task: str, **changes: object) -> TrainingPlan:

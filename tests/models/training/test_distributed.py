@@ -29,7 +29,7 @@ from models.training.loop import TrainingPlan, train
 folder, ranks = Path(sys.argv[1]), ranks_from_environment()
 torch.set_num_threads(1)
 sizes = {"width": 16, "latents": 32, "down": 1, "up": 1, "hyper": 8}
-pictures = TrainingSet([photographs.coffee(), photographs.chelsea()], [photographs.astronaut()[:256, :256]], [])
+pictures = TrainingSet([photographs.coffee(), photographs.chelsea()], [photographs.astronaut()[:256, :256]])
 
 def run(name, stopped=lambda: False):
     settings = {"steps": 4, "batch": 2, "crop": 64, "validate_every": 2, "device": "cpu", "precision": "float32"}

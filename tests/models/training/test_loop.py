@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +31,7 @@ both_tasks = pytest.mark.parametrize("task", ["denoise", "codec"])
 
 @pytest.fixture(scope="module")
 def pictures() -> TrainingSet:
-    return TrainingSet([photographs.coffee(), photographs.chelsea()], [photographs.astronaut()], [])
+    return TrainingSet([photographs.coffee(), photographs.chelsea()], [photographs.astronaut()])
 
 
 def plan(path: Path, task: str = "denoise", **changes: object) -> TrainingPlan:
@@ -215,7 +216,21 @@ def test_reading_a_folder_splits_by_name_and_lists_what_is_unreadable(tmp_path: 
     assert len(first.train) + len(first.held_out) == 40
     assert 1 < len(first.held_out) < 20
     assert [p[0, 0, 0] for p in first.held_out] == [p[0, 0, 0] for p in again.held_out]
-    assert len(first.unreadable) == 1
+    assert first.left_out == ((str(tmp_path / "broken.jpg"), "unreadable"),)
+    assert first.listed == 41
+
+
+def test_a_mark_tells_sets_of_pictures_apart_wherever_they_lie(tmp_path: Path) -> None:
+    for index in range(4):
+        cv2.imwrite(str(tmp_path / f"a{index}.bmp"), np.full((70, 70, 3), index, np.uint8))
+    shutil.copytree(tmp_path, tmp_path / "elsewhere" / "copy")
+    first = read_training_set((str(tmp_path / "elsewhere" / "copy"),)).mark
+    (tmp_path / "elsewhere" / "copy").rename(tmp_path / "moved")
+    assert read_training_set((str(tmp_path / "moved"),)).mark == first
+    cv2.imwrite(str(tmp_path / "moved" / "a2.bmp"), np.full((70, 70, 3), 99, np.uint8))
+    other = read_training_set((str(tmp_path / "moved"),)).mark
+    (tmp_path / "moved" / "a2.bmp").unlink()
+    assert len({first, other, read_training_set((str(tmp_path / "moved"),)).mark}) == 3
 
 
 def test_pictures_that_exceed_the_memory_are_an_error_that_says_so(tmp_path: Path) -> None:
@@ -237,7 +252,7 @@ def test_a_lone_picture_is_trained_on_and_held_out_whatever_its_name(tmp_path: P
 
 def test_pictures_that_are_too_small_are_an_error_that_says_so(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "one.png"), np.zeros((63, 70, 3), np.uint8))
-    with pytest.raises(DataError, match="smaller than 64 pixels on a side; give larger ones"):
+    with pytest.raises(DataError, match="1 smaller than 64 pixels; give others"):
         read_training_set((str(tmp_path),))
 
 
@@ -258,7 +273,7 @@ def test_finished_weights_load_and_damaged_ones_do_not(task: str, pictures: Trai
     network, progress = train(plan(tmp_path, task, steps=2), pictures)
     url = str(tmp_path / "mine.safetensors")
     # the codec's tables are counted on every picture at many qualities
-    few = TrainingSet([picture[:128, :128] for picture in pictures.train], pictures.held_out, [])
+    few = TrainingSet([picture[:128, :128] for picture in pictures.train], pictures.held_out)
     card = finish(url, network, progress, few, data="two photographs", training="a test", sizes=SIZES[task])
     model = load_model(url, task)
     assert model.tag == f"mine@{card.sha256[:12]}"

@@ -59,7 +59,7 @@ def test_an_unknown_name_is_refused() -> None:
 def test_a_checkpoint_is_resumed_by_its_own_optimiser_only(tmp_path: Path) -> None:
     """Muon's two moments are not Adam's three, and both say so before a step is taken."""
     pixels = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
-    pictures = TrainingSet([pixels], [pixels], [])
+    pictures = TrainingSet([pixels], [pixels])
     small = {"widths": [4, 4], "blocks": 1}
     plan = TrainingPlan(task="denoise", checkpoint=str(tmp_path / "c.safetensors"), steps=2, batch=1, sizes=small)
     train(plan, pictures)

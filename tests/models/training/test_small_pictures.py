@@ -75,7 +75,7 @@ def test_a_folders_classes_are_its_first_folders(tmp_path: Path) -> None:
     (tmp_path / "outside.png").write_bytes((tmp_path / "cat" / "000.png").read_bytes())
     (tmp_path / "cat" / "broken.jpg").write_bytes(b"no")
     more = read_small_pictures(str(tmp_path), (3, 10, 15))
-    assert (more.labels, more.classes, more.unreadable) == (None, [], ("cat/broken.jpg",))
+    assert (more.labels, more.classes, more.left_out) == (None, [], (("cat/broken.jpg", "unreadable"),))
 
 
 def test_every_picture_is_in_one_split_and_stays_there(tmp_path: Path) -> None:
@@ -101,6 +101,22 @@ def test_a_limit_takes_of_all_classes(tmp_path: Path, mnist: Path) -> None:
     assert read_small_pictures(str(mnist), (1, 28, 28), limit=20).names == sorted(
         read_small_pictures(str(mnist), (1, 28, 28), limit=20).names, key=lambda name: ("t10k" in name, name)
     )
+
+
+def test_a_mark_tells_sets_apart(tmp_path: Path, mnist: Path) -> None:
+    folder_of(tmp_path / "pets")
+    sheets = write_sheets(tmp_path / "sheets")
+
+    def mark(source: Path, limit: int | None = None) -> str:
+        whole = read_small_pictures(str(source), (1, 8, 8), train=True, limit=limit)
+        return SmallTrainingSet(*split_by_name(whole, 0.2)).mark
+
+    marks = [mark(source) for source in (tmp_path / "pets", sheets, mnist)]
+    assert marks == [mark(source) for source in (tmp_path / "pets", sheets, mnist)]
+    limited = [mark(source, 9) for source in (tmp_path / "pets", sheets, mnist)]
+    changed = sorted((tmp_path / "pets").rglob("*.png"))[3]
+    changed.write_bytes(changed.with_name("000.png").read_bytes())
+    assert len({*marks, *limited, mark(tmp_path / "pets")}) == 7
 
 
 def test_several_sources_are_one_with_all_their_classes(tmp_path: Path, mnist: Path) -> None:
