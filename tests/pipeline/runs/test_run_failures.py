@@ -207,7 +207,7 @@ def test_a_name_that_the_destination_refuses_is_a_failure_row(tmp_path: Path) ->
 
 HANG = """
 import sys, time
-from pipeline import branches
+from pipeline.shards import branches
 from pipeline.runs.finish import develop
 from tests.runs import request
 

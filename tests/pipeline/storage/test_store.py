@@ -180,7 +180,7 @@ def test_many_threads_at_once(store: Store) -> None:
 
 FORKER = """
 import os, sys
-from pipeline import storage
+from pipeline.storage import store as storage
 store = storage.open_store(sys.argv[1])
 for _ in range(2):
     assert storage.read(store, "x") == b"x"
@@ -266,7 +266,8 @@ def test_names_that_are_no_text_are_listed_and_missing(tmp_path: Path) -> None:
 
 WRITER = """
 import os, signal, sys
-from pipeline import storage, storage_local
+from pipeline.storage import local as storage_local
+from pipeline.storage import store as storage
 if sys.argv[2] == "sync":
     storage_local.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 store = storage.open_store(sys.argv[1])
