@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from models.files import StorageArguments, locate
-from models.training.checkpoint import CheckpointError, Progress
+from models.training.checkpoint import CheckpointError, Progress, start_url
 
 #: what a card says of a chapter
 TOLD = ("steps", "seconds", "data", "licence", "hardware", "training")
@@ -47,7 +47,7 @@ def begin_chapter(progress: Progress, chapter: Chapter, new_chapter: bool, url: 
 
 def earlier_chapters(start: str, storage: StorageArguments) -> list[dict[str, Any]]:
     """The chapters on the card beside weights that a training begins from; none where there is no card."""
-    fs, path = locate(start.removesuffix(".safetensors") + ".json", storage)
+    fs, path = locate(start_url(start).removesuffix(".safetensors") + ".json", storage)
     try:
         card = json.loads(fs.cat_file(path))
     except (FileNotFoundError, ValueError):

@@ -12,6 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from models.files import StorageArguments, locate, write_bytes
+from models.registry import WEIGHTS
 from models.training.optimisers import moments
 from models.training.schedule import Cooldown
 
@@ -59,14 +60,22 @@ def cooldown_url(checkpoint: str) -> str:
     return f"{stem}.cooldown.safetensors"
 
 
+def start_url(name_or_url: str) -> str:
+    """The URL of weights to begin from: a shipped model by name, a codec's as it is trained, or the URL itself."""
+    if "/" in name_or_url or "\\" in name_or_url or name_or_url.endswith(".safetensors"):
+        return name_or_url
+    places = [WEIGHTS / "start" / f"{name_or_url}.safetensors", WEIGHTS / f"{name_or_url}.safetensors"]
+    return str(next((place for place in places if place.exists()), name_or_url))
+
+
 def load_start(url: str, network: nn.Module, storage: StorageArguments) -> list[str]:
-    """Fill the network's tensors from like-named ones of a safetensors file; returns their names.
+    """Fill the network's tensors from like-named ones of a safetensors file, by URL or shipped name; returns names.
 
     Tensors of another shape are left at their beginnings, as those of another task's stem and tail may be.
     Raises CheckpointError when there is no such file, or it holds a tensor whose name the network does not know, or
     nothing in it fits.
     """
-    data = _fetch(url, storage)
+    data = _fetch(start_url(url), storage)
     if data is None:
         raise CheckpointError(f"there is nothing at {url} to start from; give the URL of a safetensors file")
     try:

@@ -7,7 +7,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -28,9 +28,10 @@ from models.training.precision import choose_precision
 from models.training.small_batches import SmallTrainingSet
 from models.training.small_pictures import split_by_name
 from models.training.tasks import AUTOENCODER_LOSS, objective_of, task_of
+from pipeline.destination.lease import hold
 from pipeline.requests.models import TrainRequest
 from pipeline.requests.pictures import RequestError
-from pipeline.storage.store import StorageOptions
+from pipeline.storage.store import StorageOptions, open_store
 from pipeline.training.picture_sets import read_picture_set
 from pipeline.training.report import picture_sheets, render_training
 
@@ -55,7 +56,7 @@ def run_training(
     ranks = ranks_from_environment()
     plan = plan_of(request, ranks)
     log = tensorboard_log(request.log) if request.log and ranks.first else nullcontext()
-    with log as write, joined(ranks, plan.device):
+    with alone_at(request) if ranks.first else nullcontext(), log as write, joined(ranks, plan.device):
         listeners = [report, *([write] if write else [])]
         pictures = read_pictures(request, plan, reading if ranks.first else None)
         with interruptible(ranks) as stopped:
@@ -63,6 +64,22 @@ def run_training(
             if stopped() and ranks.first:
                 raise KeyboardInterrupt
     return keep(request, plan, network, progress, pictures, ranks) if ranks.first else None
+
+
+@contextmanager
+def alone_at(request: TrainRequest) -> Iterator[None]:
+    """Hold the leases of the request's model and checkpoint, so that no two trainings write either at once.
+
+    Raises LeaseHeld, naming who trains there, and StorageError.
+    """
+    checkpoint = request.checkpoint or f"{_stem(request)}.checkpoint.safetensors"
+    urls = dict.fromkeys([_stem(request), checkpoint.removesuffix(".safetensors").removesuffix(".checkpoint")])
+    with ExitStack() as held:
+        for url in urls:
+            folder, _, name = url.replace("\\", "/").rpartition("/")
+            store = open_store(folder or ".", request.source_storage)
+            held.enter_context(hold(store, request.take_over, f"{name}.lease.json"))
+        yield
 
 
 def keep(
