@@ -89,6 +89,8 @@ def test_models_are_trained_in_turns_and_then_done(pictures: Path, tmp_path: Pat
     assert [(one.state, one.steps) for one in again] == [("done", 11), ("done", 11)]  # of the constant part
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_plan_that_was_killed_goes_on_to_the_same_weights(pictures: Path, tmp_path: Path) -> None:
     run_turns(plan(tmp_path / "a", pictures, two(12)), lambda standings: None)
     killed = plan(tmp_path / "b", pictures, two(12))
@@ -98,6 +100,7 @@ def test_a_plan_that_was_killed_goes_on_to_the_same_weights(pictures: Path, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_five_kills_at_random_moments_change_no_weight(pictures: Path, tmp_path: Path) -> None:
     models = two(60)
     run_turns(plan(tmp_path / "a", pictures, models), lambda standings: None)
@@ -109,10 +112,11 @@ def test_five_kills_at_random_moments_change_no_weight(pictures: Path, tmp_path:
     assert_same(tmp_path / "a" / "out", tmp_path / "b" / "out")
 
 
+@pytest.mark.slow
 def test_a_session_of_minutes_ends_with_cooled_weights(pictures: Path, tmp_path: Path) -> None:
     """The checkpoints stay as they are, to go on from in the next session."""
     models = {"one": {"task": "denoise"} | OPTIONS}
-    request = plan(tmp_path, pictures, models, minutes=0.5, cooldown=0.2, turn=60)
+    request = plan(tmp_path, pictures, models, minutes=1.5, cooldown=0.5, turn=60)
     (ended,) = run_turns(request, lambda standings: None)
     assert (ended.state, ended.word) == ("cooled", "")
     assert (tmp_path / "out" / "one.safetensors").exists()
