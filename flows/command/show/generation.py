@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present
-from flows.command.show.prefect import Show, carry_out, outcome, way_of
+from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
 from pipeline.generation.results import Generation, Traversal
 from pipeline.requests.models import GenerateRequest
 
@@ -23,7 +23,7 @@ def generate(request: GenerateRequest, prefect: bool | None) -> int:
 
         show("generated", generate_plainly(request))
 
-    with out.status("making pictures"):
+    with through(way), out.status("making pictures"):
         carry_out(way, "flows.generate.generate", request, plain, told.__setitem__)
     made = outcome(told, "generated")
     present(made.facts | {"page": made.page}, lambda: _print(made), way)

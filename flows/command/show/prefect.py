@@ -49,16 +49,15 @@ def way_of(request: BaseModel, asked: bool | None) -> Way:
 
 
 def carry_out(way: Way, flow: str, request: BaseModel, plain: Callable[[Show], None], show: Show) -> None:
-    """Say which way is taken, and take it: run the flow `module.function` of a request, or what does it plainly.
+    """Run the flow `module.function` of a request, or what does the same plainly; only inside `through`.
 
     Both tell `show` their events; what stopped them is raised.
     """
-    with through(way):
-        if way.prefect:
-            module, _, function = flow.rpartition(".")
-            run_flow(getattr(import_module(module), function), request, show)
-        else:
-            plain(show)
+    if way.prefect:
+        module, _, function = flow.rpartition(".")
+        run_flow(getattr(import_module(module), function), request, show)
+    else:
+        plain(show)
 
 
 @contextmanager
@@ -96,10 +95,11 @@ def through(way: Way) -> Iterator[None]:
             raise ApiError(
                 f"Prefect does not load: {_first_line(error)}; mend its settings, or use --no-prefect"
             ) from error
-        if way.api:
-            _check_answer(way)
-        elif not settings.api.url:
-            _start_server()
+        with out.status("asking Prefect" if way.api else "starting Prefect"):
+            if way.api:
+                _check_answer(way)
+            elif not settings.api.url:
+                _start_server()
         _say(way)
         stack.enter_context(_quiet())
         yield

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import amount, manner, out, present, progress_bars
-from flows.command.show.prefect import Show, carry_out, outcome, way_of
+from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
 from flows.orchestration.api import Way
 from pipeline.destination.stage_figures import share, slowest
 from pipeline.requests.pictures import DevelopRequest, RunRequest
@@ -54,8 +54,8 @@ def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool
 def run_bar(way: Way) -> Iterator[tuple[Callable[[str, Any], None], dict[str, Any]]]:
     """A progress bar for a run: gives what takes its events, and the last value of each event so far."""
     told: dict[str, Any] = {}
-    with progress_bars() as bars:
-        bar = bars.add_task("starting Prefect" if way.prefect else "listing", total=None, note="")
+    with through(way), progress_bars() as bars:
+        bar = bars.add_task("listing", total=None, note="")
         failed = 0
 
         def show(event: str, value: Any) -> None:

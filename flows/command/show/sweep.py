@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present, progress_bars
-from flows.command.show.prefect import Show, carry_out, outcome, way_of
+from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
 from pipeline.requests.models import SweepRequest
 
 
@@ -24,7 +24,7 @@ def sweep(request: SweepRequest, prefect: bool | None) -> int:
         trial, reading = partial(show, "trial"), lambda read, of: show("reading", (read, of))
         show("swept", run_sweep(request, trial, reading))
 
-    with progress_bars() as bars:
+    with through(way), progress_bars() as bars:
         bar = bars.add_task("starting", total=None, note="")
 
         def show(event: str, value: Any) -> None:

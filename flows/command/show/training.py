@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present, progress_bars
-from flows.command.show.prefect import Show, carry_out, outcome, way_of
+from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
 from pipeline.requests.models import TrainRequest
 
 
@@ -32,7 +32,7 @@ def train(request: TrainRequest, prefect: bool | None) -> int:
         show("trained", run_training(request, partial(show, "report"), reading))
 
     told: dict[str, Any] = {}
-    with progress_bars() as bars:
+    with through(way), progress_bars() as bars:
         bar = bars.add_task("starting", total=None, note="")
         first: Any = None
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import amount, out, present, progress_bars
-from flows.command.show.prefect import Show, carry_out, outcome, way_of
+from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
 from pipeline.requests.pictures import GcRequest, VerifyRequest
 from pipeline.requests.sizes import counted
 
@@ -27,7 +27,7 @@ def verify(request: VerifyRequest, prefect: bool | None) -> int:
     def plain(show: Show) -> None:
         show("verified", verify_plainly(request, partial(show, "shards"), partial(show, "shard")))
 
-    with progress_bars() as bars:
+    with through(way), progress_bars() as bars:
         bar = bars.add_task("checking", total=None, note="")
         wrong = 0
 
@@ -57,7 +57,7 @@ def gc(request: GcRequest, prefect: bool | None) -> int:
     def plain(show: Show) -> None:
         show("collected", collect(request, partial(show, "removed")))
 
-    with progress_bars() as bars:
+    with through(way), progress_bars() as bars:
         bar = bars.add_task("looking for leftovers", total=None, note="")
 
         def show(event: str, value: Any) -> None:
