@@ -24,7 +24,7 @@ from models.codec.bitstream import (
     read_header,
     unpack,
 )
-from models.codec.entropy_coder import StreamError
+from models.errors import StreamError
 
 #: offsets in the head, as in docs/format.md
 FLAGS, ZERO, NAME = 5, 7, 37
