@@ -23,7 +23,8 @@ from rich.table import Table
 from flows.command.console import out
 from flows.command.show.prefect import through
 from flows.orchestration.api import Way, check_home, configured_api, prefect_home, recorded, spare_loopback
-from pipeline.requests.pictures import RequestError
+from models.errors import DarkroomError
+from pipeline.errors import RequestError
 
 if TYPE_CHECKING:
     from prefect import State
@@ -41,8 +42,8 @@ QUIET = {
 _ROOMS = ("flows", "pipeline", "models")
 
 
-class ServeError(RuntimeError):
-    """The server or the worker did not start, or ended by itself; the message says where its log is."""
+class ServeError(DarkroomError):
+    """A server or worker that did not start, or ended by itself; the message says where its log is."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.errors import DarkroomError
 from pipeline.storage.access import without_credentials
 
 #: hosts that are this machine
@@ -35,8 +36,10 @@ _PROFILES = (("PREFECT_PROFILES_PATH",), "profiles_path")
 _MAY_START = (("PREFECT_SERVER_EPHEMERAL_ENABLED", "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"), "server.ephemeral.enabled")
 
 
-class ApiError(OSError):
+class ApiError(DarkroomError):
     """A Prefect API that cannot be used; the message says which, what is wrong with it, and what to do."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from rich.text import Text
 from flows.command.console import manner, out
 from flows.orchestration.api import ApiError, Way, choose_way
 from flows.orchestration.progress import listen
-from pipeline.requests.pictures import RequestError
+from pipeline.errors import RequestError, RunError
 from pipeline.storage.access import without_credentials
 
 #: seconds that an API has to answer
@@ -137,8 +137,6 @@ def run_flow(flow: Any, request: BaseModel, show: Show) -> None:
 
 def outcome(told: dict[str, Any], event: str) -> Any:
     """Give what a flow told at its end. Raises RunError where it told nothing."""
-    from pipeline.runs.finish import RunError
-
     if event not in told:
         raise RunError("the flow ended without a summary; its log in Prefect says why, and so does --verbose")
     return told[event]
