@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.destination import layout
+from tests import ROOT
 
-ROOT = Path(__file__).parents[3]
 #: what begins like a path below a destination, or ends like the name of one of its records
 _SPELLED = re.compile(
     rf"(^|/)({'|'.join(layout.FOLDERS)})/|(^|/)(_SUCCESS|(run|plan|request|lease|assembled|again)\.json|report\.html)$"
