@@ -29,10 +29,11 @@ from pipeline.destination.layout import (
     run_of,
     table_folder,
 )
-from pipeline.destination.plans import Plan, PlanError, recorded_request
+from pipeline.destination.plans import Plan, recorded_request
 from pipeline.destination.schemas import SCHEMAS
+from pipeline.errors import PlanError, StorageError
 from pipeline.storage.s3_uploads import Upload, abort, open_uploads
-from pipeline.storage.store import StorageError, Store, StoredObject, delete, list_objects, read
+from pipeline.storage.store import Store, StoredObject, delete, list_objects, read
 
 Item = TypeVar("Item")
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.destination.layout import part_path, record_path
-from pipeline.requests.pictures import RequestError
+from pipeline.errors import RequestError
 from pipeline.runs.planning import Plan, earlier_plans
 from pipeline.storage.store import StorageOptions, Store, open_store, read
 

@@ -16,11 +16,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from pipeline.destination.history import Pictures, frames_settled, join, settled_objects
-from pipeline.destination.layout import FOLDERS, commit_path, record_path, success_path
+from pipeline.destination.layout import FOLDERS, record_path, success_path
 from pipeline.destination.lease import Lease
 from pipeline.destination.plans import (
     Plan,
-    PlanError,
     destination_of,
     earlier_plans,
     recipe_of,
@@ -29,13 +28,14 @@ from pipeline.destination.plans import (
     source_of,
     write_plan,
 )
+from pipeline.errors import PlanError, RecipeError, StorageError
 from pipeline.networks.streams import open_codec
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.requests.recipe import Recipe, RecipeError, fingerprint
+from pipeline.requests.recipe import Recipe, fingerprint
 from pipeline.runs.listing import SourcePicture, may_have_frames, pictures_of
 from pipeline.runs.partition import cut, write_parts
 from pipeline.runs.redo import forget, plan_failed
-from pipeline.storage.store import StorageError, Store, StoredObject, check_access, exists, list_objects, read
+from pipeline.storage.store import Store, StoredObject, check_access, exists, list_objects, read
 
 #: objects that are taken from the listing at once: few at first, so that there is something to tell soon
 _FIRST_BATCH, _BATCH = 1_000, 10_000
@@ -282,7 +282,6 @@ __all__ = [
     "PlanError",
     "RecipeError",
     "check_request",
-    "commit_path",
     "destination_of",
     "earlier_plans",
     "own_prefix",

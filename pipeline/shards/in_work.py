@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pipeline.destination.layout import begun_path
-from pipeline.storage.store import StorageError, Store, delete, read, write
+from pipeline.errors import StorageError
+from pipeline.storage.store import Store, delete, read, write
 from pipeline.threads import Stage
 
 #: the window moves after so many pictures and is twice as long

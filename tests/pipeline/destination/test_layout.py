@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.destination import layout
-from tests import ROOT
+from tests.processes import ROOT
 
 #: what begins like a path below a destination, or ends like the name of one of its records
 _SPELLED = re.compile(

@@ -13,7 +13,8 @@ import pytest
 
 from pipeline.destination import lease as lease_module
 from pipeline.destination.layout import LEASE
-from pipeline.destination.lease import LeaseHeld, LeaseLost, hold, holder
+from pipeline.destination.lease import hold, holder
+from pipeline.errors import LeaseHeld, LeaseLost
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
 from pipeline.shards.shard import run_shard

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.destination.layout import begun_path
-from pipeline.pictures.picture import TRANSIENT_REASONS
+from pipeline.errors import TRANSIENT_REASONS
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
 from pipeline.shards.in_work import read_begun
