@@ -18,10 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from models.registry import ModelError
 from pipeline.destination.schemas import SCHEMA_VERSION
 from pipeline.requests.catalogue import Step, find
-from pipeline.requests.form import shipped_recipes
+from pipeline.requests.offers import SHIPPED, shipped_recipes
 from pipeline.steps.registry import Parameters, UnknownStepError
 
-SHIPPED = Path(__file__).parent / "recipes"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SIZE_LIMIT = 1 << 20
 
