@@ -42,7 +42,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models.registry": {"models", "models.codec", "models.restoration", "models.autoencoders"},
     "models.training": _NETWORKS - {"models.onnx"},
     "models.onnx": _NETWORKS - {"models.onnx"},
-    "pipeline.errors": set(),
+    # one tree, whose root models/ has
+    "pipeline.errors": {"models"},
     "pipeline.events": set(),
     "pipeline.threads": set(),
     "pipeline.storage": _BASE,
@@ -72,7 +73,6 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 #: imports against the table that are still there: this list may only become shorter
 KNOWN = {
-    ("pipeline.destination.lease", "pipeline.requests.pictures"),
     ("pipeline.destination.leftovers", "pipeline.upkeep.assemble"),
     ("pipeline.destination.plans", "pipeline.requests.pictures"),
     ("pipeline.destination.plans", "pipeline.requests.recipe"),
@@ -116,8 +116,8 @@ def against_the_table() -> set[tuple[str, str]]:
 
 def test_every_import_is_allowed_by_the_table() -> None:
     found = against_the_table()
-    assert not found - KNOWN, "the table does not allow these: mend them, or say in the table why they are right"
-    assert not KNOWN - found, "these imports are gone: take them out of KNOWN"
+    assert sorted(found - KNOWN) == [], "the table does not allow these: mend them, or say in the table why they are right"
+    assert sorted(KNOWN - found) == [], "these imports are gone: take them out of KNOWN"
 
 
 def test_no_room_and_no_module_leads_back_to_itself() -> None:

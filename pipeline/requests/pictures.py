@@ -15,11 +15,6 @@ from pipeline.requests.offers import RecipeChoice
 from pipeline.requests.sizes import parse_size
 from pipeline.steps.offers import offering, shipped_models
 
-
-class RequestError(Exception):
-    """What is asked for cannot be had here; the message says why and what to do."""
-
-
 ByteCount = Annotated[int, BeforeValidator(lambda value: parse_size(value) if isinstance(value, str) else value)]
 
 
