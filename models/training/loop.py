@@ -32,7 +32,7 @@ class TrainingPlan:
     The learning rate falls on a cosine over that budget. `start` is the URL of weights to begin from, `batch` crops a
     step and process, `crop` pixels a side (a multiple of the task's), `precision` one of
     `models.training.precision.PRECISIONS`, `optimiser` one of `models.training.optimisers.OPTIMISERS`; None is the
-    task's own. `patience` counts validations without a better score. `sizes` are keyword arguments of the task's network,
+    task's own. `patience` counts validations without a better score. `sizes` are keyword arguments of the network,
     `loss` and `corrupt` what an autoencoder's task takes (see `models.training.tasks.task_of`), `augment` how its
     pictures are varied (`models.training.small_batches.AUGMENTATIONS`).
     """

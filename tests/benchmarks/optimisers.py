@@ -5,12 +5,13 @@ prints a table. Rates are constant after a warm-up; the last 15 % of the steps f
 taken on held-out pictures: of the moving average before that cooldown, and of the weights after it. Seconds are CPU
 time of the training alone, so other load on the machine does not count as such. What a step costs beside AdamW's is
 measured apart, steps of both in turns. A run's row is kept in `--results` (JSON Lines); one that is there is not run
-again.
+again. Peak memory is that of the process, pictures and all.
 """
 
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import statistics
 import time
@@ -38,7 +39,7 @@ COOLDOWN = 0.15
 WARM_UP = 100
 WEIGHT_DECAY = 1e-4
 #: steps of each optimiser that are timed in turns
-TIMED = 12
+TIMED = 20
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,6 @@ def _carry_out(
     run: Run, task: Task, start: Path | None, sizes: dict[str, Any], source: PictureSource, cost: bool
 ) -> dict[str, Any]:
     _forget_peak()
-    before = _memory("VmRSS")
     training = Training(run, task, start, sizes, source)
     begun = training.score(training.average)
     seconds, cooldown_at, losses, flat = 0.0, round(run.steps * (1 - COOLDOWN)), [], begun
@@ -183,13 +183,13 @@ def _carry_out(
         "after cooldown": training.score(training.network),
         "average after": training.score(training.average),
         "cpu seconds": round(seconds, 1),
-        "peak MiB": round((_memory("VmHWM") - before) / 1024),
+        "peak MiB": round(_memory("VmHWM") / 1024),
     }
     return found | ({"step cost": _cost(run, task, start, sizes, source)} if cost else {})
 
 
 def _cost(run: Run, task: Task, start: Path | None, sizes: dict[str, Any], source: PictureSource) -> float:
-    """CPU seconds of a step beside those of AdamW's on the same crops, medians of steps taken in turns."""
+    """CPU seconds of a step beside those of AdamW's on the same crops: means of steps taken in turns."""
     both = [
         Training(Run(**asdict(run) | {"optimiser": name}), task, start, sizes, source)
         for name in ("adamw", run.optimiser)
@@ -200,8 +200,8 @@ def _cost(run: Run, task: Task, start: Path | None, sizes: dict[str, Any], sourc
             clock = time.process_time()
             training.take(1.0)
             times.append(time.process_time() - clock)
-    # the first steps build their state; SOAP renews its bases every tenth, so the mean of ten is taken
-    peer, own = (statistics.mean(sorted(times[2:])[1:-1]) for times in spent)
+    # the first steps build their state; SOAP renews its bases at every tenth, so tens are taken
+    peer, own = (statistics.mean(times[2:]) for times in spent)
     return round(own / peer, 3)
 
 
@@ -226,7 +226,9 @@ def _read(task: Task, pictures: tuple[str, ...], sizes: dict[str, Any]) -> Pictu
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     run = row["run"]
-    gain = {name: 100 * (row[name] / row["start"] - 1) for name in ("before cooldown", "after cooldown")}
+    gain = {
+        name: 100 * (row[name] - row["start"]) / abs(row["start"]) for name in ("before cooldown", "after cooldown")
+    }
     return {
         "what": f"{run['optimiser']} {run['rate']:g}",
         "start": row["start"],
@@ -241,6 +243,8 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _forget_peak() -> None:
+    """Begin the process's peak of memory anew (Linux)."""
+    gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
 
 
