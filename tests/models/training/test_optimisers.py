@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.autoencoders import build_autoencoder
-from models.training.checkpoint import CheckpointError
+from models.errors import CheckpointError
 from models.training.data import TrainingSet
 from models.training.loop import Report, TrainingPlan, train
 from models.training.optimisers import OPTIMISERS, build_optimiser, matrices, moments, orthogonal
