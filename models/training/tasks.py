@@ -127,8 +127,9 @@ def _psnr(error: Tensor) -> Tensor:
     return -10 * error.clamp_min(1e-10).log10()
 
 
-#: by short runs of `tests.benchmarks.optimisers` from nothing, small networks of codec and denoiser among them; Muon's
-#: and the codec's AdamW are those of the shipped weights, whose runs were long
+#: by short runs of `tests.benchmarks.optimisers` from nothing, with small networks of codec and denoiser; not so Muon's
+#: of restorations and AdamW's of the codec, which long runs were made with, what Adam takes over from AdamW, and the
+#: codec's of momentum (a tenth of SGD's), Muon and SOAP
 _CODEC_RATES = {"sgd": 0.03, "momentum": 0.003, "adam": 5e-4, "adamw": 5e-4, "muon": 1e-3, "soap": 1e-3}
 _RESTORATION_RATES = {"sgd": 0.3, "momentum": 0.1, "adam": 3e-3, "adamw": 3e-3, "muon": 1e-3, "soap": 3e-3}
 _AUTOENCODER_RATES = {"sgd": 0.9, "momentum": 0.9, "adam": 0.01, "adamw": 0.01, "muon": 0.01, "soap": 0.01}
