@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
+from models.device import Runtime
 from models.inference import Apply
-from models.onnx.runtime import Runtime
 from models.restoration import fill
 from pipeline.errors import PictureError
 from pipeline.networks.tiles import Network, open_network, restore

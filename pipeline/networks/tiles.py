@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.device import Runtime
 from models.inference import Apply, tiled
-from models.onnx.runtime import OnnxNetwork, Runtime, load_network
+from models.onnx.runtime import OnnxNetwork, load_network
 from models.restoration import light
 from models.restoration.network import RestorationNetwork
 from pipeline.steps.arrays import white_level

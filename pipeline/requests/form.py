@@ -5,7 +5,6 @@ A choice is never the only way: beside the names that come with Darkroom a form 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
+from models.cards import list_cards
 from pipeline.storage.access import without_credentials
 from pipeline.storage.store import StorageOptions
 
@@ -87,8 +87,7 @@ def shipped_recipes() -> list[str]:
 
 def shipped_models(*tasks: str) -> list[str]:
     """Names of the models for these tasks that come with Darkroom; of all, where none is named."""
-    cards = [json.loads(path.read_text()) for path in sorted((_ROOT / "models/weights").glob("*.json"))]
-    return [card["name"] for card in cards if not tasks or card["task"] in tasks]
+    return [card.name for card in list_cards() if not tasks or card.task in tasks]
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,8 @@ def _print_step(step: dict[str, Any]) -> None:
 
 def models(name: str | None) -> int:
     """Shipped models, a line each; or what one's card says: its data, licence and measured figures."""
-    from models.registry import list_cards, load_model
+    from models.cards import list_cards
+    from models.registry import load_model
 
     cards = list_cards()
     if name is None:
