@@ -77,7 +77,7 @@ def test_a_recipe_without_networks_needs_none_of_them_but_what_draws_its_report(
     assert (dry.returncode, out.exists()) == (0, False), dry.stderr
     done = darkroom("develop", source, out, "--recipe", recipe, "--no-prefect", missing=HEAVY)
     assert done.returncode == 0, done.stderr
-    assert (out / "pictures" / "small" / "a.png").exists()
+    assert (out / "pictures" / "small" / "a.png.png").exists()
     for command in (["verify", out, "--quick"], ["gc", out, "--dry-run"]):
         looked = darkroom(*command, "--no-prefect")
         assert looked.returncode == 0, looked.stderr
@@ -86,7 +86,8 @@ def test_a_recipe_without_networks_needs_none_of_them_but_what_draws_its_report(
 def test_cards_and_devices_need_neither_torch_nor_numpy() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['torch', 'numpy', 'pydantic']));"
-        "from models.cards import list_cards; import models.device, models.errors, pipeline.errors; print(len(list_cards()))"
+        "import models.device, models.errors, pipeline.errors;"
+        "from models.cards import list_cards; print(len(list_cards()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert int(done.stdout or 0) > 0, done.stderr
