@@ -14,10 +14,10 @@ import torch
 
 from models.autoencoders.interface import Autoencoder
 from models.autoencoders.objective import CONTRAST
+from models.cards import Card
 from models.device import choose_device
 from models.errors import DataError
 from models.files import write_bytes
-from models.registry import Card
 from models.training.checkpoint import Progress
 from models.training.data import PictureSource, read_training_set
 from models.training.distributed import ALONE, Ranks, joined, own_device, ranks_from_environment

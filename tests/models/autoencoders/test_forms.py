@@ -19,7 +19,8 @@ from models.autoencoders.interface import Autoencoder
 from models.autoencoders.objective import Objective, parse_objective
 from models.autoencoders.variational import VariationalAutoencoder
 from models.autoencoders.vector_quantised import VectorQuantisedAutoencoder
-from models.registry import Card, half_precision, load_model, save_model
+from models.cards import Card
+from models.registry import half_precision, load_model, save_model
 from models.training.optimisers import build_optimiser
 from tests.models.autoencoders.digits import digits
 from tests.models.parameter_groups import parameter_groups
