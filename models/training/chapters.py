@@ -6,8 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from models.errors import CheckpointError
 from models.files import StorageArguments, locate
-from models.training.checkpoint import CheckpointError, Progress, start_url
+from models.training.checkpoint import Progress, start_url
 
 #: what a card says of a chapter
 TOLD = ("steps", "seconds", "data", "licence", "hardware", "training")

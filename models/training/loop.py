@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from models.device import choose_device
+from models.errors import CheckpointError, TrainingError
 from models.files import StorageArguments
 from models.training.advice import advice
 from models.training.chapters import Chapter, begin_chapter, earlier_chapters
 from models.training.checkpoint import (
-    CheckpointError,
     Progress,
     cooldown_url,
     load_progress,
@@ -26,10 +26,10 @@ from models.training.checkpoint import (
 )
 from models.training.data import PictureSource
 from models.training.distributed import ALONE, Ranks, agree, data_parallel, own_device
-from models.training.optimisers import build_optimiser
+from models.training.optimisers import build_optimiser, matrices
 from models.training.precision import autocast, choose_precision, gradient_scaler, memory_format
 from models.training.schedule import Budget, Cooldown, average_decay, cooldown_of, rate_factor, warm_up_factor
-from models.training.tasks import Task, task_of
+from models.training.tasks import Task, suited_rate, task_of
 
 #: steps over which learning rates of new parameters rise to their peak
 WARM_UP = 200
@@ -42,7 +42,7 @@ class TrainingPlan:
     The learning rate is constant, and falls to zero over the last share `cooldown` of that budget; with `cool_steps` or
     `cool_minutes` the checkpoint is cooled down over so many at once, and nothing else is trained. `start` is the URL
     of weights to begin from, `batch` crops a step and process, `crop` pixels a side (a multiple of the task's),
-    `precision` one of `models.training.precision.PRECISIONS`, `optimiser` one of `models.training.optimisers.MOMENTS`;
+    `precision` one of `models.training.precision.PRECISIONS`, `optimiser` one of `models.training.optimisers.OPTIMISERS`;
     None is the task's own. `patience` counts validations without a better score. `sizes` are keyword arguments of the
     task's network, `loss` and `corrupt` what an autoencoder's task takes (see `models.training.tasks.task_of`),
     `augment` how its pictures are varied (`models.training.small_batches.AUGMENTATIONS`).
@@ -100,10 +100,6 @@ class Report:
     word: str | None = None
 
 
-class TrainingError(Exception):
-    """Training cannot go on; the message says why and what to do."""
-
-
 def train(
     plan: TrainingPlan,
     pictures: PictureSource,
@@ -136,7 +132,7 @@ def train(
     trained = data_parallel(network, device, ranks)
 
     crop, batch = plan.crop or task.crop, plan.batch or task.batch
-    peak = plan.learning_rate or task.learning_rate
+    peak = plan.learning_rate or suited_rate(task, plan.optimiser)
     held_out = pictures.held_out_batches(task.held_out_crop)
     trained_on = pictures.training_batches(task.held_out_crop)
     before, started = progress.seconds, time.monotonic()
@@ -266,7 +262,7 @@ def _chapter(plan: TrainingPlan, task: Task, optimiser: str, pictures: PictureSo
     """What the plan trains with, as a checkpoint remembers it."""
     options = {
         "optimiser": optimiser,
-        "learning rate": plan.learning_rate or task.learning_rate,
+        "learning rate": plan.learning_rate or suited_rate(task, optimiser),
         "batch": plan.batch or task.batch,
         "crop": plan.crop or task.crop,
         "weight decay": plan.weight_decay,
@@ -304,14 +300,17 @@ def _used(plan: TrainingPlan, progress: Progress) -> float:
 
 
 def _parameter_groups(network: nn.Module, started: list[str], started_warm_up: int) -> list[dict]:
-    """One group for each pair of a factor, asked for by a network's `learning_rates` by name, and a warm-up."""
-    factors = getattr(network, "learning_rates", {})
-    groups: dict[tuple[float, int], list[tuple[str, nn.Parameter]]] = {}
+    """Group parameters by factor, which a network's `learning_rates` has by name, warm-up, and being a matrix."""
+    factors, among_matrices = getattr(network, "learning_rates", {}), matrices(network)
+    groups: dict[tuple[float, int, bool], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in network.named_parameters():
         factor = next((f for prefix, f in factors.items() if name.startswith(prefix)), 1.0)
         warm_up = started_warm_up if name in started else WARM_UP
-        groups.setdefault((factor, warm_up), []).append((name, parameter))
-    return [{"params": group, "factor": factor, "warm_up": steps} for (factor, steps), group in groups.items()]
+        groups.setdefault((factor, warm_up, name in among_matrices), []).append((name, parameter))
+    return [
+        {"params": group, "factor": factor, "warm_up": steps, "matrix": matrix}
+        for (factor, steps, matrix), group in groups.items()
+    ]
 
 
 def _batch(pictures: PictureSource, count: int, crop: int, seed: int, step: int, ranks: Ranks) -> Tensor:

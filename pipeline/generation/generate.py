@@ -18,6 +18,7 @@ import torch
 from models.device import choose_device
 from models.registry import load_model
 from pipeline.destination.schemas import to_parquet
+from pipeline.errors import RequestError
 from pipeline.generation.grids import grid, square
 from pipeline.generation.interpolation import (
     MOST_NUMBERS,
@@ -33,11 +34,10 @@ from pipeline.generation.interpolation import (
 from pipeline.generation.page import render_generation
 from pipeline.generation.results import Generation, Interpolation, Traversal
 from pipeline.generation.traversal import explain, moved
-from pipeline.networks.autoencoders import OpenAutoencoder, model_input, open_autoencoder
+from pipeline.networks.encoders import OpenAutoencoder, model_input, open_autoencoder
 from pipeline.pictures.encode import encode
 from pipeline.pictures.picture import Metadata
 from pipeline.requests.models import GenerateRequest
-from pipeline.requests.pictures import RequestError
 from pipeline.runs.single_file import read_picture
 from pipeline.storage.store import Store, check_access, open_store, write
 from pipeline.training.picture_sets import read_picture_set

@@ -23,8 +23,8 @@ import yaml
 from pydantic import ValidationError
 
 from models.training.checkpoint import cooldown_url, load_progress
+from pipeline.errors import RequestError
 from pipeline.requests.models import TrainPlanRequest, TrainRequest
-from pipeline.requests.pictures import RequestError
 
 #: seconds a turn gets to write its checkpoint once it is asked to stop
 _GRACE_S = 120.0

@@ -12,14 +12,16 @@ from flows.command.console import out, present
 
 def recipes() -> int:
     """Shipped recipes: a chain of step names for every branch."""
-    from pipeline.requests.recipe import load_recipe, shipped_recipes
+    from pipeline.requests.offers import shipped_recipes
+    from pipeline.requests.recipe import load_recipe
 
     present([load_recipe(name).as_dict() | {"name": name} for name in shipped_recipes()], _print_recipes)
     return 0
 
 
 def _print_recipes() -> None:
-    from pipeline.requests.recipe import load_recipe, shipped_recipes
+    from pipeline.requests.offers import shipped_recipes
+    from pipeline.requests.recipe import load_recipe
 
     for name in shipped_recipes():
         recipe = load_recipe(name)
@@ -73,14 +75,18 @@ def _print_step(step: dict[str, Any]) -> None:
 
 def models(name: str | None) -> int:
     """Shipped models, a line each; or what one's card says: its data, licence and measured figures."""
-    from models.registry import list_cards, load_model
+    from models.cards import list_cards
 
     cards = list_cards()
     if name is None:
         present(cards, lambda: _print_models(cards))
         return 0
-    # those that are not shipped are read from their URL
-    card = next((card for card in cards if card.name == name), None) or load_model(name).card
+    card = next((card for card in cards if card.name == name), None)
+    if card is None:
+        # one that is not shipped is read from its URL
+        from models.registry import load_model
+
+        card = load_model(name).card
     present(card, lambda: _print_model(card))
     return 0
 

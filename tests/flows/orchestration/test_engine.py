@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from flows.orchestration.engine import ATTEMPTS, Engine, outcomes
-from pipeline.requests.recipe import load_recipe, parse_recipe, shipped_recipes
-from pipeline.runs.finish import RunError
-from pipeline.storage.store import StorageError
+from pipeline.errors import RunError, StorageError
+from pipeline.requests.offers import shipped_recipes
+from pipeline.requests.recipe import load_recipe, parse_recipe
 
 
 class Pool:

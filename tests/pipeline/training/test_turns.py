@@ -16,8 +16,8 @@ import pytest
 from safetensors.numpy import load_file
 from skimage import data as photographs
 
+from pipeline.errors import RequestError
 from pipeline.requests.models import TrainPlanRequest, TrainRequest
-from pipeline.requests.pictures import RequestError
 from pipeline.training.train import alone_at, run_training
 from pipeline.training.turns import Standing, read_plan_file, run_turns
 from tests.processes import ROOT

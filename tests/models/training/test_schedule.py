@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from skimage import data as photographs
 from torch import nn
 
+from models.errors import CheckpointError
 from models.training.advice import advice
-from models.training.checkpoint import CheckpointError, cooldown_url, load_progress
+from models.training.checkpoint import cooldown_url, load_progress
 from models.training.data import TrainingSet
 from models.training.finish import finish
 from models.training.loop import Report, TrainingPlan, train
