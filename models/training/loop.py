@@ -42,10 +42,11 @@ class TrainingPlan:
     The learning rate is constant, and falls to zero over the last share `cooldown` of that budget; with `cool_steps` or
     `cool_minutes` the checkpoint is cooled down over so many at once, and nothing else is trained. `start` is the URL
     of weights to begin from, `batch` crops a step and process, `crop` pixels a side (a multiple of the task's),
-    `precision` one of `models.training.precision.PRECISIONS`, `optimiser` one of `models.training.optimisers.OPTIMISERS`;
-    None is the task's own. `patience` counts validations without a better score. `sizes` are keyword arguments of the
-    task's network, `loss` and `corrupt` what an autoencoder's task takes (see `models.training.tasks.task_of`),
-    `augment` how its pictures are varied (`models.training.small_batches.AUGMENTATIONS`).
+    `precision` one of `models.training.precision.PRECISIONS`, `optimiser` one of
+    `models.training.optimisers.OPTIMISERS`; None is the task's own. `patience` counts validations without a better
+    score. `sizes` are keyword arguments of the task's network, `loss` and `corrupt` what an autoencoder's task takes
+    (see `models.training.tasks.task_of`), `augment` how its pictures are varied
+    (`models.training.small_batches.AUGMENTATIONS`).
 
     `source`, `licence` and `command` say where pictures are from, under which licence, and what trains the same again:
     they go into the checkpoint's chapters. A checkpoint of other pictures or options is refused unless `new_chapter`.

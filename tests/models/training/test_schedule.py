@@ -127,7 +127,7 @@ def test_there_must_be_a_checkpoint_to_cool_down(pictures: TrainingSet, tmp_path
         ({"learning_rate": 0.01}, r"other learning rate \(0.001; now 0.01\)"),
         ({"licence": "mine"}, r"other licence \(unstated; now mine\)"),
         ({"batch": 1, "crop": 32}, r"other batch \(2; now 1\) and crop \(64; now 32\)"),
-        ({"optimiser": "adamw"}, r"other optimiser \(muon; now adamw\)"),
+        ({"optimiser": "adamw"}, r"other learning rate \(0.001; now 0.003\) and optimiser \(muon; now adamw\)"),
     ],
 )
 def test_going_on_with_other_options_is_refused(
