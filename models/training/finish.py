@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.autoencoders.interface import Autoencoder
 from models.codec.frozen import FrozenCodec, freeze
 from models.codec.network import CodecNetwork
-from models.files import StorageArguments
+from models.files import PLAIN, Files
 from models.registry import Card, half_precision, save_model
 from models.restoration.network import RestorationNetwork
 from models.restoration.tasks import RESTORATIONS
@@ -41,7 +41,7 @@ def finish(
     sizes: dict | None = None,
     device: str = "cpu",
     ranks: Ranks = ALONE,
-    storage: StorageArguments | None = None,
+    files: Files = PLAIN,
 ) -> Card:
     """Round, freeze and save a trained network with its card at `url` (…/name or …/name.safetensors).
 
@@ -66,7 +66,7 @@ def finish(
         command=training,
         notes=_start_note(network, progress.started),
     )
-    return save_model(url, _ready(network, pictures), card, storage)
+    return save_model(url, _ready(network, pictures), card, files)
 
 
 def _ready(network: nn.Module, pictures: PictureSource) -> nn.Module:

@@ -26,6 +26,7 @@ from pipeline.pictures.picture import Picture, PictureError, join_alpha, over_wh
 from pipeline.steps.arrays import to_levels, white_level
 from pipeline.steps.geometry import resample
 from pipeline.steps.registry import Parameters, network_step
+from pipeline.storage.files import StoredFiles
 
 #: the model of natural pictures that comes with Darkroom
 DEFAULT_MODEL = "representation-small"
@@ -54,8 +55,8 @@ class OpenAutoencoder:
 
 @lru_cache(maxsize=16)
 def open_autoencoder(name_or_url: str) -> OpenAutoencoder:
-    """A shipped autoencoder by name, or any by URL; one object however many ask. Raises ModelError."""
-    model = load_model(name_or_url, "autoencoder")
+    """A shipped autoencoder by name, or any by URL; one object however many ask. Raises ModelError, StorageError."""
+    model = load_model(name_or_url, "autoencoder", StoredFiles())
     network = cast(Autoencoder, model.network)
     channels, height, width = network.shape
     if channels not in (1, 3):

@@ -14,6 +14,7 @@ from models.onnx.runtime import load_network
 from models.registry import ModelError, list_cards
 from pipeline.networks.tiles import Network, network_for, open_network
 from pipeline.requests.pictures import RequestError
+from pipeline.storage.files import StoredFiles
 from pipeline.suites.suite import Condition, Method, Spoiled, Suite, levels
 
 _TILE = 512
@@ -92,4 +93,4 @@ def _choose(name: str, tasks: Sequence[str], suite: Suite) -> Chosen:
 
 
 def _open(name: str, task: str) -> Chosen:
-    return Chosen(load_network(name, task).card.name, task, open_network(name, task))
+    return Chosen(load_network(name, task, files=StoredFiles()).card.name, task, open_network(name, task))

@@ -13,7 +13,7 @@ from flows.command.console import manner, out, present
 from flows.command.exit_codes import INTERRUPTED, guarded
 from models.codec.bitstream import VERSION, Header, Layout, StreamError, read_header
 from models.registry import list_cards
-from pipeline.runs.single_file import locate
+from pipeline.storage.files import locate
 from pipeline.storage.store import read, size
 
 #: files larger than this are refused before they are read

@@ -25,6 +25,8 @@ def sweep(request: SweepRequest, prefect: bool) -> int:
             told[event] = value
             if event == "reading":
                 bars.update(bar, description="reading pictures", completed=value[0], total=value[1])
+            elif event == "note":
+                bars.console.print(escape(value), soft_wrap=True)
             elif event == "trial" and value.line:
                 done = round(1000 * value.line.fraction)
                 note = f"loss {value.line.figures['loss']:.4g}"
@@ -41,8 +43,8 @@ def sweep(request: SweepRequest, prefect: bool) -> int:
         else:
             from pipeline.training.sweep import run_sweep
 
-            trial, reading = partial(show, "trial"), lambda read, of: show("reading", (read, of))
-            show("swept", run_sweep(request, trial, reading))
+            trial, note = partial(show, "trial"), partial(show, "note")
+            show("swept", run_sweep(request, trial, lambda read, of: show("reading", (read, of)), note))
     summary = outcome(told, "swept")
     present(summary, lambda: _print(summary))
     return 0 if summary.best_trial is not None else 1

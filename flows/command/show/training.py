@@ -41,6 +41,8 @@ def train(request: TrainRequest, prefect: bool) -> int:
                     bars.console.print(f"[dim]step {value.step:>6,}  {value.seconds:>6.0f} s[/]  {figures}")
                 done, text = round(1000 * value.fraction), f"step {value.step:,}"
                 bars.update(bar, description=text, completed=done, total=1000, note=_pace(first, value))
+            elif event == "note":
+                bars.console.print(escape(value), soft_wrap=True)
             elif event == "trained":
                 card = value
 
@@ -51,7 +53,10 @@ def train(request: TrainRequest, prefect: bool) -> int:
                 train_flow(request)
         else:
             card = run_training(
-                request, lambda line: show("report", line), lambda read, of: show("reading", (read, of))
+                request,
+                lambda line: show("report", line),
+                lambda read, of: show("reading", (read, of)),
+                lambda text: show("note", text),
             )
     present(card, lambda: _print_card(request, card))
     return 0
