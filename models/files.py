@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from models.errors import TooLargeError
+
 if TYPE_CHECKING:
     import fsspec
-
-
-class TooLargeError(Exception):
-    """An object is larger than its reader takes; the message names it and both sizes."""
 
 
 @dataclass(frozen=True)

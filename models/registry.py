@@ -16,17 +16,14 @@ from torch import nn
 
 from models.autoencoders import build_autoencoder
 from models.codec.frozen import FrozenCodec
-from models.files import PLAIN, Files, TooLargeError
+from models.errors import ModelError, TooLargeError
+from models.files import PLAIN, Files
 from models.restoration.network import RestorationNetwork
 from models.restoration.tasks import RESTORATIONS
 
 WEIGHTS = Path(__file__).parent / "weights"
 #: a weights file larger than this is refused before it is read
 SIZE_LIMIT = 1 << 30
-
-
-class ModelError(Exception):
-    """A model that cannot be loaded; the message names it, says why and what to do."""
 
 
 @dataclass(frozen=True)

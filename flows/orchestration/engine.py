@@ -27,11 +27,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.orchestration.blocks import with_blocks
 from flows.orchestration.progress import tell
 from flows.orchestration.states import artifact_key
-from pipeline.requests.pictures import DevelopRequest, RequestError
-from pipeline.runs.finish import RunError
+from pipeline.errors import Cancelled, RequestError, RunError, StorageError
+from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.planning import Plan
-from pipeline.shards.shard import Cancelled, run_shard
-from pipeline.storage.store import StorageError
+from pipeline.shards.shard import run_shard
 
 #: runs of more shards are one task run
 MOST_TASK_RUNS = 200

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from models.errors import ModelError
 from models.files import PLAIN, Files
 from models.onnx.export import CONDITION, PICTURE, RESTORED, onnx_bytes
-from models.registry import Model, ModelError, fetch, load_model, read_card
+from models.registry import Model, fetch, load_model, read_card
 from models.restoration.light import sample
 from models.restoration.network import RestorationNetwork
 

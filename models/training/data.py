@@ -17,16 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.files import PLAIN, Files, Found, TooLargeError
+from models.errors import DataError, TooLargeError
+from models.files import PLAIN, Files, Found
 
 #: bytes of a picture file; larger ones count as unreadable
 FILE_LIMIT = 512 << 20
 #: most held-out pictures that a validation looks at, and those of one batch of them
 HELD_OUT, HELD_OUT_BATCH = 32, 8
-
-
-class DataError(Exception):
-    """The training source cannot be used; the message says why and what to do."""
 
 
 #: a picture's URL or key, and why it is not trained on: a word or two, then perhaps a colon and what exactly is wrong

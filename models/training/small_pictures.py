@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.files import PLAIN, Files, Found, TooLargeError
+from models.errors import DataError, TooLargeError
+from models.files import PLAIN, Files, Found
 from models.training.data import (
     FILE_LIMIT,
     OPENCV,
-    DataError,
     Decoder,
     LeftOut,
     ReadPicture,

@@ -15,10 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import PlanError, StorageError
 from pipeline.requests.pictures import DestinationRequest, DevelopRequest, RunRequest
 from pipeline.requests.recipe import Recipe, load_recipe, parse_recipe
 from pipeline.runs.listing import SourcePicture
-from pipeline.storage.store import StorageError, Store, list_objects, open_store, read, write
+from pipeline.storage.store import Store, list_objects, open_store, read, write
 
 _PICTURES = pa.schema(
     [
@@ -36,10 +37,6 @@ _PICTURES = pa.schema(
 _NOT_KEPT = {
     "source_storage", "destination_storage", "source_block", "destination_block", "fresh", "take_over", "retry_failed",
 }  # fmt: skip
-
-
-class PlanError(Exception):
-    """The run cannot start; the message says why and what to do."""
 
 
 @dataclass(frozen=True)

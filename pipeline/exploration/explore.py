@@ -17,6 +17,7 @@ import numpy as np
 from models.autoencoders import Autoencoder
 from models.device import choose_device
 from pipeline.destination.schemas import to_parquet
+from pipeline.errors import RequestError
 from pipeline.evaluation.evaluate import keep
 from pipeline.exploration.anomalies import (
     fit_patch_memory,
@@ -37,7 +38,7 @@ from pipeline.exploration.tables import account_of, heat_path, heat_pictures, ta
 from pipeline.exploration.vectors import LatentsSource, find_latents, plans_at, read_vectors, recipe_steps
 from pipeline.networks.autoencoders import DEFAULT_MODEL, open_autoencoder
 from pipeline.requests.models import ExploreRequest
-from pipeline.requests.pictures import DevelopRequest, RequestError
+from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import Summary, develop
 from pipeline.runs.listing import SourcePicture
 from pipeline.runs.planning import destination_of, shard_pictures, source_of

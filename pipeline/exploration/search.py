@@ -15,15 +15,14 @@ from markupsafe import Markup
 from models.device import choose_device
 from models.inference import apply_in_batches
 from pipeline.destination.schemas import to_parquet
+from pipeline.errors import PictureError, RequestError
 from pipeline.exploration.features import Look, look_at, look_at_all
 from pipeline.exploration.neighbours import open_index
 from pipeline.exploration.page import data_uri
 from pipeline.exploration.vectors import LatentsSource, find_latents, recipe_steps, vectors_of
 from pipeline.pictures.decode import decode
-from pipeline.pictures.picture import PictureError
 from pipeline.reports.run_report import asset, environment
 from pipeline.requests.models import SearchRequest
-from pipeline.requests.pictures import RequestError
 from pipeline.requests.recipe import parse_recipe
 from pipeline.runs.listing import SourcePicture
 from pipeline.runs.planning import shard_pictures

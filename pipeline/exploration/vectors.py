@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.destination.schemas import part_path
-from pipeline.requests.pictures import RequestError, RunRequest
+from pipeline.errors import RequestError
+from pipeline.requests.pictures import RunRequest
 from pipeline.runs.planning import Plan, earlier_plans
 from pipeline.storage.store import StorageOptions, Store, open_store, read
 

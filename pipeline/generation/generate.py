@@ -18,6 +18,7 @@ import torch
 from models.device import choose_device
 from models.registry import load_model
 from pipeline.destination.schemas import to_parquet
+from pipeline.errors import RequestError
 from pipeline.generation.grids import grid, square
 from pipeline.generation.interpolation import (
     MOST_NUMBERS,
@@ -37,7 +38,6 @@ from pipeline.networks.autoencoders import OpenAutoencoder, model_input, open_au
 from pipeline.pictures.encode import encode
 from pipeline.pictures.picture import Metadata
 from pipeline.requests.models import GenerateRequest
-from pipeline.requests.pictures import RequestError
 from pipeline.runs.single_file import read_picture
 from pipeline.storage.files import StoredFiles
 from pipeline.storage.store import Store, check_access, open_store, write

@@ -19,9 +19,10 @@ from pipeline.destination.lease import confirm, hold
 from pipeline.destination.run_record import account_of
 from pipeline.destination.schemas import SCHEMAS, part_path
 from pipeline.destination.stage_figures import together
+from pipeline.errors import PictureError, RunError, StorageError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.pictures.decode import decode
-from pipeline.pictures.picture import PictureError, to_8bit
+from pipeline.pictures.picture import to_8bit
 from pipeline.reports.gallery import GalleryEntry, choose_gallery, shrunk
 from pipeline.reports.run_report import render_report
 from pipeline.requests.pictures import DevelopRequest
@@ -30,7 +31,7 @@ from pipeline.runs.listing import SourcePicture
 from pipeline.runs.planning import Plan, check_request, destination_of, plan_run, recipe_of, shard_pictures, source_of
 from pipeline.runs.redo import forget
 from pipeline.shards.shard import Commit, read_commit, run_shard
-from pipeline.storage.store import StorageError, Store, exists, read, write
+from pipeline.storage.store import Store, exists, read, write
 
 #: the report reads at most this many rows of a table; larger runs are reported on from evenly spaced shards
 _REPORT_ROWS = 200_000
@@ -50,10 +51,6 @@ class Summary:
     branches: list[dict[str, Any]]
     #: seconds by stage (see `pipeline.destination.stage_figures`)
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
-class RunError(Exception):
-    """The tables do not add up; the message says which numbers differ. Nothing is marked as successful."""
 
 
 def develop(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from pipeline.errors import StorageError
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.listing import SourcePicture
 from pipeline.runs.planning import (
@@ -19,7 +20,7 @@ from pipeline.runs.planning import (
     what_was_done,
 )
 from pipeline.runs.redo import failed_pictures, pictures_again
-from pipeline.storage.store import StorageError, Store, list_objects
+from pipeline.storage.store import Store, list_objects
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from pipeline.destination.history import Pictures, frames_settled, join, settled
 from pipeline.destination.lease import Lease
 from pipeline.destination.plans import (
     Plan,
-    PlanError,
     commit_path,
     destination_of,
     earlier_plans,
@@ -29,13 +28,14 @@ from pipeline.destination.plans import (
     source_of,
     write_plan,
 )
+from pipeline.errors import PlanError, RecipeError, StorageError
 from pipeline.networks.streams import open_codec
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.requests.recipe import Recipe, RecipeError, fingerprint
+from pipeline.requests.recipe import Recipe, fingerprint
 from pipeline.runs.listing import SourcePicture, may_have_frames, pictures_of
 from pipeline.runs.partition import cut, write_parts
 from pipeline.runs.redo import forget, plan_failed
-from pipeline.storage.store import StorageError, Store, StoredObject, check_access, exists, list_objects, read
+from pipeline.storage.store import Store, StoredObject, check_access, exists, list_objects, read
 
 _FOLDERS = ("pictures", "streams", "tables", "runs", "explorations")
 #: objects that are taken from the listing at once: few at first, so that there is something to tell soon

@@ -12,15 +12,12 @@ from fsspec.core import split_protocol
 from fsspec.implementations.local import LocalFileSystem
 
 from models.files import Found, check_size
+from pipeline.errors import ObjectError, StorageError
 from pipeline.storage import store as storage
-from pipeline.storage.store import StorageError, StorageOptions, Store, list_objects, open_store
+from pipeline.storage.store import StorageOptions, Store, list_objects, open_store
 
 #: bytes of the object by which is tried whether a place can be written to
 _PROBE = 64 << 10
-
-
-class ObjectError(StorageError):
-    """One object could not be read, while others may be."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import importlib.util
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.requests.pictures import EvaluateRequest, RequestError
+from pipeline.errors import RequestError
+from pipeline.requests.pictures import EvaluateRequest
 from pipeline.runs.planning import destination_of, source_of
 from pipeline.storage.store import check_access
 from pipeline.suites.kinds import SUITES

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 
 from models.training.data import Decoder
+from pipeline.errors import PictureError
 from pipeline.pictures.decode import decode
-from pipeline.pictures.picture import PictureError, over_white, to_8bit
+from pipeline.pictures.picture import over_white, to_8bit
 
 _SUFFIXES = (
     ".png .jpg .jpeg .jpe .jfif .webp .bmp .tif .tiff .gif .jp2 .j2k .j2c .jpx .avif .heic .heif .jxl .ppm .pgm .pbm "

@@ -20,11 +20,12 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
+from models.errors import TrainingError
 from models.training.data import PictureSource
 from models.training.distributed import ALONE
-from models.training.loop import Report, TrainingError, TrainingPlan, train
+from models.training.loop import Report, TrainingPlan, train
+from pipeline.errors import RequestError
 from pipeline.requests.models import SweepRequest, TrainRequest
-from pipeline.requests.pictures import RequestError
 from pipeline.storage.files import StoredFiles
 from pipeline.training.sweep_journal import Journal
 from pipeline.training.sweep_report import write_page, write_table

@@ -7,8 +7,9 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend
 
-from models.files import Files, TooLargeError
-from pipeline.requests.pictures import RequestError
+from models.errors import TooLargeError
+from models.files import Files
+from pipeline.errors import RequestError
 
 #: bytes of an entry; larger ones are none of ours
 _ENTRY = 1 << 20

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import yaml
 
-from models.files import PLAIN, Files, TooLargeError
-from pipeline.requests.pictures import RequestError
+from models.errors import TooLargeError
+from models.files import PLAIN, Files
+from pipeline.errors import RequestError
 from pipeline.requests.recipe import yaml_mistake
 
 #: options of `darkroom train` that a space may have

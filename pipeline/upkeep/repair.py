@@ -14,21 +14,14 @@ import pyarrow as pa
 
 from pipeline.destination.lease import Lease, hold
 from pipeline.destination.leftovers import listed
-from pipeline.destination.plans import (
-    Plan,
-    PlanError,
-    destination_of,
-    earlier_plans,
-    recorded_request,
-    shard_pictures,
-    source_of,
-)
+from pipeline.destination.plans import Plan, destination_of, earlier_plans, recorded_request, shard_pictures, source_of
+from pipeline.errors import PlanError, RunError, StorageError
 from pipeline.requests.pictures import DevelopRequest, VerifyRequest
-from pipeline.runs.finish import RunError, finish_folded
+from pipeline.runs.finish import finish_folded
 from pipeline.runs.fold import fold
 from pipeline.runs.redo import Redone, forget, plan_again
 from pipeline.shards.shard import run_shard
-from pipeline.storage.store import StorageError, Store, write
+from pipeline.storage.store import Store, write
 from pipeline.upkeep.report import render_verification
 from pipeline.upkeep.verify import Finding, Verification, check, wrong_shards
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.pictures.picture import TRANSIENT_REASONS
+from pipeline.errors import TRANSIENT_REASONS
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
 from pipeline.shards.in_work import begun_path, read_begun
