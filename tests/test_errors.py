@@ -24,10 +24,6 @@ ARGUMENTS = {
     "ObjectError": ("denied", "no key"),
     "PictureError": ("corrupt", "no end"),
 }
-    "StorageError": ("denied", "no key"),
-    "ObjectError": ("denied", "no key"),
-    "PictureError": ("corrupt", "no end"),
-}
 
 
 @pytest.mark.parametrize("kind", [*ERRORS, ServeError], ids=lambda kind: kind.__name__)

@@ -141,7 +141,15 @@ def test_pictures_and_weights_of_a_training_may_lie_in_s3(
 def test_a_full_disk_is_named_and_nothing_half_is_left(tmp_path: Path, limit: int) -> None:
     """A limit on the size of files is met as a full disk is; one below the probe's shows before the first step."""
     source = pictures(tmp_path / "in")
-    command = [sys.executable, "-m", "flows.command", "train", "autoencoder", str(source), f"{tmp_path}/out/mine"]
+    command = [
+        sys.executable,
+        "-c",
+        "from flows.command.cli import run; run()",
+        "train",
+        "autoencoder",
+        str(source),
+        f"{tmp_path}/out/mine",
+    ]
     command += ["--steps", "2", "--batch", "4", "--sizes", json.dumps({"form": "dense", "shape": [3, 32, 32]})]
     command += ["--device", "cpu", "--no-prefect"]
     done = subprocess.run(
