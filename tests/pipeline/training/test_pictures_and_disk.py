@@ -137,9 +137,8 @@ def test_pictures_and_weights_of_a_training_may_lie_in_s3(
         run_training(training(f"s3://{bucket}/in", "s3://no-such-bucket-here/mine", source_storage=s3_options))
 
 
-@pytest.mark.parametrize("limit", [1000, 100_000])
-def test_a_full_disk_is_named_and_nothing_half_is_left(tmp_path: Path, limit: int) -> None:
-    """A limit on the size of files is met as a full disk is; one below the probe's shows before the first step."""
+def test_a_full_disk_is_named_and_nothing_half_is_left(tmp_path: Path) -> None:
+    """A limit on the size of files is met as a full disk is, before the first step."""
     source = pictures(tmp_path / "in")
     command = [
         sys.executable,
@@ -158,7 +157,7 @@ def test_a_full_disk_is_named_and_nothing_half_is_left(tmp_path: Path, limit: in
         text=True,
         check=False,
         env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
     )
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
