@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from models.errors import CheckpointError
-from models.files import StorageArguments, locate
+from models.files import Files
 from models.training.checkpoint import Progress, start_url
 
 #: what a card says of a chapter
 TOLD = ("steps", "seconds", "data", "licence", "hardware", "training")
+
+#: bytes of a card; a larger one is refused
+_CARD_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,15 @@ def begin_chapter(progress: Progress, chapter: Chapter, new_chapter: bool, url: 
     return False
 
 
-def earlier_chapters(start: str, storage: StorageArguments) -> list[dict[str, Any]]:
-    """The chapters on the card beside weights that a training begins from; none where there is no card."""
-    fs, path = locate(start_url(start).removesuffix(".safetensors") + ".json", storage)
+def earlier_chapters(start: str, files: Files) -> list[dict[str, Any]]:
+    """Return the chapters on the card beside weights that a training begins from; none where there is no card."""
+    data = files.read(start_url(start).removesuffix(".safetensors") + ".json", _CARD_LIMIT)
     try:
-        card = json.loads(fs.cat_file(path))
-    except (FileNotFoundError, ValueError):
+        card = json.loads(data or b"")
+        told = card.get("chapters") or [card]
+        return [{name: one.get(name) for name in TOLD} for one in told]
+    except (ValueError, AttributeError):
         return []
-    told = card.get("chapters") or [card]
-    return [{name: one.get(name) for name in TOLD} for one in told]
 
 
 def told_chapters(progress: Progress, hardware: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.device import choose_device
 from models.errors import CheckpointError, TrainingError
-from models.files import StorageArguments
+from models.files import PLAIN, Files
 from models.training.advice import advice
 from models.training.chapters import Chapter, begin_chapter, earlier_chapters
 from models.training.checkpoint import (
@@ -78,7 +78,7 @@ class TrainingPlan:
     licence: str = "unstated"
     command: str = ""
     new_chapter: bool = False
-    storage: StorageArguments = field(default_factory=dict)
+    files: Files = PLAIN
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def train(
         progress.scaler = scaler.state_dict()
         networks = {"network": network, "average": average, "best": best}
         url = cooldown_url(plan.checkpoint) if progress.cooldown else plan.checkpoint
-        save_checkpoint(url, networks, optimiser, progress, plan.storage)
+        save_checkpoint(url, networks, optimiser, progress, plan.files)
 
     rate = peak
     while True:
@@ -221,8 +221,8 @@ def _begin(
     chapter = _chapter(plan, task, name, pictures, ranks)
     if not found:
         if plan.start:
-            progress.started = load_start(plan.start, network, plan.storage)
-        progress.chapters = earlier_chapters(plan.start, plan.storage) if plan.start else []
+            progress.started = load_start(plan.start, network, plan.files)
+        progress.chapters = earlier_chapters(plan.start, plan.files) if plan.start else []
     continued = begin_chapter(progress, chapter, plan.new_chapter, url)
     network.to(device, memory_format=form)  # type: ignore[call-overload]
     average = copy.deepcopy(network).requires_grad_(False).eval()
@@ -238,7 +238,7 @@ def _begin(
 
 def _found(plan: TrainingPlan) -> tuple[str, tuple[Progress, dict[str, Tensor]] | None]:
     """The checkpoint to go on from and where it is: that of the cooldown where the plan has come to it."""
-    found = load_progress(plan.checkpoint, plan.task, plan.storage)
+    found = load_progress(plan.checkpoint, plan.task, plan.files)
     if found is None:
         if plan.cool_steps or plan.cool_minutes:
             raise CheckpointError(f"there is no checkpoint at {plan.checkpoint} to cool down; train first")
@@ -246,7 +246,7 @@ def _found(plan: TrainingPlan) -> tuple[str, tuple[Progress, dict[str, Tensor]] 
     wanted = _next_cooldown(plan, found[0])
     if wanted:
         url = cooldown_url(plan.checkpoint)
-        cooled = load_progress(url, plan.task, plan.storage)
+        cooled = load_progress(url, plan.task, plan.files)
         if cooled and cooled[0].cooldown == wanted:
             return url, cooled
     return plan.checkpoint, found

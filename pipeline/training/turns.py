@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from models.files import PLAIN
 from models.training.checkpoint import cooldown_url, load_progress
 from pipeline.errors import RequestError
 from pipeline.requests.models import TrainPlanRequest, TrainRequest
@@ -262,13 +263,13 @@ def _is_newer(path: str, than: str) -> bool:
 def _standing(entry: Entry) -> Standing:
     """How far a model has come in earlier sessions, from its checkpoint."""
     url = f"{entry.training.model}.checkpoint.safetensors"
-    found = load_progress(url, entry.training.task, {})
+    found = load_progress(url, entry.training.task, PLAIN)
     standing = Standing(entry.name, entry.training.task, entry.share)
     if found is None:
         return standing
     progress = found[0]
     score = progress.history[-1]["score"] if progress.history else None
-    cooled = load_progress(cooldown_url(url), entry.training.task, {})
+    cooled = load_progress(cooldown_url(url), entry.training.task, PLAIN)
     ended = cooled is not None and cooled[0].cooldown is not None and cooled[0].cooldown.reason != "asked"
     over = ended and cooled is not None and cooled[0].step >= (entry.training.steps or 0)
     state = "done" if over and _is_newer(f"{entry.training.model}.safetensors", cooldown_url(url)) else "waiting"

@@ -15,6 +15,7 @@ from skimage import data as photographs
 from torch import nn
 
 from models.errors import CheckpointError
+from models.files import PLAIN
 from models.training.advice import advice
 from models.training.checkpoint import cooldown_url, load_progress
 from models.training.data import TrainingSet
@@ -85,7 +86,7 @@ def test_a_cooldown_leaves_the_checkpoint_to_go_on(pictures: TrainingSet, tmp_pa
     """A longer plan goes on from before the cooldown and ends with the bits of one that was never cooled down."""
     undisturbed, expected = train(plan(tmp_path / "a", steps=40), pictures)
     train(plan(tmp_path / "b", steps=20), pictures)
-    found = load_progress(plan(tmp_path / "b").checkpoint, "denoise", {})
+    found = load_progress(plan(tmp_path / "b").checkpoint, "denoise", PLAIN)
     assert found is not None
     assert found[0].step == 17
     resumed, progress = train(plan(tmp_path / "b", steps=40), pictures)
@@ -110,7 +111,7 @@ def test_a_cooldown_can_be_taken_from_any_checkpoint(pictures: TrainingSet, tmp_
     # the scaler's and the seconds' words may be written anew, the weights not
     assert len(Path(trunk.checkpoint).read_bytes()) == len(before)
     train(trunk, pictures, stopped=stop_after(1))
-    found = load_progress(trunk.checkpoint, "denoise", {})
+    found = load_progress(trunk.checkpoint, "denoise", PLAIN)
     assert found is not None
     assert found[0].step == 11
 
