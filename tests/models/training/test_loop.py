@@ -17,6 +17,7 @@ from torch import nn
 
 from models.cards import list_cards
 from models.errors import CheckpointError, DataError, ModelError, TrainingError
+from models.files import PLAIN
 from models.registry import load_model
 from models.training.checkpoint import load_progress
 from models.training.data import TrainingSet, centre_crops, random_crops, read_training_set
@@ -136,7 +137,7 @@ def test_what_began_from_given_weights_warms_up_slowly(pictures: TrainingSet, tm
     settings = plan(tmp_path, "codec", start=str(tmp_path / "start.safetensors"), steps=2, validate_every=1)
     lines: list[Report] = []
     train(settings, pictures, lines.append, stopped=after(1))
-    found = load_progress(settings.checkpoint, "codec", {})
+    found = load_progress(settings.checkpoint, "codec", PLAIN)
     assert found is not None
     assert set(found[0].started) == set(given)
     moved = {name: (found[1][f"network/{name}"] - tensor).abs().max().item() for name, tensor in begun.items()}
