@@ -116,7 +116,7 @@ def against_the_table() -> set[tuple[str, str]]:
 
 def test_every_import_is_allowed_by_the_table() -> None:
     found = against_the_table()
-    assert sorted(found - KNOWN) == [], "the table does not allow these: mend them, or say in the table why they are right"
+    assert sorted(found - KNOWN) == [], "not in the table: mend them, or say there why they are right"
     assert sorted(KNOWN - found) == [], "these imports are gone: take them out of KNOWN"
 
 
