@@ -14,7 +14,8 @@
     ├── BdRateError              1
     ├── DeltaError               1
     ├── Cancelled              130
-    └── ServeError               1   (in flows.command.serve)
+    ├── ServeError               1   (in flows.command.serve)
+    └── ApiError                 3   (in flows.orchestration.api)
 
 The numbers are the codes with which the command `darkroom` ends. Every message is for people: it says what is wrong,
 why, and what to do, and holds no secret.

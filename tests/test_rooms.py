@@ -73,7 +73,6 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 #: imports against the table that are still there: this list may only become shorter
 KNOWN = {
-    ("pipeline.destination.leftovers", "pipeline.upkeep.assemble"),
     ("pipeline.destination.plans", "pipeline.requests.pictures"),
     ("pipeline.destination.plans", "pipeline.requests.recipe"),
     ("pipeline.destination.plans", "pipeline.runs.listing"),

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.destination.layout import PLANS, RECORDS, plan_part, plan_path, record_path, request_path, run_of
 from pipeline.errors import PlanError, StorageError
 from pipeline.requests.pictures import DestinationRequest, DevelopRequest, RunRequest
 from pipeline.requests.recipe import Recipe, load_recipe, parse_recipe
@@ -66,7 +67,7 @@ class Plan:
 def write_plan(destination: Store, plan: Plan, request: DevelopRequest) -> None:
     """Make a plan valid, now that its parts are written; the request is kept beside it, without any access."""
     kept = request.model_dump(mode="json", exclude=_NOT_KEPT) | {"recipe": recipe_of(request).as_request()}
-    write(destination, f"runs/{plan.run}/request.json", _json(kept))
+    write(destination, request_path(plan.run), _json(kept))
     mark_plan(destination, plan)
 
 
@@ -86,27 +87,23 @@ def recorded_request(store: Store, plan: Plan, **given: Any) -> DevelopRequest:
 
     Raises StorageError, PlanError.
     """
-    path = f"runs/{plan.run}/request.json"
+    path = request_path(plan.run)
     try:
         return DevelopRequest(**(json.loads(read(store, path)) | given))
     except ValueError as error:
         raise PlanError(f"{store.url_of(path)} is not readable ({error}); develop again with --fresh") from error
 
 
-def earlier_plans(destination: Store, request: RunRequest | DestinationRequest) -> list[tuple[Plan, bool]]:
-    """Plans at the destination, oldest first, with whether their run is finished."""
-    runs = open_store(f"{request.destination.rstrip('/')}/runs", request.destination_storage)
+def earlier_plans(destination: Store) -> list[tuple[Plan, bool]]:
+    """Plans at the destination, oldest first, with whether their run is finished. Raises StorageError, PlanError."""
     try:
-        keys = {found.key for found in list_objects(runs, ["*/plan.json", "*/run.json"])}
+        paths = {found.key for found in list_objects(destination, [PLANS, RECORDS])}
     except StorageError as error:
         if error.kind != "missing":
             raise
-        keys = set()
-    plans = [
-        (_parse(read(runs, key), runs.url_of(key)), key.replace("plan.json", "run.json") in keys)
-        for key in keys
-        if key.endswith("/plan.json")
-    ]
+        paths = set()
+    runs = {str(run_of(path)) for path in paths}
+    plans = [(read_plan(destination, run), record_path(run) in paths) for run in runs if plan_path(run) in paths]
     return sorted(plans, key=lambda pair: pair[0].sequence)
 
 
@@ -132,21 +129,6 @@ def pack_pictures(pictures: Sequence[SourcePicture]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(columns, schema=_PICTURES), buffer, compression="zstd")
     return buffer.getvalue()
-
-
-def plan_path(run: str) -> str:
-    """Where a run's plan is."""
-    return f"runs/{run}/plan.json"
-
-
-def plan_part(parts: str, shard: int) -> str:
-    """Where the pictures of a shard are named."""
-    return f"runs/{parts}/part-{shard:05d}.parquet"
-
-
-def commit_path(run: str, shard: int) -> str:
-    """Where a shard's last object lies below the destination; it exists exactly when the shard is committed."""
-    return f"runs/{run}/shards/{shard:05d}.json"
 
 
 def recipe_of(request: DevelopRequest) -> Recipe:

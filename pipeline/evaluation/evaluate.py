@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.destination.schemas import part_path, to_parquet
+from pipeline.destination.layout import evaluation_path, part_path, record_path
+from pipeline.destination.schemas import to_parquet
 from pipeline.errors import RequestError
 from pipeline.evaluation.codec_grids import Trial, choose_codecs, trials
 from pipeline.evaluation.published import PublishedCurve, choose_curves, read_curves
@@ -87,7 +88,7 @@ def conclude(comparison: Comparison, summary: Summary) -> Evaluation:
     if points:
         points += published_points(comparison.published)
         bd_rates = compare(points, comparison.anchor)
-        report = f"runs/{summary.run}/evaluation/evaluation.html"
+        report = evaluation_path(summary.run, "evaluation.html")
     evaluation = Evaluation(
         summary,
         comparison.anchor,
@@ -100,10 +101,10 @@ def conclude(comparison: Comparison, summary: Summary) -> Evaluation:
         destination.url_of(report) if report else None,
     )
     if report:
-        run = json.loads(read(destination, f"runs/{summary.run}/run.json"))
+        run = json.loads(read(destination, record_path(summary.run)))
         page = render_evaluation(run, evaluation, comparison.published)
-        keep(destination, f"runs/{summary.run}/evaluation/points.parquet", to_parquet("points", points))
-        keep(destination, f"runs/{summary.run}/evaluation/bd_rate.parquet", to_parquet("bd_rate", bd_rates))
+        keep(destination, evaluation_path(summary.run, "points.parquet"), to_parquet("points", points))
+        keep(destination, evaluation_path(summary.run, "bd_rate.parquet"), to_parquet("bd_rate", bd_rates))
         keep(destination, report, page.encode())
     return evaluation
 
@@ -131,7 +132,7 @@ def _measured(request: DevelopRequest, destination: Store, run: str) -> tuple[in
     """
     listed = list_objects(source_of(request), request.include, request.suffixes, request.exclude)
     asked = {found.key for found in listed}
-    plans = earlier_plans(destination, request)
+    plans = earlier_plans(destination)
     own = next(plan for plan, _ in plans if plan.run == run)
     parts: list[pa.Table] = []
     settled: set[str] = set()

@@ -10,16 +10,14 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.destination.schemas import part_path
+from pipeline.destination.layout import part_path, record_path
 from pipeline.errors import RequestError
-from pipeline.requests.pictures import RunRequest
 from pipeline.runs.planning import Plan, earlier_plans
 from pipeline.storage.store import StorageOptions, Store, open_store, read
 
@@ -58,8 +56,7 @@ class Vectors:
 
 def plans_at(url: str, options: StorageOptions | None) -> list[tuple[Plan, bool]]:
     """Plans at the destination of runs, oldest first, with whether they are finished. Raises StorageError."""
-    about: dict[str, Any] = {"source": url, "destination": url, "destination_storage": options}
-    return earlier_plans(open_store(url, options), RunRequest(**about))
+    return earlier_plans(open_store(url, options))
 
 
 def find_latents(url: str, options: StorageOptions | None, wanted: str | None) -> LatentsSource:
@@ -89,13 +86,13 @@ def find_latents(url: str, options: StorageOptions | None, wanted: str | None) -
 
 def recipe_steps(source: LatentsSource) -> list[dict]:
     """The steps of the branch that wrote the latents, as in a recipe."""
-    run = json.loads(read(source.destination, f"runs/{source.newest.run}/run.json"))
+    run = json.loads(read(source.destination, record_path(source.newest.run)))
     return run["recipe"]["branches"][source.branch]
 
 
 def count_latents(source: LatentsSource) -> int:
     """How many rows the source has, about: where several models wrote latents, an equal share of all."""
-    runs = (json.loads(read(source.destination, f"runs/{plan.run}/run.json")) for plan in source.plans)
+    runs = (json.loads(read(source.destination, record_path(plan.run))) for plan in source.plans)
     return -(-sum(run["counts"]["latents"] for run in runs) // source.writers)
 
 

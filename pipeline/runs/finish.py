@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.device import choose_device
+from pipeline.destination.layout import part_path, picture_of, record_path, report_path, success_path
 from pipeline.destination.lease import confirm, hold
 from pipeline.destination.run_record import account_of
-from pipeline.destination.schemas import SCHEMAS, part_path
+from pipeline.destination.schemas import SCHEMAS
 from pipeline.destination.stage_figures import together
 from pipeline.errors import PictureError, RunError, StorageError
 from pipeline.frames.shared_file import SharedFile
@@ -110,7 +111,7 @@ def finish_folded(request: DevelopRequest, plan: Plan, started: datetime) -> Sum
     Raises what `finish_run` does.
     """
     try:
-        before = json.loads(read(destination_of(request), f"runs/{plan.run}/run.json"))
+        before = json.loads(read(destination_of(request), record_path(plan.run)))
     except (StorageError, ValueError):
         before = {}
     kept = {name: before[name] for name in ("started", "finished", "seconds", "engine", "device") if name in before}
@@ -154,12 +155,12 @@ def _finish(request: DevelopRequest, plan: Plan, started: datetime, kept: dict[s
         "stages": together(commit.stages for commit in commits),
     }
     run |= kept
-    report = f"runs/{plan.run}/report.html"
+    report = report_path(plan.run)
     gallery = _gallery(request, destination, plan, metrics)
     write(destination, report, render_report(run, metrics, failures, gallery).encode())
-    write(destination, f"runs/{plan.run}/run.json", (json.dumps(run, indent=2) + "\n").encode())
+    write(destination, record_path(plan.run), (json.dumps(run, indent=2) + "\n").encode())
     if run["status"] == "complete":
-        write(destination, f"runs/{plan.run}/_SUCCESS", b"")
+        write(destination, success_path(plan.run), b"")
     return Summary(
         plan.run,
         run["status"],
@@ -203,11 +204,11 @@ def _check(plan: Plan, commits: list[Commit], counts: dict[str, int], branches: 
 
 def _nothing_to_do(destination: Store, plan: Plan) -> Summary:
     try:
-        last = json.loads(read(destination, f"runs/{plan.run}/run.json"))
+        last = json.loads(read(destination, record_path(plan.run)))
     except StorageError:
         last = {}
     failed = last.get("status") == "failed"
-    report = f"runs/{plan.run}/report.html"
+    report = report_path(plan.run)
     nothing = "nothing_failed" if plan.again else "nothing_to_do"
     return Summary(
         plan.run,
@@ -238,14 +239,14 @@ def _gallery(request: DevelopRequest, destination: Store, plan: Plan, metrics: p
     source = source_of(request)
     chosen = choose_gallery(metrics)
     shards = {rows[branch, key]["shard"] for branch, _, key in chosen}
-    paths = {n: [entry["path"] for entry in read_commit(destination, plan.run, n).outputs] for n in shards}
+    paths = {n: _pictures(read_commit(destination, plan.run, n)) for n in shards}
     keys = {key for _, _, key in chosen}
     planned = [one for n in shards for one in shard_pictures(destination, plan, n) if one.key in keys]
     frames = _frames(source, planned, request)
     entries = []
     for branch, rank, key in chosen:
         row = rows[branch, key]
-        path = next((p for p in paths[row["shard"]] if p.rpartition(".")[0] == f"pictures/{branch}/{key}"), None)
+        path = paths[row["shard"]].get((branch, key))
         if path is None:
             continue
         before = frames[key] if key in frames else _picture(source, key, request)
@@ -254,6 +255,11 @@ def _gallery(request: DevelopRequest, destination: Store, plan: Plan, metrics: p
             size = (row["width"], row["height"])
             entries.append(GalleryEntry(branch, key, rank, row["psnr"], row["bpp"], before, after, size))
     return entries
+
+
+def _pictures(commit: Commit) -> dict[tuple[str, str] | None, str]:
+    """Where the developed pictures of a shard lie, by branch and key."""
+    return {picture_of(entry["path"]): entry["path"] for entry in commit.outputs}
 
 
 def _picture(store: Store, key: str, request: DevelopRequest) -> np.ndarray | None:

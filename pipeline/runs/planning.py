@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from pipeline.destination.history import Pictures, frames_settled, join, settled_objects
+from pipeline.destination.layout import FOLDERS, record_path, success_path
 from pipeline.destination.lease import Lease
 from pipeline.destination.plans import (
     Plan,
-    commit_path,
     destination_of,
     earlier_plans,
     recipe_of,
@@ -29,7 +29,6 @@ from pipeline.destination.plans import (
     write_plan,
 )
 from pipeline.errors import PlanError, RecipeError, StorageError
-from pipeline.networks.streams import open_codec
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.requests.recipe import Recipe, fingerprint
 from pipeline.runs.listing import SourcePicture, may_have_frames, pictures_of
@@ -37,7 +36,6 @@ from pipeline.runs.partition import cut, write_parts
 from pipeline.runs.redo import forget, plan_failed
 from pipeline.storage.store import Store, StoredObject, check_access, exists, list_objects, read
 
-_FOLDERS = ("pictures", "streams", "tables", "runs", "explorations")
 #: objects that are taken from the listing at once: few at first, so that there is something to tell soon
 _FIRST_BATCH, _BATCH = 1_000, 10_000
 #: which objects of the source a run is about
@@ -55,8 +53,11 @@ def check_request(request: DevelopRequest) -> Recipe:
     recipe = recipe_of(request)
     # finds the models that the recipe names
     work_mark(request, recipe)
-    for model in request.model:
-        open_codec(model)
+    if request.model:
+        from pipeline.networks.streams import open_codec
+
+        for model in request.model:
+            open_codec(model)
     if request.source_storage or not request.source_block:
         check_access(source_of(request), for_writing=False)
     if request.destination_storage or not request.destination_block:
@@ -132,7 +133,7 @@ def what_was_done(request: DevelopRequest) -> Before:
     source, destination = source_of(request), destination_of(request)
     own = own_prefix(source, destination)
     mark = work_mark(request, recipe)
-    plans = earlier_plans(destination, request)
+    plans = earlier_plans(destination)
     sequence = max((plan.sequence + 1 for plan, _ in plans), default=0)
     folded = [plan for plan, _ in plans if plan.folded]
     # pictures of other work that were to be done again and were not: what they were to replace is still there
@@ -242,9 +243,9 @@ def _may_be_in_the_way(batch: list[tuple[StoredObject, Pictures]], key: str, mod
 
 def _cut_off_at_the_end(destination: Store, plan: Plan, max_failure_rate: float) -> bool:
     """Whether a run with run.json still lacks its _SUCCESS: killed just before, or the limit has been raised since."""
-    if exists(destination, f"runs/{plan.run}/_SUCCESS"):
+    if exists(destination, success_path(plan.run)):
         return False
-    counts = json.loads(read(destination, f"runs/{plan.run}/run.json"))["counts"]
+    counts = json.loads(read(destination, record_path(plan.run)))["counts"]
     return counts["failed"] / counts["objects"] <= max_failure_rate
 
 
@@ -256,7 +257,7 @@ def own_prefix(source: Store, destination: Store) -> str | None:
     if (source.scheme, source.options.endpoint) != (destination.scheme, destination.options.endpoint):
         return None
     here, there = (posixpath.join(_real_root(store), "") for store in (source, destination))
-    if here == there or here.startswith(tuple(f"{there}{folder}/" for folder in _FOLDERS)):
+    if here == there or here.startswith(tuple(f"{there}{folder}/" for folder in FOLDERS)):
         raise PlanError(f"{destination.url} would mix results with the source's pictures; give a folder of its own")
     return there.removeprefix(here) if there.startswith(here) else None
 
@@ -283,7 +284,6 @@ __all__ = [
     "PlanError",
     "RecipeError",
     "check_request",
-    "commit_path",
     "destination_of",
     "earlier_plans",
     "own_prefix",

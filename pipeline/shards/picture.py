@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from models.codec.bitstream import is_stream
-from models.inference import Apply
+from pipeline.destination.layout import picture_path, stream_path
 from pipeline.destination.stage_figures import Laps
 from pipeline.errors import PictureError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.restoration_checks import together
-from pipeline.networks.streams import decode_stream
 from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import EXTENSIONS, encode, output_format
 from pipeline.pictures.metrics import compare, describe
@@ -22,6 +22,9 @@ from pipeline.requests.pictures import DevelopRequest
 from pipeline.requests.recipe import Branch, Recipe
 from pipeline.runs.listing import SourcePicture
 from pipeline.shards.branches import Result, Row, run_steps
+
+if TYPE_CHECKING:
+    from models.inference import Apply
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,8 @@ def _decode(
         manifest["duration_s"] = frame.duration_s
         picture = frame.picture
     elif is_stream(data):
+        from pipeline.networks.streams import decode_stream
+
         return decode_stream(
             data,
             found.key,
@@ -170,13 +175,13 @@ def _finish_branch(
         if branch.output.format != "none":
             name = output_format(branch.output.format, source.metadata, result.picture.pixels)
             data = encode(result.picture.pixels, source.metadata, name, branch.output.quality)
-            outputs.append((f"pictures/{branch.name}/{key}.{EXTENSIONS[name]}", data))
+            outputs.append((picture_path(branch.name, key, EXTENSIONS[name]), data))
             size = len(data)
-        stream_path = None
+        stream = None
         if result.stream is not None:
             extension = next(s.step.extension for s in branch.steps if s.step.has_stream)
-            stream_path = f"streams/{branch.name}/{key}.{extension}"
-            outputs.append((stream_path, result.stream))
+            stream = stream_path(branch.name, key, extension)
+            outputs.append((stream, result.stream))
             size = len(result.stream)
         laps.end("encode")
         stage = "measure"
@@ -196,7 +201,7 @@ def _finish_branch(
         laps.end(stage)
     developed.outputs += outputs
     developed.metrics.append(row)
-    common = {"key": key, "branch": branch.name, "stream": stream_path}
+    common = {"key": key, "branch": branch.name, "stream": stream}
     developed.latents += [common | row for row in result.latents]
 
 

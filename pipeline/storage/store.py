@@ -127,7 +127,7 @@ def list_objects(
 def _listing(store: Store, include: Sequence[str]) -> Iterator[StoredObject]:
     if store.scheme == "s3":
         return _list_s3(place_of(store), _common_folder(include))
-    listing = local.walk(store.root) if store.scheme == "file" else _list_other(store)
+    listing = local.walk(store.root, _common_folder(include)) if store.scheme == "file" else _list_other(store)
     return _explained(store, listing)
 
 

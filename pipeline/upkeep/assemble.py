@@ -21,18 +21,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.destination.schemas import part_path
+from pipeline.destination.layout import ASSEMBLED, assembled_path, part_path, picture_of
 from pipeline.errors import PictureError, PlanError
 from pipeline.frames.writers import ENDINGS, write_frames
 from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import Picture
-from pipeline.requests.pictures import AssembleRequest, RunRequest
+from pipeline.requests.pictures import AssembleRequest
 from pipeline.runs.planning import Plan, earlier_plans
 from pipeline.shards.shard import read_commit
 from pipeline.storage.store import Store, open_store, read, write
 
-#: what says which files were put together
-ASSEMBLED = "assembled.json"
 #: how long frames are shown that nothing is known of
 _DEFAULT_S = 0.1
 #: what files of frames are put together in when they are to stay what they were
@@ -101,8 +99,7 @@ def assemble(
 
 def _developed(source: Store, request: AssembleRequest) -> tuple[dict[str, _File], dict[tuple[str, str], str]]:
     """The files of frames, and where pictures lie, by branch and key."""
-    at_source: dict[str, Any] = {"destination": request.source, "destination_storage": request.source_storage}
-    plans = earlier_plans(source, RunRequest(source=request.source, **at_source))
+    plans = earlier_plans(source)
     if not plans:
         raise PlanError(f"{request.source} holds no run; give the destination of darkroom develop or decompress")
     if not plans[-1][1]:
@@ -151,10 +148,9 @@ def _pictures(source: Store, plan: Plan) -> dict[tuple[str, str], str]:
     found = {}
     for shard in range(plan.shards):
         for entry in read_commit(source, plan.run, shard).outputs:
-            folder, _, rest = entry["path"].partition("/")
-            branch, _, name = rest.partition("/")
-            if folder == "pictures" and "#" in name:
-                found[branch, name.rpartition(".")[0]] = entry["path"]
+            picture = picture_of(entry["path"])
+            if picture and "#" in picture[1]:
+                found[picture] = entry["path"]
     return found
 
 
@@ -182,7 +178,7 @@ def _assemble_file(
         return replace(
             result, message=f"nothing is known of its format ({format or 'no frame was read'}); give --format"
         )
-    path = f"pictures/{branch}/{name}"
+    path = assembled_path(branch, name)
     path = path if name.lower().endswith(ENDINGS[format]) else path + ENDINGS[format][0]
     frames = (_picture(source, found, request.pixel_limit) for found in wanted.values() if found is not None)
     with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from pipeline.destination.layout import VERIFICATION, key_of
 from pipeline.destination.lease import Lease, hold
 from pipeline.destination.leftovers import listed
 from pipeline.destination.plans import Plan, destination_of, earlier_plans, recorded_request, shard_pictures, source_of
@@ -26,7 +27,6 @@ from pipeline.upkeep.report import render_verification
 from pipeline.upkeep.verify import Finding, Verification, check, wrong_shards
 
 _ROUNDS = 3
-REPORT = "runs/verification.html"
 
 
 def verify(
@@ -49,7 +49,7 @@ def verify(
     else:
         found = check(request, planned, progress)
     if request.report:
-        write(destination, REPORT, render_verification(found).encode())
+        write(destination, VERIFICATION, render_verification(found).encode())
     return found
 
 
@@ -65,7 +65,7 @@ def _repair(
     first = found.findings
     not_repaired: dict[str, None] = {}
     for _ in range(_ROUNDS):
-        plans = {plan.run: plan for plan, _ in earlier_plans(destination, request)}
+        plans = {plan.run: plan for plan, _ in earlier_plans(destination)}
         runs: dict[str, list[tuple[int, list[Finding]]]] = {}
         for (run, shard), findings in wrong_shards(found.findings).items():
             runs.setdefault(run, []).append((shard, findings))
@@ -130,10 +130,8 @@ def _repair_run(
 def _keys(destination: Store, plan: Plan, shard: int, findings: Sequence[Finding]) -> frozenset[str]:
     """The pictures that findings are about; of a commit or a part of a table it is all of the shard."""
     keys = [one.key for one in shard_pictures(destination, plan, shard)]
-    if any(finding.path.split("/")[0] not in ("pictures", "streams") for finding in findings):
-        return frozenset(keys)
-    stems = {finding.path.split("/", 2)[2].rpartition(".")[0] for finding in findings}
-    return frozenset(stems.intersection(keys))
+    wrong = {key_of(finding.path) for finding in findings}
+    return frozenset(key for key in keys if key in wrong or None in wrong)
 
 
 def _with_sources(

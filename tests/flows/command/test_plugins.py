@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.processes import ROOT
-from tests.runs import darkroom, fill
+from tests.runs import contents, darkroom, fill
 
 PACKAGE = ROOT / "tests" / "plugin_package"
 RECIPE = "branches:\n  poster: [{step: posterise, levels: 3}]\noutput: {format: png}\n"
@@ -53,9 +53,10 @@ def shown(*folders: Path) -> tuple[dict[str, dict[str, str]], str]:
     return {step["name"]: step for step in json.loads(done.stdout)}, done.stderr
 
 
-def fingerprint_with(code: str, *folders: Path) -> str:
-    """The fingerprint of a recipe in a process that finds these folders."""
-    script = f"from pipeline.requests.recipe import *; print(fingerprint(parse_recipe({code}), {{}}))"
+def fingerprint_with(step: str, *folders: Path, first: str = "") -> str:
+    """The fingerprint of a recipe of one step in a process that finds these folders, and that runs `first` at first."""
+    recipe = {"branches": {"a": [{"step": step}]}}
+    script = f"{first}\nfrom pipeline.requests.recipe import *\nprint(fingerprint(parse_recipe({recipe}), {{}}))"
     done = subprocess.run(
         [sys.executable, "-c", script], env=os.environ | beside(*folders), capture_output=True, text=True, check=False
     )
@@ -84,7 +85,8 @@ def test_the_command_lists_it_and_runs_it(installed: Path, tmp_path: Path) -> No
 
 
 def test_forms_offer_it(installed: Path) -> None:
-    code = "from pipeline.requests.pictures import DevelopRequest as R; import json; print(json.dumps(R.model_json_schema()))"
+    form = "DevelopRequest.model_json_schema()"
+    code = f"from pipeline.requests.pictures import DevelopRequest; import json; print(json.dumps({form}))"
     environment = os.environ | beside(installed)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert '"posterise"' in json.dumps(json.loads(done.stdout)["properties"]["recipe"])
@@ -98,9 +100,7 @@ def test_dask_workers_run_it(installed: Path, tmp_path: Path) -> None:
         options = ("--recipe", tmp_path / "recipe.yaml", "--engine", engine, "--workers", 1, "--shard-size", 2)
         done = darkroom("develop", tmp_path / "in", tmp_path / engine, *options, **beside(installed), timeout=240)
         assert done.returncode == 0, done.stderr
-    plain, dask = (
-        {p.name: p.read_bytes() for p in (tmp_path / e).glob("pictures/poster/*")} for e in ("threads", "dask")
-    )
+    plain, dask = (contents(tmp_path / engine, "pictures") for engine in ("threads", "dask"))
     assert plain == dask
     assert len(dask) == 4
 
@@ -108,14 +108,10 @@ def test_dask_workers_run_it(installed: Path, tmp_path: Path) -> None:
 def test_fingerprints_follow_its_version_and_ours_stay(installed: Path, tmp_path: Path) -> None:
     text = (PACKAGE / "darkroom_posterise.py").read_text()
     newer = package(tmp_path / "newer", "darkroom_posterise", text, "1.3")
-    theirs = '{"branches": {"a": [{"step": "posterise"}]}}'
-    assert fingerprint_with(theirs, installed) != fingerprint_with(theirs, newer)
-    ours = '{"branches": {"a": [{"step": "gamma"}]}}'
-    assert fingerprint_with(ours, installed) == fingerprint_with(ours)
-    early = "from pipeline.requests.recipe import *"
-    assert fingerprint_with(f"__import__('darkroom_posterise') and {theirs}", installed) == fingerprint_with(
-        theirs, installed
-    ), early
+    theirs = fingerprint_with("posterise", installed)
+    assert theirs != fingerprint_with("posterise", newer)
+    assert theirs == fingerprint_with("posterise", installed, first="import darkroom_posterise")
+    assert fingerprint_with("gamma", installed) == fingerprint_with("gamma")
 
 
 @pytest.mark.parametrize(
