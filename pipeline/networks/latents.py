@@ -14,7 +14,7 @@ from models.codec.codec import Latent, picture_of
 from models.device import choose_device
 from models.errors import StreamError
 from models.inference import apply_in_batches
-from pipeline.destination.schemas import pack
+from pipeline.destination.parquet import pack
 from pipeline.errors import LatentError, PictureError
 from pipeline.networks.streams import find_codec
 from pipeline.pictures.picture import Picture
