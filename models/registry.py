@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,40 +15,15 @@ from safetensors.torch import load, save
 from torch import nn
 
 from models.autoencoders import build_autoencoder
+from models.cards import WEIGHTS, Card, list_cards, read_card
 from models.codec.frozen import FrozenCodec
 from models.errors import ModelError
 from models.files import StorageArguments, locate, write_bytes
 from models.restoration.network import RestorationNetwork
 from models.restoration.tasks import RESTORATIONS
 
-WEIGHTS = Path(__file__).parent / "weights"
 #: a weights file larger than this is refused before it is read
 SIZE_LIMIT = 1 << 30
-
-
-@dataclass(frozen=True)
-class Card:
-    """What is known of a set of weights.
-
-    `figures` were measured by `command`, the weights trained by `training`; `sha256` is of the safetensors file;
-    `notes` say what else one must know.
-    """
-
-    name: str
-    task: str
-    summary: str
-    sizes: dict
-    parameters: int
-    data: str
-    licence: str
-    steps: int
-    seconds: float
-    hardware: str
-    training: str
-    figures: dict = field(default_factory=dict)
-    command: str = ""
-    sha256: str = ""
-    notes: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,11 +44,6 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "autoencoder": build_autoencoder,
     **dict.fromkeys(RESTORATIONS, RestorationNetwork),
 }
-
-
-def list_cards() -> list[Card]:
-    """Cards of the weights that come with Darkroom, sorted by name."""
-    return [read_card(path.read_text(), str(path)) for path in sorted(WEIGHTS.glob("*.json"))]
 
 
 def load_model(name_or_url: str, task: str | None = None) -> Model:
@@ -135,14 +105,6 @@ def fetch(url: str) -> bytes:
     if size is not None and size > SIZE_LIMIT:
         raise ModelError(f"{url} is {size:,} bytes; models over {SIZE_LIMIT:,} are refused")
     return fs.cat_file(path)
-
-
-def read_card(text: str, where: str) -> Card:
-    """A card from its JSON. Raises ModelError, which names `where` it lies."""
-    try:
-        return Card(**json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"the card beside {where} is not readable: {error}") from error
 
 
 def half_precision(network: nn.Module) -> nn.Module:

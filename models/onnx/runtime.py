@@ -9,22 +9,22 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
+from models.cards import read_card
+from models.device import Runtime
 from models.errors import ModelError
 from models.onnx.export import CONDITION, PICTURE, RESTORED, onnx_bytes
-from models.registry import Model, fetch, load_model, read_card
+from models.registry import Model, fetch, load_model
 from models.restoration.light import sample
 from models.restoration.network import RestorationNetwork
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
-
-Runtime = Literal["auto", "torch", "onnx"]
 
 #: most memory that all sessions of a process together may take for tensors
 MEMORY_LIMIT = 4 << 30

@@ -76,7 +76,7 @@ def save_checkpoint(
 ) -> None:
     """Write networks by their names, the optimiser's moments by their parameters' names, and progress."""
     tensors = {f"{part}/{k}": v for part, network in networks.items() for k, v in network.state_dict().items()}
-    for name, parameter in _named(optimiser):
+    for name, parameter, _ in _named(optimiser):
         kept = {k: v for k, v in optimiser.state[parameter].items() if v is not None}
         tensors |= {f"optimiser/{name}/{k}": v for k, v in kept.items()}
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
@@ -116,23 +116,28 @@ def restore(
     try:
         for part, network in networks.items():
             network.load_state_dict(_below(tensors, f"{part}/"))
-        for name, parameter in _named(optimiser):
+        for name, parameter, matrix in _named(optimiser):
             kept = _below(tensors, f"optimiser/{name}/")
-            if kept and set(kept) != moments(optimiser_name, parameter):
+            shapes = {k: tuple(moment.shape) for k, moment in kept.items()}
+            if kept and shapes != moments(optimiser_name, parameter, matrix):
                 raise CheckpointError(f"{url} was not written by {optimiser_name}; give another URL or its optimiser")
             optimiser.state[parameter] = {k: _like(parameter, moment) for k, moment in kept.items()}
     except RuntimeError as error:
         raise CheckpointError(f"{url} holds a network of other sizes; give another URL or the same sizes") from error
 
 
-def _named(optimiser: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
-    groups = optimiser.param_groups
-    return [pair for group in groups for pair in zip(group["param_names"], group["params"], strict=True)]
+def _named(optimiser: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter, bool]]:
+    """Every parameter with its name and whether it is a matrix to its optimiser."""
+    return [
+        (name, parameter, group["matrix"])
+        for group in optimiser.param_groups
+        for name, parameter in zip(group["param_names"], group["params"], strict=True)
+    ]
 
 
 def _like(parameter: nn.Parameter, moment: Tensor) -> Tensor:
-    """A moment on its parameter's device and in its memory format, which fused optimisers take for granted."""
-    if moment.ndim == 0:
+    """A moment on its parameter's device; one of its shape in its memory format, too, as fused optimisers expect."""
+    if moment.shape != parameter.shape:
         return moment.to(parameter.device)
     return torch.empty_like(parameter, requires_grad=False).copy_(moment)
 

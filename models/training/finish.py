@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from models.autoencoders.interface import Autoencoder
+from models.cards import Card
 from models.codec.frozen import FrozenCodec, freeze
 from models.codec.network import CodecNetwork
 from models.files import StorageArguments
-from models.registry import Card, half_precision, save_model
+from models.registry import half_precision, save_model
 from models.restoration.network import RestorationNetwork
 from models.restoration.tasks import RESTORATIONS
 from models.training.checkpoint import Progress

@@ -34,7 +34,7 @@ from pipeline.generation.interpolation import (
 from pipeline.generation.page import render_generation
 from pipeline.generation.results import Generation, Interpolation, Traversal
 from pipeline.generation.traversal import explain, moved
-from pipeline.networks.autoencoders import OpenAutoencoder, model_input, open_autoencoder
+from pipeline.networks.encoders import OpenAutoencoder, model_input, open_autoencoder
 from pipeline.pictures.encode import encode
 from pipeline.pictures.picture import Metadata
 from pipeline.requests.models import GenerateRequest

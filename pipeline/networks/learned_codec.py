@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from models.codec.bitstream import EXTENSION
-from models.codec.codec import Latent
-from models.inference import Apply
 from pipeline.networks.codec_choice import CodecChoice
-from pipeline.networks.streams import decode_with, encode_stream, open_codec, tag_of
 from pipeline.pictures.picture import Picture
 from pipeline.steps.registry import Parameters, network_step
+
+if TYPE_CHECKING:
+    from models.codec.codec import Latent
+    from models.inference import Apply
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class AutoencodeParameters(CodecChoice, Parameters):
 @lru_cache(maxsize=16)
 def autoencode(parameters: AutoencodeParameters) -> CodecNetwork:
     """Learned compression to a .drk stream and back, to a quality, size or PSNR; 16-bit pictures are rounded to 8."""
+    from pipeline.networks.streams import decode_with, encode_stream, open_codec, tag_of
+
     codec = open_codec(parameters.model)
 
     def encode(picture: Picture, apply: Apply) -> tuple[bytes, Latent]:

@@ -12,13 +12,14 @@ from typing import cast
 
 import numpy as np
 
+from models.cards import list_cards
 from models.codec.bitstream import HASH_BYTES, MAGIC, METADATA_LIMIT, PIXEL_LIMIT, VERSION, Header, read_header
 from models.codec.codec import Codec, Latent, Still, compress, decompress
 from models.codec.frozen import FrozenCodec
 from models.codec.rate_control import compress_to_bpp, compress_to_psnr
 from models.errors import ModelError, StreamError, TargetError
 from models.inference import Apply
-from models.registry import list_cards, load_model
+from models.registry import load_model
 from pipeline.errors import PictureError
 from pipeline.networks.codec_choice import CodecChoice
 from pipeline.pictures.headers import exif_orientation, profile_fits

@@ -30,7 +30,6 @@ from pipeline.destination.plans import (
     write_plan,
 )
 from pipeline.errors import PlanError, RecipeError, StorageError
-from pipeline.networks.streams import open_codec
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.requests.recipe import Recipe, fingerprint
 from pipeline.runs.listing import may_have_frames, pictures_of
@@ -55,8 +54,11 @@ def check_request(request: DevelopRequest) -> Recipe:
     recipe = recipe_of(request)
     # finds the models that the recipe names
     work_mark(request, recipe)
-    for model in request.model:
-        open_codec(model)
+    if request.model:
+        from pipeline.networks.streams import open_codec
+
+        for model in request.model:
+            open_codec(model)
     if request.source_storage or not request.source_block:
         check_access(source_of(request), for_writing=False)
     if request.destination_storage or not request.destination_block:

@@ -16,7 +16,6 @@ from models.codec.bitstream import MAGIC, is_stream, read_header
 from models.device import choose_device
 from pipeline.errors import PictureError, RequestError
 from pipeline.networks.batching import Batcher
-from pipeline.networks.streams import decode_stream, decode_with, encode_stream, open_codec
 from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import encode
 from pipeline.pictures.metrics import psnr
@@ -75,6 +74,8 @@ def compress_file(request: CompressRequest) -> FileReport:
     Raises PictureError (the message names the file), RequestError, ModelError, StorageError.
     """
     source, destination = _both_ends(request)
+    from pipeline.networks.streams import decode_with, encode_stream, open_codec
+
     codec = open_codec(request.model)
     started = time.monotonic()
     data = _fetch(source, request.source)
@@ -108,6 +109,8 @@ def decompress_file(request: DecompressRequest) -> FileReport:
     name = request.format or _FORMATS.get(PurePosixPath(destination[1]).suffix.lower())
     if name is None:
         raise RequestError(f"{request.destination} ends in no format that is written; give --format, such as png")
+    from pipeline.networks.streams import open_codec
+
     for model in request.model:
         open_codec(model)
     started = time.monotonic()
@@ -157,6 +160,8 @@ def _decompressed(data: bytes, key: str, request: DecompressRequest, device: Bat
     if not is_stream(data):
         raise PictureError("not_an_image", f"no .drk stream: it does not begin with {MAGIC!r}")
     crop = parse_crop(request.crop)
+    from pipeline.networks.streams import decode_stream
+
     return decode_stream(data, key, device.apply, pixel_limit=request.pixel_limit, models=request.model, crop=crop)
 
 

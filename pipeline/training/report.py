@@ -13,7 +13,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from models.autoencoders.interface import Autoencoder
-from models.registry import Card
+from models.cards import Card
 from models.training.checkpoint import Progress
 from models.training.finish import COURSE
 from models.training.loop import TrainingPlan

@@ -14,10 +14,10 @@ import torch
 
 from models.autoencoders.interface import Autoencoder
 from models.autoencoders.objective import CONTRAST
+from models.cards import Card
 from models.device import choose_device
 from models.errors import DataError
 from models.files import write_bytes
-from models.registry import Card
 from models.training.checkpoint import Progress
 from models.training.data import PictureSource, read_training_set
 from models.training.distributed import ALONE, Ranks, joined, own_device, ranks_from_environment
@@ -27,7 +27,7 @@ from models.training.loop import Report, TrainingPlan, train
 from models.training.precision import choose_precision
 from models.training.small_batches import SmallTrainingSet
 from models.training.small_pictures import split_by_name
-from models.training.tasks import AUTOENCODER_LOSS, objective_of, task_of
+from models.training.tasks import AUTOENCODER_LOSS, objective_of, suited_rate, task_of
 from pipeline.errors import RequestError
 from pipeline.requests.models import TrainRequest
 from pipeline.storage.store import StorageOptions
@@ -126,7 +126,7 @@ def plan_of(request: TrainRequest, ranks: Ranks) -> TrainingPlan:
         minutes=request.minutes,
         batch=request.batch or task.batch,
         crop=crop,
-        learning_rate=request.learning_rate or task.learning_rate,
+        learning_rate=request.learning_rate or suited_rate(task, request.optimiser),
         optimiser=request.optimiser or task.optimiser,
         weight_decay=request.weight_decay,
         validate_every=request.validate_every,

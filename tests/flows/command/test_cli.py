@@ -18,7 +18,7 @@ from prefect.client.orchestration import get_client
 from pydantic import BaseModel
 
 from flows.command.cli import main
-from models.registry import list_cards
+from models.cards import list_cards
 from pipeline.requests.catalogue import all_steps, find
 from pipeline.requests.models import GenerateRequest, TrainRequest
 from pipeline.requests.offers import shipped_recipes

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from skimage import data as photographs
 from torch import nn
 
+from models.cards import list_cards
 from models.errors import CheckpointError, DataError, ModelError, TrainingError
-from models.registry import list_cards, load_model
+from models.registry import load_model
 from models.training.checkpoint import load_progress
 from models.training.data import TrainingSet, centre_crops, random_crops, read_training_set
 from models.training.finish import finish
