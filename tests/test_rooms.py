@@ -46,7 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline.errors": {"models"},
     "pipeline.events": set(),
     "pipeline.threads": set(),
-    "pipeline.storage": _BASE,
+    # what models/ are handed to read and write with fits what models.files asks for
+    "pipeline.storage": _BASE | {"models"},
     "pipeline.pictures": _BASE,
     "pipeline.steps": _FIRST - {"pipeline.storage"} | {"models", "models.restoration"},
     "pipeline.frames": _FIRST,
@@ -75,17 +76,11 @@ MAY_IMPORT: dict[str, set[str]] = {
 KNOWN = {
     ("pipeline.destination.plans", "pipeline.requests.pictures"),
     ("pipeline.destination.plans", "pipeline.requests.recipe"),
-    ("pipeline.destination.plans", "pipeline.runs.listing"),
     ("pipeline.destination.run_record", "pipeline.requests.pictures"),
     ("pipeline.destination.run_record", "pipeline.runs.planning"),
-    ("pipeline.exploration.explore", "pipeline.evaluation.evaluate"),
-    ("pipeline.shards.picture", "pipeline.runs.listing"),
     ("pipeline.shards.shard", "pipeline.runs.planning"),
-    ("pipeline.shards.stream", "pipeline.runs.listing"),
     ("pipeline.shards.stream", "pipeline.runs.planning"),
-    ("pipeline.shards.suspects", "pipeline.runs.listing"),
     ("pipeline.shards.suspects", "pipeline.runs.planning"),
-    ("pipeline.suites.conclude", "pipeline.evaluation.evaluate"),
 }
 #: modules that lead to each other: likewise
 KNOWN_CIRCLES = [

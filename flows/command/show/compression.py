@@ -11,7 +11,8 @@ from flows.command.console import amount, out, present
 from flows.command.show.run import run
 from pipeline.requests.compression import compression, decompression
 from pipeline.requests.pictures import CompressRequest, DecompressRequest
-from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_one_file, locate
+from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_one_file
+from pipeline.storage.files import locate
 from pipeline.storage.store import size
 
 

@@ -97,8 +97,9 @@ def models(name: str | None) -> int:
     if card is None:
         # one that is not shipped is read from its URL
         from models.registry import load_model
+        from pipeline.storage.files import StoredFiles
 
-        card = load_model(name).card
+        card = load_model(name, files=StoredFiles()).card
     present(card, lambda: _print_model(card))
     return 0
 

@@ -14,7 +14,7 @@ from flows.command.exit_codes import INTERRUPTED, guarded
 from models.cards import list_cards
 from models.codec.bitstream import VERSION, Header, Layout, read_header
 from models.errors import StreamError
-from pipeline.runs.single_file import locate
+from pipeline.storage.files import locate
 from pipeline.storage.store import read, size
 
 #: files larger than this are refused before they are read
