@@ -7,10 +7,11 @@ destination of an earlier version is found by the same functions.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.errors import StorageError
-from pipeline.storage.store import Store, read
+from pipeline.storage.store import Store, StoredObject, list_objects, read
 
 PICTURES, STREAMS, TABLES, RUNS, EXPLORATIONS = "pictures", "streams", "tables", "runs", "explorations"
 #: every folder of ours; what lies in none of them is somebody else's, but for `ASSEMBLED`
@@ -193,3 +194,12 @@ def read_or_none(store: Store, path: str) -> bytes | None:
 def read_json(store: Store, path: str) -> Any:
     """Read a record, which is JSON. Raises StorageError, and ValueError for what is no JSON."""
     return json.loads(read(store, path))
+
+
+def listed(store: Store, include: Sequence[str]) -> Iterator[StoredObject]:
+    """List the objects of a store that match any pattern, by key; a folder that is not there holds nothing."""
+    try:
+        yield from list_objects(store, include)
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
