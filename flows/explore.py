@@ -10,9 +10,9 @@ from flows.develop import run_request, worth_retrying
 from flows.orchestration.blocks import with_blocks
 from flows.orchestration.progress import tell
 from flows.orchestration.states import NAME, concluded, ended, link_report, message_of, rounded
+from pipeline.destination.run_record import Summary
 from pipeline.exploration.explore import Exploration, explore_latents, representation
 from pipeline.requests.models import ExploreRequest
-from pipeline.runs.finish import Summary
 
 
 @task(
