@@ -21,10 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.destination.layout import LEASE
+from pipeline.destination.layout import LEASE, read_json
 from pipeline.errors import LeaseHeld, LeaseLost, StorageError
 from pipeline.storage.exclusive import create
-from pipeline.storage.store import Store, delete, read, write
+from pipeline.storage.store import Store, delete, write
 
 BEAT_S, STALE_S = 10.0, 60.0
 #: where creating is not exact, a lease counts when it is still there so long after it was written
@@ -139,7 +139,7 @@ def _renew(lease: Lease, ended: threading.Event, writing: threading.Lock) -> Non
 def _read(destination: Store) -> dict[str, Any] | None:
     """What the lease says; an empty dictionary when nothing can be made of it, None when there is none."""
     try:
-        content = json.loads(read(destination, LEASE))
+        content = read_json(destination, LEASE)
     except StorageError as error:
         if error.kind != "missing":
             raise

@@ -12,9 +12,8 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from pipeline.destination.layout import VERIFICATION, key_of
+from pipeline.destination.layout import VERIFICATION, key_of, listed
 from pipeline.destination.lease import Lease, hold
-from pipeline.destination.leftovers import listed
 from pipeline.destination.plans import Plan, destination_of, earlier_plans, recorded_request, shard_pictures, source_of
 from pipeline.errors import PlanError, RunError, StorageError
 from pipeline.requests.pictures import DevelopRequest, VerifyRequest
