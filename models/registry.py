@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +23,7 @@ from models.restoration.network import RestorationNetwork
 from models.restoration.tasks import RESTORATIONS
 
 WEIGHTS = Path(__file__).parent / "weights"
+T = TypeVar("T")
 #: a weights file larger than this is refused before it is read
 SIZE_LIMIT = 1 << 30
 
@@ -79,10 +82,13 @@ def list_cards() -> list[Card]:
     return [read_card(path.read_text(), str(path)) for path in sorted(WEIGHTS.glob("*.json"))]
 
 
-def load_model(name_or_url: str, task: str | None = None) -> Model:
+def load_model(name_or_url: str, task: str | None = None, sha256: str | None = None) -> Model:
     """A shipped model by name, or any by the URL of its safetensors file (its card is the .json beside it).
 
-    Raises ModelError when there is none, it is for another task, or its bytes do not match its card.
+    `sha256` is the hash that the weights must have, 64 hexadecimal digits; None: whatever lies there is taken.
+    Weights that are loaded already are not loaded twice; without `sha256` their file is read all the same, for it may
+    have been replaced. Raises ModelError when there is none, it is for another task, its bytes do not match its card,
+    or are others than `sha256`.
     """
     url = name_or_url
     if "/" not in url and "\\" not in url and not url.endswith(".safetensors"):
@@ -91,7 +97,7 @@ def load_model(name_or_url: str, task: str | None = None) -> Model:
             names = ", ".join(card.name for card in list_cards() if task in (None, card.task)) or "none"
             wanted = f"for {task!r} there is" if task else "there are"
             raise ModelError(f"there is no model called {name_or_url!r}; {wanted}: {names}")
-    return _load(url, task)
+    return _load(url, task, sha256)
 
 
 def save_model(url: str, network: nn.Module, card: Card, storage: StorageArguments | None = None) -> Card:
@@ -107,19 +113,67 @@ def save_model(url: str, network: nn.Module, card: Card, storage: StorageArgumen
     return card
 
 
-@lru_cache(maxsize=8)
-def _load(url: str, task: str | None) -> Model:
+class Loaded(Generic[T]):
+    """The last few things that were made of files, by what names the file and by the hash of its bytes."""
+
+    def __init__(self, most: int = 16):
+        self._most = most
+        self._made: OrderedDict[tuple[str, ...], T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, *key: str) -> T | None:
+        """What was kept under a key, if it is still there."""
+        with self._lock:
+            if key in self._made:
+                self._made.move_to_end(key)
+            return self._made.get(key)
+
+    def keep(self, made: T, *key: str) -> T:
+        """Keep one more under a key, in place of what was there, and forget the one that was not asked for longest."""
+        with self._lock:
+            self._made[key] = made
+            self._made.move_to_end(key)
+            while len(self._made) > self._most:
+                self._made.popitem(last=False)
+        return made
+
+
+_LOADED = Loaded[Model]()
+
+
+def check_hash(url: str, found: str, planned: str | None) -> None:
+    """Raise ModelError, which names both, where the bytes that were read of a file are not those that were planned."""
+    if planned not in (None, found):
+        raise ModelError(
+            f"planned are the weights {str(planned)[:12]}, but those at {url} are {found[:12]} now; put the planned "
+            "file back there, or begin a run with those that are there"
+        )
+
+
+def _load(url: str, task: str | None, planned: str | None) -> Model:
+    kept = _LOADED.get(url, planned) if planned else None
+    if kept is None:
+        kept = _read(url, planned)
+    if task not in (None, kept.card.task):
+        raise ModelError(f"the model at {url} is for {kept.card.task!r}, not for {task!r}")
+    return kept
+
+
+def _read(url: str, planned: str | None) -> Model:
     try:
         data = fetch(url)
+        found = hashlib.sha256(data).hexdigest()
+        check_hash(url, found, planned)
         card = read_card(fetch(url.removesuffix(".safetensors") + ".json").decode(), url)
     except FileNotFoundError as error:
         raise ModelError(f"no model at {url}: {error.args[-1]} does not exist") from error
     except OSError as error:
         raise ModelError(f"the model at {url} could not be read: {error}") from error
-    if task not in (None, card.task):
-        raise ModelError(f"the model at {url} is for {card.task!r}, not for {task!r}")
-    if hashlib.sha256(data).hexdigest() != card.sha256:
+    if found != card.sha256:
         raise ModelError(f"the weights at {url} do not match the SHA-256 on their card; copy both files again")
+    kept = _LOADED.get(url, found)
+    if kept is not None and kept.card == card:
+        return kept
     try:
         tensors = load(data)
         network = NETWORKS[card.task](**card.sizes)
@@ -128,7 +182,7 @@ def _load(url: str, task: str | None) -> Model:
             network.check()
     except (SafetensorError, RuntimeError, TypeError, KeyError, ValueError) as error:
         raise ModelError(f"the weights at {url} do not fit the sizes on their card: {error}") from error
-    return Model(network.eval().requires_grad_(False), card)
+    return _LOADED.keep(Model(network.eval().requires_grad_(False), card), url, found)
 
 
 def fetch(url: str) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from pipeline.destination.plans import Plan, PlanError, recorded_request
+from pipeline.destination.plans import Plan, PlanError, read_record
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.storage.s3_uploads import Upload, abort, open_uploads
 from pipeline.storage.store import StorageError, Store, StoredObject, delete, list_objects, read
@@ -128,8 +128,12 @@ def remove(destination: Store, leftover: Leftover) -> None:
 
 
 def branches_of(destination: Store, plan: Plan) -> list[str]:
-    """The branches of a run's recipe."""
-    return list(recorded_request(destination, plan).recipe["branches"])  # type: ignore[index]
+    """The branches of a run's recipe. Raises StorageError, PlanError."""
+    try:
+        return list(read_record(destination, plan)["recipe"]["branches"])
+    except (KeyError, TypeError) as error:
+        said = f"the record of run {plan.run} at {destination.url} names no branches; develop again with --fresh"
+        raise PlanError(said) from error
 
 
 def listed(store: Store, include: Sequence[str]) -> Iterator[StoredObject]:

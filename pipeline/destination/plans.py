@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.requests.pictures import DestinationRequest, DevelopRequest, RunRequest
-from pipeline.requests.recipe import Recipe, load_recipe, parse_recipe
 from pipeline.runs.listing import SourcePicture
-from pipeline.storage.store import StorageError, Store, list_objects, open_store, read, write
+from pipeline.storage.store import StorageError, Store, list_objects, read, write
 
 _PICTURES = pa.schema(
     [
@@ -32,10 +30,6 @@ _PICTURES = pa.schema(
         ("frames", pa.int32()),
     ]
 )
-#: what a request is given anew every time, and what has no place beside results
-_NOT_KEPT = {
-    "source_storage", "destination_storage", "source_block", "destination_block", "fresh", "take_over", "retry_failed",
-}  # fmt: skip
 
 
 class PlanError(Exception):
@@ -66,10 +60,9 @@ class Plan:
     lease: str = ""
 
 
-def write_plan(destination: Store, plan: Plan, request: DevelopRequest) -> None:
-    """Make a plan valid, now that its parts are written; the request is kept beside it, without any access."""
-    kept = request.model_dump(mode="json", exclude=_NOT_KEPT) | {"recipe": recipe_of(request).as_request()}
-    write(destination, f"runs/{plan.run}/request.json", _json(kept))
+def write_plan(destination: Store, plan: Plan, record: Mapping[str, Any]) -> None:
+    """Make a plan valid, now that its parts are written; what its run will do is kept beside it, as plain data."""
+    write(destination, f"runs/{plan.run}/request.json", _json(dict(record)))
     mark_plan(destination, plan)
 
 
@@ -84,21 +77,22 @@ def read_plan(destination: Store, run: str) -> Plan:
     return _parse(read(destination, plan_path(run)), destination.url_of(plan_path(run)))
 
 
-def recorded_request(store: Store, plan: Plan, **given: Any) -> DevelopRequest:
-    """The request that a plan at a store was made for; `given` are fields for this time, such as access.
-
-    Raises StorageError, PlanError.
-    """
+def read_record(destination: Store, plan: Plan) -> dict[str, Any]:
+    """What was recorded with a plan (see `pipeline.requests.job.Job.record`). Raises StorageError, PlanError."""
     path = f"runs/{plan.run}/request.json"
     try:
-        return DevelopRequest(**(json.loads(read(store, path)) | given))
+        content = json.loads(read(destination, path))
+        if not isinstance(content, dict):
+            raise ValueError("no table of fields")
     except ValueError as error:
-        raise PlanError(f"{store.url_of(path)} is not readable ({error}); develop again with --fresh") from error
+        raise PlanError(f"{destination.url_of(path)} is not readable ({error}); develop again with --fresh") from error
+    # records of earlier versions of Darkroom do not say what they were resolved to, but for this
+    return {"resolved": {"fingerprint": plan.fingerprint}} | content
 
 
-def earlier_plans(destination: Store, request: RunRequest | DestinationRequest) -> list[tuple[Plan, bool]]:
-    """Plans at the destination, oldest first, with whether their run is finished."""
-    runs = open_store(f"{request.destination.rstrip('/')}/runs", request.destination_storage)
+def earlier_plans(destination: Store) -> list[tuple[Plan, bool]]:
+    """Plans at the destination, oldest first, with whether their run is finished. Raises StorageError, PlanError."""
+    runs = destination.below("runs")
     try:
         keys = {found.key for found in list_objects(runs, ["*/plan.json", "*/run.json"])}
     except StorageError as error:
@@ -150,21 +144,6 @@ def plan_part(parts: str, shard: int) -> str:
 def commit_path(run: str, shard: int) -> str:
     """Where a shard's last object lies below the destination; it exists exactly when the shard is committed."""
     return f"runs/{run}/shards/{shard:05d}.json"
-
-
-def recipe_of(request: DevelopRequest) -> Recipe:
-    """The request's recipe, checked. Raises RecipeError."""
-    return parse_recipe(request.recipe) if isinstance(request.recipe, dict) else load_recipe(request.recipe)
-
-
-def source_of(request: RunRequest) -> Store:
-    """The store the request reads from."""
-    return open_store(request.source, request.source_storage)
-
-
-def destination_of(request: RunRequest | DestinationRequest) -> Store:
-    """The store the request writes to."""
-    return open_store(request.destination, request.destination_storage)
 
 
 def _json(content: Any) -> bytes:

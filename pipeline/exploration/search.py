@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from models.device import choose_device
 from models.inference import apply_in_batches
+from pipeline.destination.plans import shard_pictures
 from pipeline.destination.schemas import to_parquet
 from pipeline.exploration.features import Look, look_at, look_at_all
 from pipeline.exploration.neighbours import open_index
@@ -22,12 +23,12 @@ from pipeline.exploration.vectors import LatentsSource, find_latents, recipe_ste
 from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import PictureError
 from pipeline.reports.run_report import asset, environment
+from pipeline.requests.job import Settings, pictures_of_run, run_of
 from pipeline.requests.models import SearchRequest
 from pipeline.requests.pictures import RequestError
-from pipeline.requests.recipe import parse_recipe
+from pipeline.requests.recipe import open_networks, parse_recipe
 from pipeline.runs.listing import SourcePicture
-from pipeline.runs.planning import shard_pictures
-from pipeline.shards.picture import Settings, develop_picture
+from pipeline.shards.picture import develop_picture
 from pipeline.storage.store import StorageOptions, Store, open_store, read, write
 
 #: pictures that a page shows
@@ -47,7 +48,7 @@ class Found:
 
 def search(request: SearchRequest) -> Found:
     """Look a picture up. Raises RequestError, ModelError, PictureError, StorageError."""
-    source = find_latents(request.run, request.run_storage, request.model)
+    source = find_latents(run_of(request), request.model)
     store, name = _split(request.picture, request.picture_storage)
     data = read(store, name)
     vector = _vector(source, data, name, request)
@@ -73,7 +74,7 @@ def _split(url: str, options: StorageOptions | None) -> tuple[Store, str]:
 def _vector(source: LatentsSource, data: bytes, name: str, request: SearchRequest) -> np.ndarray:
     """1 x D float32: what the branch that wrote the latents makes of the picture."""
     branches = {source.branch: recipe_steps(source)}
-    recipe = parse_recipe({"name": _QUERY, "branches": branches, "output": {"format": "none"}})
+    recipe = open_networks(parse_recipe({"name": _QUERY, "branches": branches, "output": {"format": "none"}}))
     one = SourcePicture(name, name, len(data), "", None)
     apply = partial(apply_in_batches, device=choose_device(request.device))
     developed = develop_picture(one, data, recipe, Settings(request.pixel_limit, measure=False), apply)
@@ -107,7 +108,7 @@ def _write_page(
             for one in shard_pictures(source.destination, plan, shard):
                 if one.key in wanted:
                     planned.setdefault(one.key, one)
-    where = open_store(source.newest.source, request.source_storage)
+    where = pictures_of_run(source.newest, request)
     looks = look_at_all(where, list(planned.values()), request.pixel_limit, None, False)
     query = look_at(decode(data, name, request.pixel_limit), None, False)
     page = (

@@ -10,17 +10,16 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.destination.schemas import part_path
-from pipeline.requests.pictures import RequestError, RunRequest
-from pipeline.runs.planning import Plan, earlier_plans
-from pipeline.storage.store import StorageOptions, Store, open_store, read
+from pipeline.requests.pictures import RequestError
+from pipeline.storage.store import Store, read
 
 #: numbers in a vector, at most; longer ones are left out
 LONGEST = 65_536
@@ -55,20 +54,13 @@ class Vectors:
     left_out: int
 
 
-def plans_at(url: str, options: StorageOptions | None) -> list[tuple[Plan, bool]]:
-    """Plans at the destination of runs, oldest first, with whether they are finished. Raises StorageError."""
-    about: dict[str, Any] = {"source": url, "destination": url, "destination_storage": options}
-    return earlier_plans(open_store(url, options), RunRequest(**about))
-
-
-def find_latents(url: str, options: StorageOptions | None, wanted: str | None) -> LatentsSource:
+def find_latents(destination: Store, wanted: str | None) -> LatentsSource:
     """The latents at the destination of runs.
 
     `wanted` is the name of a model, its tag, the URL of its weights or a branch; the default is the first
     representation, else the first codec. Raises RequestError when there are none, StorageError.
     """
-    destination = open_store(url, options)
-    finished = [plan for plan, done in reversed(plans_at(url, options)) if done]
+    finished = [plan for plan, done in reversed(earlier_plans(destination)) if done]
     for number, newest in enumerate(finished):
         found = _writers(destination, newest)
         if not found:

@@ -36,10 +36,11 @@ from pipeline.generation.traversal import explain, moved
 from pipeline.networks.autoencoders import OpenAutoencoder, model_input, open_autoencoder
 from pipeline.pictures.encode import encode
 from pipeline.pictures.picture import Metadata
+from pipeline.requests.job import destination_of
 from pipeline.requests.models import GenerateRequest
 from pipeline.requests.pictures import RequestError
 from pipeline.runs.single_file import read_picture
-from pipeline.storage.store import Store, check_access, open_store, write
+from pipeline.storage.store import Store, check_access, write
 from pipeline.training.picture_sets import read_picture_set
 from pipeline.training.train import fsspec_options
 
@@ -57,7 +58,7 @@ def generate(request: GenerateRequest) -> Generation:
     """
     opened = open_autoencoder(request.model)
     device = choose_device(request.device)
-    store = open_store(request.destination, request.destination_storage)
+    store = destination_of(request)
     check_access(store, for_writing=True)
     _check(request, opened)
     network = opened.network.to(device)

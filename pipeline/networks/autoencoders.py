@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -37,30 +36,34 @@ class UseAutoencoder(Parameters):
 
 @dataclass(frozen=True)
 class Representer:
-    """A network that says of a picture what it is like: a vector, float32. `model` is name@hash."""
+    """A network that says of a picture what it is like: a vector, float32.
+
+    `model` is name@hash, `weights` the whole SHA-256 of their file.
+    """
 
     model: str
+    weights: str
     represent: Callable[[Picture, Apply], np.ndarray]
 
 
 @dataclass(frozen=True)
 class OpenAutoencoder:
-    """An autoencoder with its tag, name@hash, and the C, H, W of the pictures it takes."""
+    """An autoencoder with its tag, name@hash, the SHA-256 of its weights, and the C, H, W of the pictures it takes."""
 
     network: Autoencoder
     model: str
+    weights: str
     shape: tuple[int, int, int]
 
 
-@lru_cache(maxsize=16)
-def open_autoencoder(name_or_url: str) -> OpenAutoencoder:
-    """A shipped autoencoder by name, or any by URL; one object however many ask. Raises ModelError."""
-    model = load_model(name_or_url, "autoencoder")
+def open_autoencoder(name_or_url: str, sha256: str | None = None) -> OpenAutoencoder:
+    """A shipped autoencoder by name, or any by URL, with weights of that hash, or any (None). Raises ModelError."""
+    model = load_model(name_or_url, "autoencoder", sha256)
     network = cast(Autoencoder, model.network)
     channels, height, width = network.shape
     if channels not in (1, 3):
         raise ModelError(f"the autoencoder {name_or_url} takes {channels} channels; pictures have 1 or 3")
-    return OpenAutoencoder(network, model.tag, (channels, height, width))
+    return OpenAutoencoder(network, model.tag, model.card.sha256, (channels, height, width))
 
 
 def model_input(picture: Picture, shape: tuple[int, int, int]) -> Tensor:
@@ -69,10 +72,9 @@ def model_input(picture: Picture, shape: tuple[int, int, int]) -> Tensor:
     return torch.tensor(resized(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, shape)).float() / 255
 
 
-@lru_cache(maxsize=16)
-def represent(parameters: UseAutoencoder) -> Representer:
+def represent(parameters: UseAutoencoder, sha256: str | None = None) -> Representer:
     """A vector that says what the picture is like, into the latents table; the picture stays as it is."""
-    opened = open_autoencoder(parameters.model)
+    opened = open_autoencoder(parameters.model, sha256)
     encoder = _Part(opened.network, opened.network.encode)
 
     def vector(picture: Picture, apply: Apply) -> np.ndarray:
@@ -81,16 +83,15 @@ def represent(parameters: UseAutoencoder) -> Representer:
             raise PictureError("step_failed", f"represent: {opened.model} gives numbers that are none; train it again")
         return latent.numpy()
 
-    return Representer(opened.model, vector)
+    return Representer(opened.model, opened.weights, vector)
 
 
-@lru_cache(maxsize=16)
-def reconstruct(parameters: UseAutoencoder) -> Restorer:
+def reconstruct(parameters: UseAutoencoder, sha256: str | None = None) -> Restorer:
     """What an autoencoder keeps of a picture: encoded and decoded at the model's size, then back to the picture's own.
 
     The way back is bicubic; alpha, channels and bit depth are those of the picture.
     """
-    opened = open_autoencoder(parameters.model)
+    opened = open_autoencoder(parameters.model, sha256)
     whole = _Part(opened.network, opened.network.forward)
 
     def reconstructed(picture: Picture, apply: Apply) -> Restored:
@@ -102,7 +103,7 @@ def reconstruct(parameters: UseAutoencoder) -> Restorer:
         small = to_levels(kept * white_level(picture.pixels), picture.pixels.dtype)
         return Restored(join_alpha(resample(small, width, height, "cubic"), picture.alpha))
 
-    return Restorer(opened.model, 1, reconstructed)
+    return Restorer(opened.model, opened.weights, 1, reconstructed)
 
 
 class _Part(nn.Module):

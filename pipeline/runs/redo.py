@@ -23,11 +23,10 @@ from pipeline.destination.plans import (
     plan_part,
     plan_path,
     shard_pictures,
-    source_of,
     write_plan,
 )
 from pipeline.destination.schemas import SCHEMAS, part_path
-from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.job import Job
 from pipeline.runs.listing import SourcePicture
 from pipeline.runs.partition import write_parts
 from pipeline.storage.store import Store, delete, read, write
@@ -42,18 +41,16 @@ class Redone:
     keys: frozenset[str] | None
 
 
-def plan_failed(
-    request: DevelopRequest, destination: Store, plans: Sequence[Plan], sequence: int, lease: Lease | None
-) -> Plan:
+def plan_failed(job: Job, plans: Sequence[Plan], sequence: int, lease: Lease | None) -> Plan:
     """Plan what the given finished runs, oldest first, have left in `failures`, and no later one has developed.
 
     Without any failure the plan has no shards. Raises StorageError, LeaseLost.
     """
-    chosen = failed_pictures(destination, plans)
+    chosen = failed_pictures(job.destination, plans)
     if not chosen:
         last = plans[-1]
         return replace(last, objects=0, shards=0, again=True, lease=lease.token if lease else "")
-    return plan_again(request, destination, chosen, sequence, lease)
+    return plan_again(job, chosen, sequence, lease)
 
 
 def failed_pictures(destination: Store, plans: Sequence[Plan]) -> list[Redone]:
@@ -73,10 +70,9 @@ def failed_pictures(destination: Store, plans: Sequence[Plan]) -> list[Redone]:
     return [Redone(plans[at], shard, frozenset(keys)) for (at, shard), keys in sorted(shards.items())]
 
 
-def plan_again(
-    request: DevelopRequest, destination: Store, chosen: Sequence[Redone], sequence: int, lease: Lease | None
-) -> Plan:
+def plan_again(job: Job, chosen: Sequence[Redone], sequence: int, lease: Lease | None) -> Plan:
     """Plan pictures of finished runs of one kind of work again. Raises StorageError, LeaseLost."""
+    destination = job.destination
     first = chosen[0].plan
     parts = write_parts(
         destination, (pictures_again(destination, one) for one in chosen), f"{first.fingerprint}\nagain\n"
@@ -84,11 +80,10 @@ def plan_again(
     targets = [[one.plan.run, one.shard] for one in chosen]
     write(destination, targets_path(parts.folder), json.dumps(targets).encode())
     name = hashlib.sha256(f"{parts.digest}{targets}{sequence}".encode()).hexdigest()[:12]
-    source = source_of(request).url
-    plan = Plan(f"r{name}", first.fingerprint, source, sequence, parts.objects, parts.shards, parts.folder, again=True)
+    plan = Plan(f"r{name}", first.fingerprint, job.source.url, sequence, parts.objects, parts.shards, parts.folder, again=True)
     if lease:
         lease.confirm()
-    write_plan(destination, plan, request)
+    write_plan(destination, plan, job.record())
     return replace(plan, lease=lease.token if lease else "")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -13,6 +13,7 @@ from fsspec.core import split_protocol
 from fsspec.implementations.local import LocalFileSystem
 
 from models.codec.bitstream import MAGIC, is_stream, read_header
+from models.codec.codec import Codec
 from models.device import choose_device
 from pipeline.networks.batching import Batcher
 from pipeline.networks.streams import decode_stream, decode_with, encode_stream, open_codec
@@ -107,12 +108,11 @@ def decompress_file(request: DecompressRequest) -> FileReport:
     name = request.format or _FORMATS.get(PurePosixPath(destination[1]).suffix.lower())
     if name is None:
         raise RequestError(f"{request.destination} ends in no format that is written; give --format, such as png")
-    for model in request.model:
-        open_codec(model)
+    codecs = [open_codec(model) for model in request.model]
     started = time.monotonic()
     data = _fetch(source, request.source)
     with Batcher(choose_device(request.device), request.batch) as device, _named(request.source):
-        picture = _decompressed(data, source[1], request, device)
+        picture = _decompressed(data, source[1], request, codecs, device)
         encoded = encode(picture.pixels, picture.metadata, name)
     write(*destination, encoded)
     header = read_header(data, 1 << 64).header
@@ -152,11 +152,13 @@ def locate(file: str, options: StorageOptions | None = None) -> tuple[Store, str
     return open_store(f"{scheme}://{folder}{chained}{container}", options), name
 
 
-def _decompressed(data: bytes, key: str, request: DecompressRequest, device: Batcher) -> Picture:
+def _decompressed(
+    data: bytes, key: str, request: DecompressRequest, codecs: Sequence[Codec], device: Batcher
+) -> Picture:
     if not is_stream(data):
         raise PictureError("not_an_image", f"no .drk stream: it does not begin with {MAGIC!r}")
     crop = parse_crop(request.crop)
-    return decode_stream(data, key, device.apply, pixel_limit=request.pixel_limit, models=request.model, crop=crop)
+    return decode_stream(data, key, device.apply, pixel_limit=request.pixel_limit, codecs=codecs, crop=crop)
 
 
 def _both_ends(request: RunRequest) -> tuple[tuple[Store, str], tuple[Store, str]]:

@@ -71,6 +71,10 @@ class Store:
             return place_of(self).fs
         return fsspec.filesystem("file") if self.scheme == "file" else url_to_fs(self.address)[0]
 
+    def below(self, folder: str) -> Store:
+        """The store of a folder in this one."""
+        return open_store(f"{(self.address or self.url).rstrip('/')}/{folder}", self.options)
+
     def url_of(self, key: str) -> str:
         """The whole address of an object, without credentials."""
         return f"{self.url.rstrip('/')}/{key}"

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from models.device import choose_device
+from pipeline.destination.plans import Plan
 from pipeline.destination.run_record import account_of
 from pipeline.destination.schemas import to_parquet
 from pipeline.evaluation.evaluate import keep
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.runs.finish import Summary
-from pipeline.runs.planning import Plan, destination_of
 from pipeline.storage.store import StorageError, read, write
 from pipeline.suites.prepare import SuiteRun
 from pipeline.suites.report import Strip, render_suite
@@ -47,7 +47,7 @@ def conclude(
     request: EvaluateRequest, prepared: SuiteRun, plan: Plan, parts: Sequence[dict[str, Any]], started: datetime
 ) -> SuiteEvaluation:
     """Write means, tables and report of a suite whose pictures all have their parts, where they differ from before."""
-    destination, suite = destination_of(request), prepared.suite
+    destination, suite = prepared.stores.destination, prepared.suite
     scores = [row for part in parts for row in part["scores"]]
     failures = [row for part in parts for row in part["failures"]]
     pictures = sum(bool(part["scores"]) for part in parts)
@@ -122,13 +122,13 @@ def _account(
     request: EvaluateRequest, prepared: SuiteRun, plan: Plan, parts: Sequence[dict[str, Any]], started: datetime
 ) -> dict[str, Any]:
     """The content of run.json: that of the run that measured last."""
-    destination, path = destination_of(request), f"runs/{plan.run}/run.json"
+    destination, path = prepared.stores.destination, f"runs/{plan.run}/run.json"
     if plan.objects == 0:
         with suppress(StorageError, ValueError):
             return json.loads(read(destination, path))
     failed = sum(not part["scores"] for part in parts)
     device = choose_device(request.device)
-    run = account_of(request, plan, started, failed, len(parts)) | {
+    run = account_of(plan, destination, started, failed, len(parts), request.max_failure_rate) | {
         "suite": request.suite,
         "settings": {name: getattr(request, name) for name in ("crop", "grey", "seed")},
         "models": [each.network.model for each in prepared.networks],

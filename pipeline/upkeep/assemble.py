@@ -77,8 +77,8 @@ def assemble(
     told how many there will be, `progress` each of them. What cannot be put together is named in the list, not raised.
     Raises PlanError (no finished run, no frames, unknown branch), StorageError.
     """
-    source = open_store(request.source, request.source_storage)
-    destination = open_store(request.destination, request.destination_storage)
+    stores = stores_of(request)
+    source, destination = stores.source, stores.destination
     files, paths = _developed(source, request)
     branches = list(dict.fromkeys(branch for branch, _ in paths))
     unknown = [name for name in request.branch if name not in branches]
@@ -100,8 +100,7 @@ def assemble(
 
 def _developed(source: Store, request: AssembleRequest) -> tuple[dict[str, _File], dict[tuple[str, str], str]]:
     """The files of frames, and where pictures lie, by branch and key."""
-    at_source: dict[str, Any] = {"destination": request.source, "destination_storage": request.source_storage}
-    plans = earlier_plans(source, RunRequest(source=request.source, **at_source))
+    plans = earlier_plans(source)
     if not plans:
         raise PlanError(f"{request.source} holds no run; give the destination of darkroom develop or decompress")
     if not plans[-1][1]:

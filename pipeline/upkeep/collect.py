@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 from pipeline.destination.lease import hold
 from pipeline.destination.leftovers import Leftover, ahead, leftovers, named_paths, remove
-from pipeline.destination.plans import PlanError, destination_of, earlier_plans
+from pipeline.destination.plans import PlanError, earlier_plans
+from pipeline.requests.job import destination_of
 from pipeline.requests.pictures import GcRequest
 
 _EXAMPLES = 20
@@ -42,7 +43,7 @@ def collect(request: GcRequest, progress: Callable[[int], None] = lambda count: 
         return not request.older_than or (found.modified is not None and found.modified < limit)
 
     with hold(destination, request.take_over):
-        plans = [plan for plan, _ in earlier_plans(destination, request)]
+        plans = [plan for plan, _ in earlier_plans(destination)]
         if not plans:
             raise PlanError(f"{destination.url} holds no run, so nothing there is known to be left over")
         found = [one for one in leftovers(destination, plans, named_paths(destination)) if old(one)]

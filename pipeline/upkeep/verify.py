@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 
 from pipeline.destination.lease import holder
 from pipeline.destination.leftovers import FOLDERS, Paths, branches_of, leftovers, listed
-from pipeline.destination.plans import Plan, PlanError, commit_path, destination_of, earlier_plans, shard_pictures
+from pipeline.destination.plans import Plan, PlanError, commit_path, earlier_plans, shard_pictures
 from pipeline.destination.schemas import SCHEMAS, part_path
-from pipeline.requests.pictures import VerifyRequest
 from pipeline.shards.shard import Commit, read_commit
 from pipeline.storage.store import StorageError, Store, read, size
 
@@ -59,7 +58,8 @@ class Verification:
 
 
 def check(
-    request: VerifyRequest,
+    destination: Store,
+    quick: bool,
     planned: Callable[[int], None] = lambda shards: None,
     progress: Callable[[bool], None] = lambda good: None,
 ) -> Verification:
@@ -69,14 +69,13 @@ def check(
     many shards there are, `progress` every one (True: all is well). Raises PlanError where there is no run,
     StorageError when the destination cannot be read at all.
     """
-    destination = destination_of(request)
-    every = earlier_plans(destination, request)
+    every = earlier_plans(destination)
     plans = [(plan, finished) for plan, finished in reversed(every) if not plan.folded]
     if not plans:
         raise PlanError(f"{destination.url} holds no run; give the destination of one")
-    found = Verification(destination.url, request.quick, holder(destination), len(plans))
+    found = Verification(destination.url, quick, holder(destination), len(plans))
     planned(sum(plan.shards for plan, _ in plans))
-    seen = _listing(destination) if request.quick else None
+    seen = _listing(destination) if quick else None
     claimed = Paths()
     with ThreadPoolExecutor(_READERS, thread_name_prefix="verify") as pool:
         for plan, finished in plans:

@@ -18,7 +18,7 @@ from pipeline.requests.sizes import counted
 def explore(request: ExploreRequest, prefect: bool) -> int:
     """Explore with a progress bar and a closing account; returns the exit code."""
     from pipeline.exploration.explore import explore as explore_plainly
-    from pipeline.exploration.explore import latents_of, representation
+    from pipeline.exploration.explore import open_latents, representation
     from pipeline.runs.planning import check_request
 
     check_engine(request, prefect)
@@ -28,7 +28,7 @@ def explore(request: ExploreRequest, prefect: bool) -> int:
         if developed:
             check_request(developed)
         else:
-            latents_of(request)
+            open_latents(request)
     with run_bar(prefect) as (show, told):
         if prefect:
             from flows.explore import explore as explore_flow
