@@ -36,7 +36,7 @@ _KINDS = {
     "inpaint": "Filling holes",
     "restoration": "Restoration by networks",
     "codecs": "Codecs",
-    "networks": "The learned codec",
+    "learned_codec": "The learned codec",
     "autoencoders": "Autoencoders",
     "degrade": "Spoiling, for comparisons",
 }

@@ -17,7 +17,7 @@ import numpy as np
 
 from tests.exploration_runs import photographs, write_png
 from tests.frame_files import animation, moving, pages
-from tests.runs import ROOT
+from tests.processes import ROOT
 from tests.small_sets import write_mnist
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

@@ -1,8 +1,11 @@
-"""Processes of this machine, as Linux tells of them."""
+"""Where this checkout is, and the processes of this machine as Linux tells of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+#: the repository's root, from where tests start processes and read documents
+ROOT = Path(__file__).parents[1]
 
 
 def workers_of(parent: int) -> list[int]:

@@ -19,8 +19,8 @@ from pipeline.destination.schemas import SCHEMAS
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.storage.store import list_objects, open_store, read
 from tests.picture_files import smooth
+from tests.processes import ROOT
 
-ROOT = Path(__file__).parents[1]
 QUICK: dict[str, Any] = {
     "branches": {"gamma": [{"step": "gamma"}], "jpeg": [{"step": "jpeg", "quality": 60}]},
     "output": {"format": "png"},

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.runs import ROOT
+from tests.processes import ROOT
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from pipeline.requests.recipe import parse_recipe
 from pipeline.storage.store import open_store, write
 from tests.documents import PAGES, Block, blocks, commands, make_photos, make_sets, run_blocks
 from tests.flows.serving import Served, free_port, serving
-from tests.runs import ROOT
+from tests.processes import ROOT
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 RUN = [page for page in PAGES if any(b.language in ("sh", "python") and b.not_run is None for b in blocks(page))]

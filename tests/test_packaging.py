@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import ROOT
+from tests.processes import ROOT
 
 SOURCES = ("flows", "pipeline", "models", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 

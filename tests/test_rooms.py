@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.processes import ROOT
+
 FORBIDDEN = {"models": {"pipeline", "flows", "prefect", "torchvision", "pydantic"}, "pipeline": {"flows", "prefect"}}
 
 

@@ -23,6 +23,7 @@ from pipeline.requests.recipe import RecipeError, load_recipe
 from pipeline.runs.finish import develop
 from pipeline.storage.local import check_key
 from pipeline.storage.store import Store, list_objects, open_store, read
+from tests.processes import ROOT
 from tests.runs import picture_file, request
 
 UNTOUCHED: dict[str, Any] = {"branches": {"same": []}, "output": {"format": "png"}}
@@ -192,7 +193,7 @@ def test_model_files_cannot_run_code_or_lie(kind: str, tmp_path: Path) -> None:
     """Pickles and files whose headers promise what is not there are refused, by name."""
     path = tmp_path / "model.safetensors"
     path.write_bytes(LYING[kind](tmp_path / "ran"))
-    card = next((Path(__file__).parents[1] / "models/weights").glob("*.json"))
+    card = next((ROOT / "models/weights").glob("*.json"))
     path.with_suffix(".json").write_bytes(card.read_bytes())
     with pytest.raises(ModelError, match=r"model\.safetensors"):
         load_model(str(path))

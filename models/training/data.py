@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sized
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -30,12 +32,28 @@ class DataError(Exception):
     """The training source cannot be used; the message says why and what to do."""
 
 
+#: a picture's key and why it is not trained on
+LeftOut = tuple[str, str]
+
+
 class PictureSource(Protocol):
     """What training draws from: batches, N x C x H x W uint8, of crops `crop` pixels a side or of whole pictures."""
 
     @property
     def train(self) -> Sized:
         """What is drawn from."""
+
+    @property
+    def mark(self) -> str:
+        """The `pictures_mark` of all that is trained on or held out; empty where it is not known."""
+
+    @property
+    def listed(self) -> int:
+        """How many pictures were found, those left out included."""
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Pictures that were found and are not used."""
 
     def draw(self, count: int, crop: int, generator: np.random.Generator) -> Tensor:
         """So many pictures or crops to train on, the same for the same generator."""
@@ -49,11 +67,16 @@ class PictureSource(Protocol):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Decoded pictures, H x W x 3 uint8 RGB each, split by their keys so that a restart splits them alike."""
+    """Decoded pictures, H x W x 3 uint8 RGB each, split by their keys so that a restart splits them alike.
+
+    `mark`, `listed` and `left_out` are those of `PictureSource`.
+    """
 
     train: list[np.ndarray]
     held_out: list[np.ndarray]
-    unreadable: list[str]
+    left_out: tuple[LeftOut, ...] = ()
+    mark: str = ""
+    listed: int = 0
 
     def draw(self, count: int, crop: int, generator: np.random.Generator) -> Tensor:
         """See `random_crops`."""
@@ -80,26 +103,30 @@ def read_training_set(
     """Read every picture below the URLs (comma-free fsspec URLs, searched recursively).
 
     A share `held_out` of the pictures, chosen by the hash of their names, is kept for validation. Pictures smaller
-    than `smallest` on a side are left out; unreadable ones, and files over 512 MiB, are listed, not raised. Stops with
+    than `smallest` on a side, unreadable ones and files over 512 MiB are left out, with the reason. Stops with
     DataError when nothing is found or when the decoded pictures would exceed `memory_limit` bytes.
     """
-    found = [(fs, path) for url in urls for fs, path in _list(url, storage)]
+    found = [one for url in urls for one in _list(url, storage)]
     if not found:
         raise DataError(f"no pictures below {', '.join(urls)}: looked for {', '.join(SUFFIXES)}")
     train: list[np.ndarray] = []
     validation: list[np.ndarray] = []
-    unreadable: list[str] = []
+    left_out: list[LeftOut] = []
+    used: list[tuple[str, str]] = []
     total = 0
     # closing takes back what is not read yet, so that an error or Ctrl-C need not wait for all of it
-    with ThreadPoolExecutor(8) as pool, closing(pool.map(lambda one: read_picture(*one), found)) as decoded:  # type: ignore[type-var]
-        for count, ((_, path), pixels) in enumerate(zip(found, decoded, strict=True)):
+    with ThreadPoolExecutor(8) as pool, closing(pool.map(lambda one: read_picture(*one[:2]), found)) as decoded:  # type: ignore[type-var]
+        for count, ((_, path, key), read) in enumerate(zip(found, decoded, strict=True)):
             if progress:
                 progress(count + 1, len(found))
+            pixels = read.pixels
             if pixels is None:
-                unreadable.append(path)
+                left_out.append((path, read.fault))
                 continue
             if min(pixels.shape[:2]) < smallest:
+                left_out.append((path, f"smaller than {smallest} pixels"))
                 continue
+            used.append((key, read.digest))
             total += pixels.nbytes
             if total > memory_limit:
                 raise DataError(
@@ -107,12 +134,25 @@ def read_training_set(
                 )
             (validation if share_of_name(path) < held_out else train).append(pixels)
     if not train and not validation:
-        raise DataError(
-            f"none of {len(found)} pictures could be used: {len(unreadable)} are unreadable, the others smaller than "
-            f"{smallest} pixels on a side; give larger ones"
-        )
+        raise DataError(f"none of {len(found)} pictures could be used: {reasons(left_out)}; give others")
     # a lone picture is trained on and held out, whatever its name
-    return TrainingSet(train or validation, validation or train[:1], unreadable)
+    return TrainingSet(train or validation, validation or train[:1], tuple(left_out), pictures_mark(used), len(found))
+
+
+def pictures_mark(used: Iterable[tuple[str, str]]) -> str:
+    """Tell sets of pictures apart: the SHA-256 of the sorted keys and digests of these.
+
+    A key is a picture's path below its source, a digest that of the bytes it is stored as; so a set that was moved or
+    copied keeps its mark, and one with other pictures of the same names and sizes does not.
+    """
+    lines = sorted(json.dumps(pair) for pair in used)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def reasons(left_out: Iterable[LeftOut]) -> str:
+    """Count the reasons for which pictures were left out, the most frequent first: "9 unreadable, 3 too large"."""
+    counts = Counter(reason for _, reason in left_out)
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
 
 
 def random_crops(pictures: list[np.ndarray], count: int, size: int, generator: np.random.Generator) -> Tensor:
@@ -155,20 +195,33 @@ def _at_least(picture: np.ndarray, size: int) -> np.ndarray:
     return cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_REFLECT) if bottom or right else picture
 
 
-def _list(url: str, storage: StorageArguments | None) -> list[tuple[fsspec.AbstractFileSystem, str]]:
+def _list(url: str, storage: StorageArguments | None) -> list[tuple[fsspec.AbstractFileSystem, str, str]]:
     fs, root = locate(url, storage)
-    return [(fs, path) for path in sorted(fs.find(root)) if path.lower().endswith(SUFFIXES)]
+    paths = [path for path in sorted(fs.find(root)) if path.lower().endswith(SUFFIXES)]
+    return [(fs, path, path[len(root) :].lstrip("/") or path.rpartition("/")[2]) for path in paths]
 
 
-def read_picture(fs: fsspec.AbstractFileSystem, path: str) -> np.ndarray | None:
-    """A picture, H x W x 3 uint8 RGB; None when it is unreadable or over 512 MiB."""
+@dataclass(frozen=True)
+class ReadPicture:
+    """A picture file: `pixels`, H x W x 3 uint8 RGB, or the `fault` that left it without; SHA-256 of its bytes."""
+
+    pixels: np.ndarray | None
+    fault: str = ""
+    digest: str = ""
+
+
+def read_picture(fs: fsspec.AbstractFileSystem, path: str) -> ReadPicture:
+    """Read and decode a picture file of at most 512 MiB."""
     try:
         if (fs.size(path) or 0) > FILE_LIMIT:
-            return None
-        decoded = cv2.imdecode(np.frombuffer(fs.cat_file(path), np.uint8), cv2.IMREAD_COLOR)
+            return ReadPicture(None, f"larger than {FILE_LIMIT >> 20} MiB")
+        data = fs.cat_file(path)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except (OSError, cv2.error):
-        return None
-    return None if decoded is None else cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+        return ReadPicture(None, "unreadable")
+    if decoded is None:
+        return ReadPicture(None, "unreadable")
+    return ReadPicture(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), "", hashlib.sha256(data).hexdigest())
 
 
 def share_of_name(path: str) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.training.data import LeftOut, pictures_mark
 from models.training.small_pictures import SmallPictures
 
 #: ways of varying a picture, by name
@@ -18,11 +19,28 @@ HELD_OUT, HELD_OUT_BATCH = 2048, 256
 
 @dataclass(frozen=True)
 class SmallTrainingSet:
-    """Pictures to train on and pictures held out of it; `augment` names some of AUGMENTATIONS."""
+    """Pictures to train on and pictures held out of it; `augment` names some of AUGMENTATIONS.
+
+    `left_out` are pictures that were found and are not used, each with the reason.
+    """
 
     train: SmallPictures
     held_out: SmallPictures
     augment: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def listed(self) -> int:
+        """How many pictures were found, those left out included."""
+        return len(self.train) + len(self.held_out) + len(self.left_out)
+
+    @property
+    def mark(self) -> str:
+        """The `pictures_mark` of all that is trained on or held out; empty where digests are not known."""
+        parts = (self.train, self.held_out)
+        if not all(part.digests for part in parts):
+            return ""
+        return pictures_mark(pair for part in parts for pair in zip(part.names, part.digests, strict=True))
 
     def draw(self, count: int, crop: int, generator: np.random.Generator) -> Tensor:
         """Whole pictures, drawn with replacement: count x C x H x W uint8; `crop` does not matter."""

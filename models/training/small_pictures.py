@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,16 @@ import torch
 from torch import Tensor
 
 from models.files import StorageArguments, locate
-from models.training.data import FILE_LIMIT, SUFFIXES, DataError, read_picture, share_of_name
+from models.training.data import (
+    FILE_LIMIT,
+    SUFFIXES,
+    DataError,
+    LeftOut,
+    ReadPicture,
+    read_picture,
+    reasons,
+    share_of_name,
+)
 
 #: longest side of a small picture
 SIDE_LIMIT = 1024
@@ -36,14 +45,16 @@ class SmallPictures:
     """Pictures of one shape: N x C x H x W uint8, RGB or grey.
 
     `labels` are int64 indices into `classes`, or None; `names` tell pictures apart: a key below its source, or the
-    split and number where one file holds many.
+    split and number where one file holds many. `digests`, one a picture, are SHA-256 of the files they come from;
+    `left_out` are pictures that were found and could not be used.
     """
 
     pictures: Tensor
     labels: Tensor | None
     names: list[str]
     classes: list[str]
-    unreadable: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -51,7 +62,9 @@ class SmallPictures:
     def at(self, rows: list[int]) -> SmallPictures:
         """Only the pictures of these rows."""
         labels = None if self.labels is None else self.labels[rows]
-        return SmallPictures(self.pictures[rows], labels, [self.names[row] for row in rows], self.classes)
+        digests = tuple(self.digests[row] for row in rows) if self.digests else ()
+        names = [self.names[row] for row in rows]
+        return SmallPictures(self.pictures[rows], labels, names, self.classes, digests)
 
 
 def read_small_pictures(
@@ -71,7 +84,7 @@ def read_small_pictures(
     pictures in any folders, whose class is the first folder below the URL (no labels where one lies outside of any).
     `train` True or False gives one split, None both: idx files and sheets have their own, in folders a share of 0.05,
     by the hash of names, is the test split. `limit` takes that many of every URL, chosen by hash. Unreadable pictures
-    are listed, not raised.
+    are left out, with the reason.
     Raises DataError for a shape out of bounds, damaged idx files or sheets, nothing found, or more than `memory_limit`
     bytes; OSError when the storage fails.
     """
@@ -135,7 +148,8 @@ def joined(parts: list[SmallPictures]) -> SmallPictures:
         torch.cat(labels) if len(labels) == len(parts) else None,
         [name for part in parts for name in part.names],
         classes if len(labels) == len(parts) else [],
-        tuple(name for part in parts for name in part.unreadable),
+        tuple(digest for part in parts for digest in part.digests),
+        tuple(one for part in parts for one in part.left_out),
     )
 
 
@@ -183,16 +197,18 @@ def _read_idx_files(fs: fsspec.AbstractFileSystem, below: dict[str, str], wanted
     splits = {None: ("train", "t10k"), True: ("train",), False: ("t10k",)}[wanted.train]
     found = {match[1]: key for key in sorted(below, reverse=True) if (match := _IDX_PICTURES.search(key))}
     parts: list[tuple[str, np.ndarray, np.ndarray | None]] = []
+    digests: list[str] = []
     for split in (split for split in splits if split in found):
         key = found[split]
-        pictures = _idx(fs, below[key], 3, wanted.memory)
+        pictures, digest = _idx(fs, below[key], 3, wanted.memory)
         of_labels = key.replace("images", "labels").replace("idx3", "idx1")
-        labels = _idx(fs, below[of_labels], 1, wanted.memory) if of_labels in below else None
+        labels = _idx(fs, below[of_labels], 1, wanted.memory)[0] if of_labels in below else None
         if labels is not None and len(labels) != len(pictures):
             raise DataError(
                 f"{below[of_labels]} has {len(labels)} labels for {len(pictures)} pictures; copy both again"
             )
         parts.append((split, pictures, labels))
+        digests += [digest] * len(pictures)
     if not any(len(pictures) for _, pictures, _ in parts):
         raise DataError(f"there are no pictures of the split {splits[0]!r} beside {next(iter(found.values()))}")
     names = [f"{split}/{number:05d}" for split, pictures, _ in parts for number in range(len(pictures))]
@@ -205,11 +221,15 @@ def _read_idx_files(fs: fsspec.AbstractFileSystem, below: dict[str, str], wanted
         None if labels is None else torch.from_numpy(labels),
         [names[row] for row in rows],
         [] if labels is None else [str(label) for label in range(int(max(map(np.max, known))) + 1)],
+        tuple(digests[row] for row in rows),
     )
 
 
-def _idx(fs: fsspec.AbstractFileSystem, path: str, dimensions: int, limit: int) -> np.ndarray:
-    """The bytes of an idx file in so many dimensions: two zeros, 8 for uint8, their number, their sizes big-endian."""
+def _idx(fs: fsspec.AbstractFileSystem, path: str, dimensions: int, limit: int) -> tuple[np.ndarray, str]:
+    """The bytes of an idx file in so many dimensions, and its SHA-256.
+
+    It begins with two zeros, 8 for uint8, the number of dimensions, and their sizes big-endian.
+    """
     data = _fetch(fs, path)
     head = 4 + 4 * dimensions
     try:
@@ -226,7 +246,7 @@ def _idx(fs: fsspec.AbstractFileSystem, path: str, dimensions: int, limit: int) 
         raise DataError(f"{path} is damaged ({error}); copy it again") from error
     if len(rest) != total:
         raise DataError(f"{path} holds not the {total:,} bytes that it claims; copy it again")
-    return np.frombuffer(rest, np.uint8).reshape(sizes)
+    return np.frombuffer(rest, np.uint8).reshape(sizes), hashlib.sha256(data).hexdigest()
 
 
 def _read_sheets(fs: fsspec.AbstractFileSystem, below: dict[str, str], wanted: _Wanted) -> SmallPictures:
@@ -251,18 +271,20 @@ def _read_sheets(fs: fsspec.AbstractFileSystem, below: dict[str, str], wanted: _
     rows, first, tiles = wanted.rows(names), 0, []
     for number, (key, label, count, _, _) in enumerate(sheets):
         inside = [row - first for row in rows if first <= row < first + count]
-        sheet = read_picture(fs, below[key])
+        found = read_picture(fs, below[key])
+        sheet = found.pixels
         if sheet is None or sheet.shape[1] < columns * side or sheet.shape[0] // side * columns < count or columns < 1:
             raise DataError(f"{below[key]} cannot be read or is smaller than the {count} tiles it should have")
-        tiles += [(_tile(sheet, tile, side, columns), label) for tile in inside]
+        tiles += [(_tile(sheet, tile, side, columns), label, found.digest) for tile in inside]
         first += count
         if wanted.progress:
             wanted.progress(number + 1, len(sheets))
     return SmallPictures(
-        stacked((pixels for pixels, _ in tiles), len(tiles), wanted.shape),
-        torch.tensor([label for _, label in tiles]),
+        stacked((pixels for pixels, _, _ in tiles), len(tiles), wanted.shape),
+        torch.tensor([label for _, label, _ in tiles]),
         [names[row] for row in rows],
         classes,
+        tuple(digest for _, _, digest in tiles),
     )
 
 
@@ -283,19 +305,23 @@ def _read_folder(fs: fsspec.AbstractFileSystem, below: dict[str, str], url: str,
         )
     names = [names[row] for row in wanted.rows(names)]
     read = partial(_read_small, fs, wanted.shape)
-    kept, unreadable, pixels = [], [], []
+    kept: list[str] = []
+    left_out: list[LeftOut] = []
+    pixels: list[np.ndarray] = []
+    digests: list[str] = []
     # closing takes back what is not read yet, so that an error or Ctrl-C need not wait for all of it
     with ThreadPoolExecutor(4) as pool, closing(pool.map(read, [below[name] for name in names])) as decoded:  # type: ignore[type-var]
         for count, (name, picture) in enumerate(zip(names, decoded, strict=True)):
             if wanted.progress:
                 wanted.progress(count + 1, len(names))
-            if picture is None:
-                unreadable.append(name)
+            if picture.pixels is None:
+                left_out.append((name, picture.fault))
             else:
                 kept.append(name)
-                pixels.append(picture)
+                pixels.append(picture.pixels)
+                digests.append(picture.digest)
     if not kept:
-        raise DataError(f"none of {len(names)} pictures below {url} could be used: {len(unreadable)} are unreadable")
+        raise DataError(f"none of {len(names)} pictures below {url} could be used: {reasons(left_out)}; give others")
     folders = [name.split("/")[0] if "/" in name else None for name in kept]
     classes = sorted({folder for folder in folders if folder})
     labels = None if None in folders else torch.tensor([classes.index(folder) for folder in folders if folder])
@@ -304,13 +330,14 @@ def _read_folder(fs: fsspec.AbstractFileSystem, below: dict[str, str], url: str,
         labels,
         kept,
         [] if labels is None else classes,
-        tuple(unreadable),
+        tuple(digests),
+        tuple(left_out),
     )
 
 
-def _read_small(fs: fsspec.AbstractFileSystem, shape: tuple[int, int, int], path: str) -> np.ndarray | None:
-    pixels = read_picture(fs, path)
-    return None if pixels is None else resized(pixels, shape)
+def _read_small(fs: fsspec.AbstractFileSystem, shape: tuple[int, int, int], path: str) -> ReadPicture:
+    found = read_picture(fs, path)
+    return found if found.pixels is None else replace(found, pixels=resized(found.pixels, shape))
 
 
 def _fetch(fs: fsspec.AbstractFileSystem, path: str) -> bytes:

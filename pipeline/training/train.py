@@ -174,7 +174,7 @@ def read_pictures(
             f"{len(held_out)} of them held out, {len(trained)} left to train on, where it takes {least} of each; "
             f"give more{unless}"
         )
-    return SmallTrainingSet(trained, held_out, request.augment)
+    return SmallTrainingSet(trained, held_out, request.augment, pictures.left_out)
 
 
 def least_pictures(plan: TrainingPlan) -> int:

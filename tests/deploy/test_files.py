@@ -16,7 +16,7 @@ from prefect.cli.deploy._models import PrefectYamlModel
 from prefect.utilities.schema_tools.validation import is_valid_schema
 
 from flows.deployments import OFFERS
-from tests.runs import ROOT
+from tests.processes import ROOT
 
 DEPLOY = ROOT / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))

@@ -20,7 +20,8 @@ from flows.deployments import OFFERS
 from tests.autoencoder_models import random_autoencoder
 from tests.flows.serving import Served, free_port, serving, wait_for
 from tests.frame_files import animation, moving
-from tests.runs import QUICK, ROOT, fill, table
+from tests.processes import ROOT
+from tests.runs import QUICK, fill, table
 from tests.small_sets import write_mnist
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]

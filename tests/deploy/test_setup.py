@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from prefect.settings.models.flows import FlowsSettings
 
 from tests.flows.serving import free_port
-from tests.runs import ROOT
+from tests.processes import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import pytest
 
 from pipeline.runs.finish import develop
 from tests.flows.serving import free_port, serving
-from tests.runs import ROOT, fill, request
+from tests.processes import ROOT
+from tests.runs import fill, request
 
 BRANCHES = {
     "gamma": [{"step": "gamma"}],

@@ -16,7 +16,7 @@ from flows.orchestration.progress import listen
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.evaluate import evaluate as evaluate_plainly
 from pipeline.requests.pictures import EvaluateRequest, RequestError
-from tests.pipeline.test_bd_rate import EMBEDDED
+from tests.pipeline.evaluation.test_bd_rate import EMBEDDED
 from tests.runs import darkroom, fill, snapshot
 
 CODECS = ("jpeg", "webp", "png")

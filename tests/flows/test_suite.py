@@ -16,7 +16,7 @@ from flows.orchestration.progress import listen
 from pipeline.requests.pictures import EvaluateRequest, RequestError
 from pipeline.suites.conclude import SuiteEvaluation
 from pipeline.suites.run import evaluate_suite
-from tests.pipeline.test_suites import photograph
+from tests.pipeline.suites.test_suite import photograph
 from tests.restoration_models import random_model
 from tests.runs import darkroom, snapshot
 

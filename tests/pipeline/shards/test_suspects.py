@@ -1,0 +1,138 @@
+"""Pictures that end the process that develops them: found, named, and the rest of their shard lands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.pictures.picture import TRANSIENT_REASONS
+from pipeline.runs.finish import develop
+from pipeline.runs.planning import plan_run
+from pipeline.shards.in_work import begun_path, read_begun
+from pipeline.shards.shard import run_shard
+from pipeline.storage.store import open_store, write
+from tests.processes import ROOT
+from tests.runs import fill, request, table, tables
+
+RECIPE = {"branches": {"gamma": [{"step": "gamma"}]}, "output": {"format": "png"}}
+REASONS = "key, branch, stage, reason"
+
+#: loaded by every interpreter that finds it on its path: a decoder that ends the process at one picture
+DEADLY = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "pipeline.shards.picture":
+            sys.meta_path.remove(self)
+            import pipeline.pictures.decode as module
+            honest = module.decode
+            def decode(data, key="", *others):
+                if key == os.environ["DEADLY_KEY"]:
+                    {how}
+                return honest(data, key, *others)
+            module.decode = decode
+
+sys.meta_path.insert(0, Finder())
+"""
+HOW = {
+    "SIGSEGV": "os.kill(os.getpid(), signal.SIGSEGV)",
+    "SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
+    "exit status 3": "os._exit(3)",
+}
+
+
+RUN = """
+import json, sys
+from pipeline.runs.finish import develop
+from tests.runs import request
+
+summary = develop(request(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), shard_size=4))
+print(summary.status, summary.counts["good"], summary.reasons)
+"""
+
+
+def run(source: Path, out: Path, hook: Path, how: str, key: str) -> subprocess.CompletedProcess[str]:
+    """A run in a process of its own, in which a picture is deadly."""
+    hook.mkdir(exist_ok=True)
+    (hook / "sitecustomize.py").write_text(DEADLY.format(how=HOW[how]))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(hook), str(ROOT)]), "DEADLY_KEY": key}
+    command = [sys.executable, "-c", RUN, str(source), str(out), json.dumps(RECIPE)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.mark.parametrize("how", ["SIGSEGV", *(pytest.param(how, marks=pytest.mark.slow) for how in list(HOW)[1:])])
+def test_a_deadly_picture_is_found_and_the_rest_of_its_shard_lands(how: str, tmp_path: Path) -> None:
+    """The first run dies. The second finds which picture it was, names the signal, and completes."""
+    source, out = fill(tmp_path / "source", 8), tmp_path / "out"
+    first = run(source, out, tmp_path / "hook", how, "003.png")
+    assert first.returncode not in (0, 1)
+    assert "Traceback" not in first.stderr
+    second = run(source, out, tmp_path / "hook", how, "003.png")
+    assert second.stdout == "complete 7 {'crashed': 1}\n", second.stderr[-2000:]
+    assert table(out, "failures", REASONS) == [("003.png", None, "decode", "crashed")]
+    assert how in table(out, "failures", "message")[0][0]
+    assert len(table(out, "metrics", "key")) == 7
+    assert list(out.glob("runs/*/begun/*")) == []
+    assert develop(request(source, out, RECIPE)).status == "nothing_to_do"
+
+
+def test_healthy_suspects_are_developed_like_all_others(tmp_path: Path) -> None:
+    """A run that was killed while all was well: nothing is taken for a crash, no trace of the attempt is left."""
+    source, out = fill(tmp_path / "source", 4), tmp_path / "out"
+    asked = request(source, out, RECIPE, shard_size=4)
+    plan = plan_run(asked)
+    write(open_store(out), begun_path(plan.run, 0), b'{"suspects": [0, 2, 99], "crashed": {}}')
+    assert develop(asked).counts["good"] == 4
+    develop(request(source, tmp_path / "whole", RECIPE, shard_size=4))
+    assert tables(out) == tables(tmp_path / "whole")
+    assert list(out.glob("runs/*/begun/*")) == []
+
+
+def test_what_is_known_to_crash_is_never_tried_again(tmp_path: Path) -> None:
+    """Killed once more after the verdict: the picture stays a failure, though its file may be healthy."""
+    source, out = fill(tmp_path / "source", 3), tmp_path / "out"
+    asked = request(source, out, RECIPE)
+    plan = plan_run(asked)
+    write(open_store(out), begun_path(plan.run, 0), b'{"suspects": [], "crashed": {"1": "SIGSEGV, says the last"}}')
+    assert develop(asked).reasons == {"crashed": 1}
+    assert table(out, "failures", "message") == [("SIGSEGV, says the last",)]
+    assert "crashed" not in TRANSIENT_REASONS
+
+
+def test_a_run_that_ends_in_order_suspects_nobody(tmp_path: Path) -> None:
+    """Stopped between pictures: the next run need not look for a culprit."""
+    source, out = fill(tmp_path / "source", 8), tmp_path / "out"
+    asked = request(source, out, RECIPE, shard_size=8)
+
+    def stop(_: bool) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        develop(asked, progress=stop)
+    assert read_begun(open_store(out), plan_run(asked).run, 0).suspects == []
+
+
+def test_what_a_kill_after_the_commit_leaves_is_removed(tmp_path: Path) -> None:
+    """The run goes on with the next shard, and nothing of the attempt stays."""
+    source, out = fill(tmp_path / "source", 6), tmp_path / "out"
+    asked = request(source, out, RECIPE, shard_size=3)
+    plan = plan_run(asked)
+    run_shard(asked, plan, 0)
+    write(open_store(out), begun_path(plan.run, 0), b'{"suspects": [0, 1, 2], "crashed": {}}')
+    assert develop(asked).counts["good"] == 6
+    assert list(out.glob("runs/*/begun/*")) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"suspects": []}', b"\xff"])
+def test_a_foreign_object_in_its_place_suspects_nobody(content: bytes, tmp_path: Path) -> None:
+    """Whatever lies there, the run goes on."""
+    store = open_store(tmp_path)
+    write(store, begun_path("r1", 0), content)
+    begun = read_begun(store, "r1", 0)
+    assert (begun.suspects, begun.crashed) == ([], {})
