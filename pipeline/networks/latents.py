@@ -14,8 +14,9 @@ from models.codec.codec import Latent, picture_of
 from models.codec.entropy_coder import StreamError
 from models.device import choose_device
 from models.inference import apply_in_batches
+from models.registry import ModelError
 from pipeline.destination.schemas import pack
-from pipeline.networks.streams import find_codec
+from pipeline.networks.streams import find_codec, open_codec
 from pipeline.pictures.picture import Picture, PictureError
 
 #: latents of larger pictures are kept in their streams only
@@ -115,9 +116,9 @@ def picture_of_row(row: Mapping[str, Any], device: str = "cpu", models: Sequence
     if tag is None:
         raise LatentError(f"model is {row['model']!r}; it is a name, @ and 12 hexadecimal digits")
     try:
-        codec = find_codec(tag[2], tag[1], models)
+        codec = find_codec(tag[2], tag[1], [open_codec(url) for url in models])
         return picture_of(codec, latent, partial(apply_in_batches, device=choose_device(device)))
-    except (StreamError, PictureError) as error:
+    except (StreamError, PictureError, ModelError) as error:
         raise LatentError(str(error)) from error
 
 

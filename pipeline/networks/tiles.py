@@ -39,9 +39,7 @@ class Network:
     multiple: int
 
 
-def open_network(
-    name_or_url: str | None, task: str, runtime: Runtime = "auto", sha256: str | None = None
-) -> Network:
+def open_network(name_or_url: str | None, task: str, runtime: Runtime = "auto", sha256: str | None = None) -> Network:
     """The network of a step; what runs is one object however many steps use it.
 
     `sha256` is the hash that the weights must have; None: whatever lies there is taken. Raises ModelError.

@@ -125,9 +125,9 @@ class Job:
             raise RunError(f"{_here()} cannot do what was planned: {error}") from error
         if job.fingerprint != planned["fingerprint"]:
             raise RunError(
-                f"planned was work of the fingerprint {planned['fingerprint'][:12]}"
-                f"{_by(planned)}, but {_here()} with Darkroom {_version()} makes it {job.fingerprint[:12]}; install the "
-                "same Darkroom in both places, or develop again with --fresh"
+                f"planned was work of the fingerprint {planned['fingerprint'][:12]}{_by(planned)}, but {_here()} with "
+                f"Darkroom {_version()} makes it {job.fingerprint[:12]}; install the same Darkroom in both places, or "
+                "develop again with --fresh"
             )
         return job
 
@@ -228,9 +228,9 @@ def _check_versions(recipe: Recipe, planned: Mapping[str, Any]) -> None:
         for item, version in zip(branch.steps, versions, strict=False):
             if item.step.version != version:
                 raise RunError(
-                    f"planned with version {version} of the step {item.step.name} (branch {branch.name}), but {_here()} "
-                    f"has version {item.step.version}; install the same Darkroom in both places, or develop again with "
-                    "--fresh"
+                    f"planned with version {version} of the step {item.step.name} (branch {branch.name}), but "
+                    f"{_here()} has version {item.step.version}; install the same Darkroom in both places, or develop "
+                    "again with --fresh"
                 )
 
 

@@ -173,8 +173,7 @@ def fingerprint(recipe: Recipe, settings: Mapping[str, Any]) -> str:
     branches = []
     for branch in recipe.branches:
         steps = [
-            [s.step.name, s.step.version, s.parameters.model_dump(mode="json"), _short_hash(s)]
-            for s in branch.steps
+            [s.step.name, s.step.version, s.parameters.model_dump(mode="json"), _short_hash(s)] for s in branch.steps
         ]
         branches.append([branch.name, steps, branch.output.model_dump(mode="json")])
     # the order of the branches is that of rows in the metrics table and of nothing else

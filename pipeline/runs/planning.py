@@ -38,9 +38,7 @@ _FILTERS = ("include", "exclude", "suffixes", "frames", "frame_limit")
 _log = logging.getLogger("darkroom.plan")
 
 
-def plan_run(
-    job: Job, listing: Callable[[int], None] = lambda count: None, lease: Lease | None = None
-) -> Plan:
+def plan_run(job: Job, listing: Callable[[int], None] = lambda count: None, lease: Lease | None = None) -> Plan:
     """List the source, leave out what is done, and write the plan; or find the unfinished run and go on with it.
 
     `listing` is told how many objects were listed so far. With a `lease` the plan is under it, and is only written
@@ -150,9 +148,7 @@ class Found:
     done: int = 0
 
 
-def _to_do(
-    job: Job, before: Before, found: Found, listing: Callable[[int], None]
-) -> Iterator[SourcePicture]:
+def _to_do(job: Job, before: Before, found: Found, listing: Callable[[int], None]) -> Iterator[SourcePicture]:
     """The pictures to develop, in the order of their objects' keys, while the source is listed."""
     request, source, own = job.request, job.source, before.own
     everything = list_objects(source, request.include, request.suffixes, request.exclude)

@@ -80,7 +80,9 @@ def plan_again(job: Job, chosen: Sequence[Redone], sequence: int, lease: Lease |
     targets = [[one.plan.run, one.shard] for one in chosen]
     write(destination, targets_path(parts.folder), json.dumps(targets).encode())
     name = hashlib.sha256(f"{parts.digest}{targets}{sequence}".encode()).hexdigest()[:12]
-    plan = Plan(f"r{name}", first.fingerprint, job.source.url, sequence, parts.objects, parts.shards, parts.folder, again=True)
+    plan = Plan(
+        f"r{name}", first.fingerprint, job.source.url, sequence, parts.objects, parts.shards, parts.folder, again=True
+    )
     if lease:
         lease.confirm()
     write_plan(destination, plan, job.record())

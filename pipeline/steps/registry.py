@@ -112,7 +112,12 @@ def codec_step(
 
 
 def network_step(
-    name: str, parameters: type[Parameters], load: Callable[[Any, str | None], Any], *, extension: str = "", version: int = 1
+    name: str,
+    parameters: type[Parameters],
+    load: Callable[[Any, str | None], Any],
+    *,
+    extension: str = "",
+    version: int = 1,
 ) -> None:
     """Register a network; with an extension it leaves streams. `load`'s docstring is the summary."""
     _add(

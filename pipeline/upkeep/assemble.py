@@ -21,14 +21,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipeline.destination.plans import Plan, PlanError, earlier_plans
 from pipeline.destination.schemas import part_path
 from pipeline.frames.writers import ENDINGS, write_frames
 from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import Picture, PictureError
-from pipeline.requests.pictures import AssembleRequest, RunRequest
-from pipeline.runs.planning import Plan, PlanError, earlier_plans
+from pipeline.requests.job import stores_of
+from pipeline.requests.pictures import AssembleRequest
 from pipeline.shards.shard import read_commit
-from pipeline.storage.store import Store, open_store, read, write
+from pipeline.storage.store import Store, read, write
 
 #: what says which files were put together
 ASSEMBLED = "assembled.json"

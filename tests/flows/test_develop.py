@@ -25,6 +25,7 @@ from flows.orchestration.blocks import S3Access, with_blocks, without_secrets
 from flows.orchestration.engine import develop_shard
 from flows.orchestration.progress import listen
 from pipeline.destination.schemas import SCHEMAS
+from pipeline.requests.job import Job
 from pipeline.requests.pictures import DevelopRequest, RequestError
 from pipeline.runs import finish as pipeline_run
 from pipeline.runs.planning import Plan
@@ -97,9 +98,9 @@ def test_s3_to_s3_completes_with_artifacts_and_the_tables_of_a_plain_run(
     out = f"s3://{bucket}/out"
     ran: list[int] = []
 
-    def noted(asked: DevelopRequest, plan: Plan, shard: int, *others: Any, **more: Any) -> Commit:
+    def noted(job: Job, plan: Plan, shard: int, *others: Any, **more: Any) -> Commit:
         ran.append(shard)
-        return run_shard(asked, plan, shard, *others, **more)
+        return run_shard(job, plan, shard, *others, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, "run_shard", noted)

@@ -19,7 +19,7 @@ def explore(request: ExploreRequest, prefect: bool) -> int:
     """Explore with a progress bar and a closing account; returns the exit code."""
     from pipeline.exploration.explore import explore as explore_plainly
     from pipeline.exploration.explore import open_latents, representation
-    from pipeline.runs.planning import check_request
+    from pipeline.requests.job import check_request
 
     check_engine(request, prefect)
     # what is wrong with the request shows at once, before any server starts

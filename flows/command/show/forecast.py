@@ -7,6 +7,7 @@ from rich.table import Table
 
 from flows.command.console import amount, out, present
 from flows.command.show.run import check_blocks
+from pipeline.requests.job import check_request
 from pipeline.requests.pictures import DevelopRequest, EvaluateRequest
 from pipeline.runs.forecast import Forecast
 from pipeline.runs.forecast import forecast as look_ahead
@@ -27,7 +28,7 @@ def forecast(request: DevelopRequest, prefect: bool) -> int:
 
         request = with_blocks(request)
     with out.status("listing") as status:
-        found = look_ahead(request, lambda count: status.update(f"listing … {count:,} objects"))
+        found = look_ahead(check_request(request), lambda count: status.update(f"listing … {count:,} objects"))
     present(found, lambda: _print(found))
     return 0
 

@@ -35,17 +35,17 @@ def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool
     check_engine(request, prefect)
     # the libraries alone take seconds
     with out.status("starting"):
-        from pipeline.runs.finish import develop as develop_plainly
-        from pipeline.runs.planning import check_request
+        from pipeline.requests.job import check_request
+        from pipeline.runs.finish import run_job
 
         # what is wrong with the request shows at once, before any server starts
-        check_request(developed)
+        job = check_request(developed)
     with run_bar(prefect) as (show, told):
         if prefect:
             run_flow(getattr(import_module(f"flows.{flow}"), flow), request, show)
         else:
             plan, picture, listing = (partial(show, event) for event in ("planned", "picture", "listing"))
-            show("finished", develop_plainly(developed, plan, picture, listing))
+            show("finished", run_job(job, plan, picture, listing))
     summary = outcome(told, "finished")
     present(summary, lambda: print_summary(summary))
     return 1 if summary.status == "failed" else 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.requests.job import resolve
 from pipeline.requests.pictures import VerifyRequest
 from pipeline.runs import finish as run_module
 from pipeline.runs import fold as fold_module
@@ -129,7 +130,7 @@ def test_the_command_says_when_nothing_failed(tmp_path: Path) -> None:
     """Exit code 0 and a line; without any run, or together with --fresh, there is nothing to begin with."""
     source, out = fill(tmp_path / "source", 2), tmp_path / "out"
     with pytest.raises(PlanError, match="no finished run to try again"):
-        plan_run(request(source, out, retry_failed=True))
+        plan_run(resolve(request(source, out, retry_failed=True)))
     with pytest.raises(ValueError, match="leave one out"):
         request(source, out, retry_failed=True, fresh=True)
     plain = ["develop", source, out, "--no-prefect", "--device", "cpu", "--no-measure"]
@@ -139,4 +140,4 @@ def test_the_command_says_when_nothing_failed(tmp_path: Path) -> None:
     assert (done.returncode, "nothing to try again" in done.stdout) == (0, True)
     assert contents(out) == before
     with pytest.raises(PlanError, match="another recipe"):
-        plan_run(request(source, out, retry_failed=True))
+        plan_run(resolve(request(source, out, retry_failed=True)))
