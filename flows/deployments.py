@@ -15,7 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.workers.process import ProcessWorker
 
-from pipeline.requests.pictures import RequestError
+from pipeline.errors import RequestError
 
 #: the name of the deployment that a shell or a person starts, and of the one that a clock starts
 ON_DEMAND, NIGHTLY = "on-demand", "nightly"

@@ -16,11 +16,11 @@ from flows.orchestration.progress import tell
 from flows.orchestration.states import NAME, artifact_key, concluded, leave_tables, link_report, run_ended
 from pipeline.destination.lease import hold
 from pipeline.destination.plans import Plan
+from pipeline.errors import StorageError
 from pipeline.requests.job import Job, check_request
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import Summary, failure_rows, finish_run
 from pipeline.runs.planning import plan_run
-from pipeline.storage.store import StorageError
 
 _SECONDS_BETWEEN_LINES = 5.0
 

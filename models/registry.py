@@ -18,6 +18,7 @@ from torch import nn
 
 from models.autoencoders import build_autoencoder
 from models.codec.frozen import FrozenCodec
+from models.errors import ModelError
 from models.files import StorageArguments, locate, write_bytes
 from models.restoration.network import RestorationNetwork
 from models.restoration.tasks import RESTORATIONS
@@ -26,10 +27,6 @@ WEIGHTS = Path(__file__).parent / "weights"
 T = TypeVar("T")
 #: a weights file larger than this is refused before it is read
 SIZE_LIMIT = 1 << 30
-
-
-class ModelError(Exception):
-    """A model that cannot be loaded; the message names it, says why and what to do."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from click.testing import CliRunner
 from PIL import Image, PngImagePlugin
 
 from flows.command.cli import main
-from models.registry import ModelError, load_model
-from pipeline.requests.recipe import RecipeError, load_recipe
+from models.errors import ModelError
+from models.registry import load_model
+from pipeline.errors import RecipeError
+from pipeline.requests.recipe import load_recipe
 from pipeline.runs.finish import develop
 from pipeline.storage.local import check_key
 from pipeline.storage.store import Store, list_objects, open_store, read

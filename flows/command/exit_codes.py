@@ -17,6 +17,8 @@ from types import FrameType
 import click
 
 from flows.command.console import manner
+from models.errors import DarkroomError
+from pipeline.errors import Cancelled
 
 #: exit codes
 FAILED, USAGE, STORAGE, INTERRUPTED = 1, 2, 3, 130
@@ -42,49 +44,14 @@ def guarded(work: Callable[[], int], in_json: bool = True) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from flows.command.serve import ServeError
-    from models.codec.entropy_coder import StreamError
-    from models.registry import ModelError
-    from models.training.checkpoint import CheckpointError
-    from models.training.data import DataError
-    from models.training.distributed import DistributedError
-    from models.training.loop import TrainingError
-    from pipeline.destination.lease import LeaseLost
-    from pipeline.pictures.picture import PictureError
-    from pipeline.requests.pictures import RequestError
-    from pipeline.requests.recipe import RecipeError
-    from pipeline.runs.finish import RunError
-    from pipeline.runs.planning import PlanError
-    from pipeline.shards.shard import Cancelled
-    from pipeline.steps.registry import UnknownStepError
-    from pipeline.storage.store import StorageError
-
-    codes: dict[type[Exception], int] = {
-        StorageError: STORAGE,
-        PlanError: USAGE,
-        RecipeError: USAGE,
-        ModelError: USAGE,
-        DataError: USAGE,
-        CheckpointError: USAGE,
-        UnknownStepError: USAGE,
-        DistributedError: FAILED,
-        TrainingError: FAILED,
-        StreamError: FAILED,
-        PictureError: FAILED,
-        RunError: FAILED,
-        LeaseLost: FAILED,
-        ServeError: FAILED,
-        OSError: STORAGE,
-        RequestError: USAGE,
-    }
     complain = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         return work()
     except (KeyboardInterrupt, Cancelled):
         code, text = INTERRUPTED, "stopped; the same command goes on where this one ended"
         complain.print(text, style="yellow")
-    except tuple(codes) as error:
-        code, text = next(code for kind, code in codes.items() if isinstance(error, kind)), _tame(str(error))
+    except (DarkroomError, OSError) as error:
+        code, text = error.exit_code if isinstance(error, DarkroomError) else STORAGE, _tame(str(error))
         if manner.verbose:
             complain.print(escape(_tame(traceback.format_exc(), keep="\n")), style="dim")
         complain.print(f"[bold red]error[/] {escape(text)}")

@@ -21,7 +21,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out
-from pipeline.requests.pictures import RequestError
+from models.errors import DarkroomError
+from pipeline.errors import RequestError
 
 if TYPE_CHECKING:
     from prefect import State
@@ -39,8 +40,8 @@ QUIET = {
 _ROOMS = ("flows", "pipeline", "models")
 
 
-class ServeError(RuntimeError):
-    """The server or the worker did not start, or ended by itself; the message says where its log is."""
+class ServeError(DarkroomError):
+    """A server or worker that did not start, or ended by itself; the message says where its log is."""
 
 
 @dataclass(frozen=True)

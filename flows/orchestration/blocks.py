@@ -9,7 +9,7 @@ from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, Field, SecretStr
 
-from pipeline.requests.pictures import RequestError
+from pipeline.errors import RequestError
 from pipeline.storage.store import StorageOptions
 
 #: blocks of prefect-aws that hold access to S3

@@ -30,8 +30,9 @@ from flows.orchestration.blocks import without_secrets
 from flows.orchestration.engine import GONE, Engine, Work, develop_shard, plain_shard
 from models.device import choose_device
 from pipeline.destination.plans import Plan
-from pipeline.requests.job import Job, RunError
-from pipeline.requests.pictures import DevelopRequest, RequestError
+from pipeline.errors import RequestError, RunError
+from pipeline.requests.job import Job
+from pipeline.requests.pictures import DevelopRequest
 from pipeline.requests.sizes import parse_size
 from pipeline.shards.memory import available
 from pipeline.threads import cores

@@ -28,10 +28,9 @@ from flows.orchestration.blocks import with_blocks
 from flows.orchestration.progress import tell
 from flows.orchestration.states import artifact_key
 from pipeline.destination.plans import Plan
-from pipeline.requests.job import Access, Job, RunError
-from pipeline.requests.pictures import RequestError
-from pipeline.shards.shard import Cancelled, run_shard
-from pipeline.storage.store import StorageError
+from pipeline.errors import Cancelled, RequestError, RunError, StorageError
+from pipeline.requests.job import Access, Job
+from pipeline.shards.shard import run_shard
 
 #: runs of more shards are one task run
 MOST_TASK_RUNS = 200

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.codec.entropy_coder import StreamError
+from models.errors import StreamError
 
 EXTENSION = "drk"
 MAGIC = b"\x93DRK"

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from models.codec.bitstream import PIXEL_LIMIT, TILE, Header, Stream, Tile, pack, unpack
-from models.codec.entropy_coder import StreamError
 from models.codec.frozen import FrozenCodec
 from models.codec.prior import HYPER_STRIDE, QUALITIES
 from models.codec.tile import decode_tile, encode_tile, recall_tile
 from models.codec.transforms import STRIDE
+from models.errors import StreamError
 from models.inference import Apply, tiled
 from models.memory import give_back
 

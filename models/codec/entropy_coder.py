@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.codec.tables import TOTAL, Table
+from models.errors import StreamError
 
 try:
     import constriction
@@ -25,10 +26,6 @@ SYMBOL_LIMIT = 1023
 _PRECISION = 24
 _SHIFT = _PRECISION - TOTAL.bit_length() + 1
 _BYTE = Table(0, np.append(np.full(256, TOTAL // 256 - 1, np.int64), 256))
-
-
-class StreamError(Exception):
-    """A stream that cannot be decoded; the message says what is wrong with it."""
 
 
 class Writer:

@@ -9,14 +9,11 @@ from functools import partial
 import numpy as np
 
 from models.codec.codec import HIGHEST, LOWEST, Codec, Latent, Still, analyse, compress, compress_latents, picture_of
+from models.errors import TargetError
 from models.inference import Apply
 
 #: latents of larger pictures are computed anew for every quality that is tried; they take 5 bytes a pixel
 KEPT_PIXELS = 16_000_000
-
-
-class TargetError(ValueError):
-    """No quality meets the target; the message says what the codec can do for this picture."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.codec.entropy_coder import SYMBOL_LIMIT, Reader, StreamError, Writer
+from models.codec.entropy_coder import SYMBOL_LIMIT, Reader, Writer
 from models.codec.frozen import FrozenCodec, coding_order, hyper_of, rounded
 from models.codec.integer_prior import Exchange, code_latents, features_of
 from models.codec.prior import HYPER_LIMIT, HYPER_STRIDE
+from models.errors import StreamError
 
 
 @dataclass(frozen=True)

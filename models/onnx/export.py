@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from models.errors import ModelError
 from models.files import StorageArguments, write_bytes
-from models.registry import Card, Model, ModelError, load_model
+from models.registry import Card, Model, load_model
 from models.restoration.light import SAMPLE, sample
 from models.restoration.network import RestorationNetwork
 

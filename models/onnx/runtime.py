@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from models.errors import ModelError
 from models.onnx.export import CONDITION, PICTURE, RESTORED, onnx_bytes
-from models.registry import Loaded, Model, ModelError, check_hash, fetch, load_model, read_card
+from models.registry import Loaded, Model, check_hash, fetch, load_model, read_card
 from models.restoration.light import sample
 from models.restoration.network import RestorationNetwork
 

@@ -11,15 +11,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from models.errors import CheckpointError
 from models.files import StorageArguments, locate, write_bytes
 from models.training.optimisers import moments
 
 #: a larger object is refused before it is read
 SIZE_LIMIT = 8 << 30
-
-
-class CheckpointError(Exception):
-    """A checkpoint or start that cannot be used; the message names it, says why and what to do."""
 
 
 @dataclass

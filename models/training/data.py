@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.errors import DataError
 from models.files import StorageArguments, locate
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -26,10 +27,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FILE_LIMIT = 512 << 20
 #: most held-out pictures that a validation looks at, and those of one batch of them
 HELD_OUT, HELD_OUT_BATCH = 32, 8
-
-
-class DataError(Exception):
-    """The training source cannot be used; the message says why and what to do."""
 
 
 #: a picture's key and why it is not trained on

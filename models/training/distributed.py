@@ -13,9 +13,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-
-class DistributedError(Exception):
-    """Several processes cannot train together as asked; the message says why and what to do."""
+from models.errors import DistributedError
 
 
 @dataclass(frozen=True)

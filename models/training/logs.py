@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.training.loop import Report, TrainingError
+from models.errors import TrainingError
+from models.training.loop import Report
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

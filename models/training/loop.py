@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.device import choose_device
+from models.errors import TrainingError
 from models.files import StorageArguments
 from models.training.checkpoint import Progress, load_progress, load_start, restore, save_checkpoint
 from models.training.data import PictureSource
@@ -75,10 +76,6 @@ class Report:
     figures: dict[str, float]
     validation: dict[str, float] | None = None
     score: float | None = None
-
-
-class TrainingError(Exception):
-    """Training cannot go on; the message says why and what to do."""
 
 
 def train(

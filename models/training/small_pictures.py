@@ -19,17 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.errors import DataError
 from models.files import StorageArguments, locate
-from models.training.data import (
-    FILE_LIMIT,
-    SUFFIXES,
-    DataError,
-    LeftOut,
-    ReadPicture,
-    read_picture,
-    reasons,
-    share_of_name,
-)
+from models.training.data import FILE_LIMIT, SUFFIXES, LeftOut, ReadPicture, read_picture, reasons, share_of_name
 
 #: longest side of a small picture
 SIDE_LIMIT = 1024

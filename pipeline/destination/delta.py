@@ -10,14 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.destination.schemas import SCHEMAS
+from pipeline.errors import DeltaError
 from pipeline.storage.store import Store, exists, list_objects, read
 
 #: a run is appended once: its number as Delta counts an application's transactions
 _ONLY = 1
-
-
-class DeltaError(Exception):
-    """A run that cannot be appended; the message says why and what to do."""
 
 
 def append_run(

@@ -20,9 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.destination.plans import PlanError
 from pipeline.destination.schemas import part_path
-from pipeline.pictures.picture import TRANSIENT_REASONS
+from pipeline.errors import TRANSIENT_REASONS, PlanError
 from pipeline.storage.store import Store, StoredObject, read
 
 _READERS = 8

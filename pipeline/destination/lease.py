@@ -21,9 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.requests.pictures import RequestError
+from pipeline.errors import LeaseHeld, LeaseLost, StorageError
 from pipeline.storage.exclusive import create
-from pipeline.storage.store import StorageError, Store, delete, read, write
+from pipeline.storage.store import Store, delete, read, write
 
 LEASE = "runs/lease.json"
 BEAT_S, STALE_S = 10.0, 60.0
@@ -32,14 +32,6 @@ SETTLED_S = 0.3
 _log = logging.getLogger("darkroom.lease")
 #: tokens of leases that this process holds
 _held: set[str] = set()
-
-
-class LeaseHeld(RequestError):
-    """Another run is at work at the destination; the message says whose, since when, and how to go on."""
-
-
-class LeaseLost(Exception):
-    """Another run has taken the destination over; nothing more may be committed."""
 
 
 @dataclass

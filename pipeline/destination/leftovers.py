@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from pipeline.destination.plans import Plan, PlanError, read_record
+from pipeline.destination.plans import Plan, read_record
 from pipeline.destination.schemas import SCHEMAS
+from pipeline.errors import PlanError, StorageError
 from pipeline.storage.s3_uploads import Upload, abort, open_uploads
-from pipeline.storage.store import StorageError, Store, StoredObject, delete, list_objects, read
+from pipeline.storage.store import Store, StoredObject, delete, list_objects, read
 from pipeline.upkeep.assemble import ASSEMBLED
 
 Item = TypeVar("Item")

@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import PlanError, StorageError
 from pipeline.runs.listing import SourcePicture
-from pipeline.storage.store import StorageError, Store, list_objects, read, write
+from pipeline.storage.store import Store, list_objects, read, write
 
 _PICTURES = pa.schema(
     [
@@ -30,10 +31,6 @@ _PICTURES = pa.schema(
         ("frames", pa.int32()),
     ]
 )
-
-
-class PlanError(Exception):
-    """The run cannot start; the message says why and what to do."""
 
 
 @dataclass(frozen=True)

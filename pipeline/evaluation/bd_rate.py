@@ -10,12 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.errors import BdRateError
+
 #: Points a curve needs before a difference to it means anything.
 FEWEST_POINTS = 4
-
-
-class BdRateError(ValueError):
-    """The two curves cannot be compared; the message says why."""
 
 
 @dataclass(frozen=True)

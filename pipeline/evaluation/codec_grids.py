@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from pipeline.errors import RequestError
 from pipeline.requests.catalogue import all_steps
-from pipeline.requests.pictures import RequestError
 
 LEARNED = "darkroom"
 _LONGEST_NAME = 48

@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 
 from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.destination.schemas import part_path, to_parquet
+from pipeline.errors import RequestError
 from pipeline.evaluation.codec_grids import Trial, choose_codecs, trials
 from pipeline.evaluation.published import PublishedCurve, choose_curves, read_curves
 from pipeline.evaluation.rate_distortion import MEASURED, Evaluation, Name, compare, measured_points, published_points
 from pipeline.evaluation.report import render_evaluation
 from pipeline.requests.job import Job, check_request
-from pipeline.requests.pictures import DevelopRequest, EvaluateRequest, RequestError
+from pipeline.requests.pictures import DevelopRequest, EvaluateRequest
 from pipeline.runs.finish import Summary, run_job
 from pipeline.storage.store import Store, exists, list_objects, read, write
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from pipeline.errors import RequestError
 from pipeline.requests.figures import read_figures
-from pipeline.requests.pictures import RequestError
 from pipeline.storage.store import StorageOptions
 
 #: drawn when none are chosen, as far as the file has them

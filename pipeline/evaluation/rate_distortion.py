@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.evaluation.bd_rate import BdRateError, bd_rate, decibels
+from pipeline.errors import BdRateError
+from pipeline.evaluation.bd_rate import bd_rate, decibels
 from pipeline.evaluation.codec_grids import Trial
 from pipeline.evaluation.published import PublishedCurve
 from pipeline.runs.finish import Summary

@@ -18,6 +18,7 @@ from models.autoencoders import Autoencoder
 from models.device import choose_device
 from pipeline.destination.plans import earlier_plans, shard_pictures
 from pipeline.destination.schemas import to_parquet
+from pipeline.errors import RequestError
 from pipeline.evaluation.evaluate import keep
 from pipeline.exploration.anomalies import (
     fit_patch_memory,
@@ -39,7 +40,7 @@ from pipeline.exploration.vectors import LatentsSource, find_latents, read_vecto
 from pipeline.networks.autoencoders import DEFAULT_MODEL, open_autoencoder
 from pipeline.requests.job import pictures_of_run, stores_of
 from pipeline.requests.models import ExploreRequest
-from pipeline.requests.pictures import DevelopRequest, RequestError
+from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import Summary, develop
 from pipeline.runs.listing import SourcePicture
 from pipeline.storage.store import Store

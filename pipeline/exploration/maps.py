@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.requests.pictures import RequestError
+from pipeline.errors import RequestError
 
 #: principal components that clusters and UMAP are made from
 COMPONENTS = 50

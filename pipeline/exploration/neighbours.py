@@ -19,9 +19,9 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from pipeline.errors import RequestError, StorageError
 from pipeline.exploration.vectors import LatentsSource, count_latents, read_vectors, vector_batches
-from pipeline.requests.pictures import RequestError
-from pipeline.storage.store import StorageError, read, size, write
+from pipeline.storage.store import read, size, write
 
 #: tables up to here are searched exactly
 EXACT = 100_000

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.requests.pictures import RequestError
+from pipeline.errors import RequestError
 from pipeline.storage.store import StorageOptions, open_store, read, size
 
 #: bytes that a file of labels may have

@@ -16,16 +16,15 @@ from models.device import choose_device
 from models.inference import apply_in_batches
 from pipeline.destination.plans import shard_pictures
 from pipeline.destination.schemas import to_parquet
+from pipeline.errors import PictureError, RequestError
 from pipeline.exploration.features import Look, look_at, look_at_all
 from pipeline.exploration.neighbours import open_index
 from pipeline.exploration.page import data_uri
 from pipeline.exploration.vectors import LatentsSource, find_latents, recipe_steps, vectors_of
 from pipeline.pictures.decode import decode
-from pipeline.pictures.picture import PictureError
 from pipeline.reports.run_report import asset, environment
 from pipeline.requests.job import Settings, pictures_of_run, run_of
 from pipeline.requests.models import SearchRequest
-from pipeline.requests.pictures import RequestError
 from pipeline.requests.recipe import open_networks, parse_recipe
 from pipeline.runs.listing import SourcePicture
 from pipeline.shards.picture import develop_picture

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.destination.schemas import part_path
-from pipeline.requests.pictures import RequestError
+from pipeline.errors import RequestError
 from pipeline.storage.store import Store, read
 
 #: numbers in a vector, at most; longer ones are left out

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipeline.pictures.picture import PictureError
+from pipeline.errors import PictureError
 
 _HEADER_LIMIT = 4096
 _NPY = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

@@ -20,12 +20,13 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from PIL import AvifImagePlugin, GifImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from pipeline.errors import PictureError
 from pipeline.frames.arrays import idx_layout, npy_layout, slice_of
 from pipeline.frames.tiff_pages import page_offsets, single_page
 from pipeline.frames.video import Video, video_format
 from pipeline.pictures.decode import decode, explain
 from pipeline.pictures.headers import PNG_SIGNATURE, profile_fits
-from pipeline.pictures.picture import Metadata, Picture, PictureError, Reserve, at_once
+from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 ARRAYS = (".npy", ".idx", ".idx.gz", "-ubyte", "-ubyte.gz")

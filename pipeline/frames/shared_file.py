@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from pipeline.errors import PictureError, StorageError
 from pipeline.frames.files import Frame, Frames, open_frames
 from pipeline.pictures.decode import explain
-from pipeline.pictures.picture import PictureError, Reserve, at_once
-from pipeline.storage.store import StorageError, Store, local_path, read
+from pipeline.pictures.picture import Reserve, at_once
+from pipeline.storage.store import Store, local_path, read
 
 #: files larger than this are refused before they are fetched
 SIZE_LIMIT = 64 << 30

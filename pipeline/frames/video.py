@@ -17,7 +17,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 import numpy as np
 
-from pipeline.pictures.picture import PictureError
+from pipeline.errors import PictureError
 
 #: how the formats that are written are coded
 CODECS = {"mp4": "mp4v", "mov": "mp4v", "avi": "MJPG", "webm": "VP90", "mkv": "FFV1"}

@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.errors import PictureError
 from pipeline.frames.tiff_pages import PageWriter
 from pipeline.frames.video import CODECS, write_video
 from pipeline.pictures import tiff
 from pipeline.pictures.encode import DEFAULT_QUALITY
-from pipeline.pictures.picture import Picture, PictureError, over_white, to_8bit
+from pipeline.pictures.picture import Picture, over_white, to_8bit
 
 #: formats that frames can be put together in, and the endings of the files they give
 ENDINGS = {

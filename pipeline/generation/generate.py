@@ -18,6 +18,7 @@ import torch
 from models.device import choose_device
 from models.registry import load_model
 from pipeline.destination.schemas import to_parquet
+from pipeline.errors import RequestError
 from pipeline.generation.grids import grid, square
 from pipeline.generation.interpolation import (
     MOST_NUMBERS,
@@ -38,7 +39,6 @@ from pipeline.pictures.encode import encode
 from pipeline.pictures.picture import Metadata
 from pipeline.requests.job import destination_of
 from pipeline.requests.models import GenerateRequest
-from pipeline.requests.pictures import RequestError
 from pipeline.runs.single_file import read_picture
 from pipeline.storage.store import Store, check_access, write
 from pipeline.training.picture_sets import read_picture_set

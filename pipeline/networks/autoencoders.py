@@ -17,11 +17,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.autoencoders import Autoencoder
+from models.errors import ModelError
 from models.inference import Apply
-from models.registry import ModelError, load_model
+from models.registry import load_model
 from models.training.small_pictures import resized
+from pipeline.errors import PictureError
 from pipeline.networks.restoration import Restored, Restorer
-from pipeline.pictures.picture import Picture, PictureError, join_alpha, over_white, to_8bit
+from pipeline.pictures.picture import Picture, join_alpha, over_white, to_8bit
 from pipeline.steps.arrays import to_levels, white_level
 from pipeline.steps.geometry import resample
 from pipeline.steps.registry import Parameters, network_step

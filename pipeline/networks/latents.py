@@ -11,21 +11,17 @@ import numpy as np
 
 from models.codec.bitstream import HIGHEST_QUALITY, LOWEST_QUALITY, PIXEL_LIMIT, TILE, TILE_UNIT
 from models.codec.codec import Latent, picture_of
-from models.codec.entropy_coder import StreamError
 from models.device import choose_device
+from models.errors import ModelError, StreamError
 from models.inference import apply_in_batches
-from models.registry import ModelError
 from pipeline.destination.schemas import pack
+from pipeline.errors import LatentError, PictureError
 from pipeline.networks.streams import find_codec, open_codec
-from pipeline.pictures.picture import Picture, PictureError
+from pipeline.pictures.picture import Picture
 
 #: latents of larger pictures are kept in their streams only
 MOST_PIXELS = 40_000_000
 _TAG = re.compile(r"(.{1,64})@([0-9a-f]{12})")
-
-
-class LatentError(Exception):
-    """A row of the latents table that no run writes, or whose model is not here; the message says what is wrong."""
 
 
 def columns_of(latent: Latent) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from pydantic import Field, model_validator
 from models.inference import Apply
 from models.onnx.runtime import Runtime
 from models.restoration import fill
+from pipeline.errors import PictureError
 from pipeline.networks.tiles import Network, open_network, restore
-from pipeline.pictures.picture import Picture, PictureError, join_alpha
+from pipeline.pictures.picture import Picture, join_alpha
 from pipeline.steps.arrays import in_tiles, white_level
 from pipeline.steps.degrade import Holes, generator_for, hole_mask
 from pipeline.steps.estimates import CLEAN_BLOCKS, CLEAN_NOISE, bad_light, blockiness, noise_level

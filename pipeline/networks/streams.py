@@ -14,24 +14,15 @@ import numpy as np
 
 from models.codec.bitstream import HASH_BYTES, MAGIC, METADATA_LIMIT, PIXEL_LIMIT, VERSION, Header, read_header
 from models.codec.codec import Codec, Latent, Still, compress, decompress
-from models.codec.entropy_coder import StreamError
 from models.codec.frozen import FrozenCodec
-from models.codec.rate_control import TargetError, compress_to_bpp, compress_to_psnr
+from models.codec.rate_control import compress_to_bpp, compress_to_psnr
+from models.errors import ModelError, StreamError, TargetError
 from models.inference import Apply
-from models.registry import Model, ModelError, list_cards, load_model
+from models.registry import Model, list_cards, load_model
+from pipeline.errors import PictureError
 from pipeline.networks.codec_choice import CodecChoice
 from pipeline.pictures.headers import exif_orientation, profile_fits
-from pipeline.pictures.picture import (
-    Crop,
-    Metadata,
-    Picture,
-    PictureError,
-    Reserve,
-    at_once,
-    check_crop,
-    join_alpha,
-    to_8bit,
-)
+from pipeline.pictures.picture import Crop, Metadata, Picture, Reserve, at_once, check_crop, join_alpha, to_8bit
 
 #: sizes are compared with the run's own limit, which gives another reason than damage
 _ANY_SIZE = 1 << 64

@@ -41,8 +41,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from pipeline.errors import PictureError
 from pipeline.pictures import headers, tiff
-from pipeline.pictures.picture import Metadata, Picture, PictureError, Reserve, at_once, unpremultiply
+from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once, unpremultiply
 
 #: Most scans of a progressive JPEG. Encoders write about ten; thousands over a large canvas take minutes to decode.
 SCAN_LIMIT = 200

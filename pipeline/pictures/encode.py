@@ -32,9 +32,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from pipeline.errors import PictureError
 from pipeline.pictures import tiff
 from pipeline.pictures.headers import PNG_SIGNATURE, boxes, exif_is_sound, exif_orientation, profile_fits
-from pipeline.pictures.picture import Metadata, PictureError, over_white, to_8bit
+from pipeline.pictures.picture import Metadata, over_white, to_8bit
 
 #: Output formats and the extension (without a dot) of the files they give.
 EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp", "avif": "avif", "tiff": "tiff", "jpeg2000": "jp2"}

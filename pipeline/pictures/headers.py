@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pipeline.pictures.picture import PictureError
+from pipeline.errors import PictureError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -1,4 +1,4 @@
-"""What a picture is once decoded, and the one error everything that reads pictures raises."""
+"""What a picture is once decoded."""
 
 from __future__ import annotations
 
@@ -7,43 +7,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pipeline.errors import PictureError
+
 #: told from a header how many pixels there will be and how many bytes each takes, before they are allocated; may wait,
 #: and may raise PictureError; told twice of one picture, the first counts
 Reserve = Callable[[int, int], None]
 
-#: Every reason a picture (or one branch of it) can fail for, as written in the `failures` table.
-REASONS = {
-    "truncated": "the file ends before its pixels do",
-    "too_large": "the header announces more pixels than the limit allows",
-    "too_large_for_memory": "the picture needs more memory in this recipe than the run may take",
-    "unsupported": "a picture, but of a kind that is not read here, or that the output format cannot hold",
-    "corrupt": "the header or the compressed data contradict themselves",
-    "not_an_image": "the bytes are no picture of any known format",
-    "read_error": "the object could not be fetched",
-    "write_error": "an output could not be stored",
-    "deadline": "the picture took longer than its deadline",
-    "shard_deadline": "the shard took longer than its deadline, and the picture was not done by then",
-    "crashed": "the picture ends the process that develops it, also when it is tried alone",
-    "step_failed": "a step of the branch refused this picture",
-    "unknown_model": "the stream was made by a model that is not here",
-}
-
-#: Reasons that another attempt may cure; a later run takes these pictures up again.
-TRANSIENT_REASONS = frozenset({"read_error", "deadline", "shard_deadline", "unknown_model"})
-
 
 def at_once(pixels: int, pixel_bytes: int) -> None:
     """The `Reserve` of those who need not wait for memory."""
-
-
-class PictureError(Exception):
-    """A picture that cannot be used. `reason` is a key of `REASONS`, the message is for people."""
-
-    def __init__(self, reason: str, message: str):
-        assert reason in REASONS, reason
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
 
 
 @dataclass(frozen=True)

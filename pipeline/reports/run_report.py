@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 
 from pipeline.destination.stage_figures import slowest, stage_rows
-from pipeline.pictures.picture import REASONS
+from pipeline.errors import REASONS
 from pipeline.reports import plots
 from pipeline.reports.gallery import GalleryEntry, gallery_groups
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.requests.pictures import RequestError
+from pipeline.errors import RequestError
 from pipeline.storage.store import StorageOptions, open_store, read, size
 
 _SIZE_LIMIT = 1 << 24

@@ -17,24 +17,22 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.codec.codec import Codec
-from models.registry import ModelError, load_model
+from models.errors import ModelError
+from models.registry import load_model
 from pipeline.destination.plans import Plan
+from pipeline.errors import RecipeError, RunError
 from pipeline.networks.streams import codec_of
 from pipeline.pictures.picture import Crop, parse_crop
 from pipeline.requests.form import Storage
 from pipeline.requests.models import ExploreRequest, GenerateRequest, SearchRequest
 from pipeline.requests.pictures import AssembleRequest, DestinationRequest, DevelopRequest, RunRequest
-from pipeline.requests.recipe import Recipe, RecipeError, fingerprint, load_recipe, open_networks, parse_recipe
+from pipeline.requests.recipe import Recipe, fingerprint, load_recipe, open_networks, parse_recipe
 from pipeline.storage.store import Store, check_access, open_store
 
 #: fields that are about how a run is begun, or how stores are reached: no part of what is recorded
 _NOT_RECORDED = {
     "source_storage", "destination_storage", "source_block", "destination_block", "fresh", "take_over", "retry_failed",
 }  # fmt: skip
-
-
-class RunError(Exception):
-    """A run cannot go on as it was planned, or its tables do not add up; the message says why."""
 
 
 class Access(BaseModel):

@@ -13,11 +13,6 @@ from pipeline.networks.codec_choice import CodecChoice
 from pipeline.requests.form import Form, RecipeChoice, Storage, offering, shipped_models
 from pipeline.requests.sizes import parse_size
 
-
-class RequestError(Exception):
-    """What is asked for cannot be had here; the message says why and what to do."""
-
-
 ByteCount = Annotated[int, BeforeValidator(lambda value: parse_size(value) if isinstance(value, str) else value)]
 
 

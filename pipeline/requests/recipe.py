@@ -15,19 +15,16 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from models.registry import ModelError
+from models.errors import ModelError
 from pipeline.destination.schemas import SCHEMA_VERSION
+from pipeline.errors import RecipeError, UnknownStepError
 from pipeline.requests.catalogue import Step, find
 from pipeline.requests.form import shipped_recipes
-from pipeline.steps.registry import Parameters, UnknownStepError
+from pipeline.steps.registry import Parameters
 
 SHIPPED = Path(__file__).parent / "recipes"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SIZE_LIMIT = 1 << 20
-
-
-class RecipeError(Exception):
-    """A recipe that cannot run; the message names the branch and step and says what to change."""
 
 
 class Output(BaseModel):

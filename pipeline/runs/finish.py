@@ -20,19 +20,20 @@ from pipeline.destination.plans import Plan, shard_pictures
 from pipeline.destination.run_record import account_of
 from pipeline.destination.schemas import SCHEMAS, part_path
 from pipeline.destination.stage_figures import together
+from pipeline.errors import PictureError, RunError, StorageError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.pictures.decode import decode
-from pipeline.pictures.picture import PictureError, to_8bit
+from pipeline.pictures.picture import to_8bit
 from pipeline.reports.gallery import GalleryEntry, choose_gallery, shrunk
 from pipeline.reports.run_report import render_report
-from pipeline.requests.job import Job, RunError, check_request
+from pipeline.requests.job import Job, check_request
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.fold import fold
 from pipeline.runs.listing import SourcePicture
 from pipeline.runs.planning import plan_run
 from pipeline.runs.redo import forget
 from pipeline.shards.shard import Commit, read_commit, run_shard
-from pipeline.storage.store import StorageError, Store, exists, read, write
+from pipeline.storage.store import Store, exists, read, write
 
 #: the report reads at most this many rows of a table; larger runs are reported on from evenly spaced shards
 _REPORT_ROWS = 200_000

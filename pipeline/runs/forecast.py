@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.destination.plans import Plan, shard_pictures
+from pipeline.errors import StorageError
 from pipeline.requests.job import Job
 from pipeline.runs.listing import SourcePicture
 from pipeline.runs.planning import (
@@ -15,7 +16,7 @@ from pipeline.runs.planning import (
     what_was_done,
 )
 from pipeline.runs.redo import failed_pictures, pictures_again
-from pipeline.storage.store import StorageError, Store, list_objects
+from pipeline.storage.store import Store, list_objects
 
 
 @dataclass(frozen=True)

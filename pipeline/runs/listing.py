@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO
 
+from pipeline.errors import PictureError, StorageError
 from pipeline.frames.files import ARRAYS, SUFFIXES, VIDEOS, count_frames
-from pipeline.pictures.picture import PictureError
-from pipeline.storage.store import StorageError, Store, StoredObject, local_path, read
+from pipeline.storage.store import Store, StoredObject, local_path, read
 from pipeline.threads import Stage
 
 _log = logging.getLogger("darkroom.plan")

@@ -17,18 +17,13 @@ from itertools import islice
 
 from pipeline.destination.history import Pictures, frames_settled, join, settled_objects
 from pipeline.destination.lease import Lease
-from pipeline.destination.plans import (
-    Plan,
-    PlanError,
-    earlier_plans,
-    read_record,
-    write_plan,
-)
+from pipeline.destination.plans import Plan, earlier_plans, read_record, write_plan
+from pipeline.errors import PlanError, StorageError
 from pipeline.requests.job import Job
 from pipeline.runs.listing import SourcePicture, may_have_frames, pictures_of
 from pipeline.runs.partition import cut, write_parts
 from pipeline.runs.redo import forget, plan_failed
-from pipeline.storage.store import StorageError, Store, StoredObject, exists, list_objects, read
+from pipeline.storage.store import Store, StoredObject, exists, list_objects, read
 
 _FOLDERS = ("pictures", "streams", "tables", "runs", "explorations")
 #: objects that are taken from the listing at once: few at first, so that there is something to tell soon

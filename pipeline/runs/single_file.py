@@ -15,13 +15,14 @@ from fsspec.implementations.local import LocalFileSystem
 from models.codec.bitstream import MAGIC, is_stream, read_header
 from models.codec.codec import Codec
 from models.device import choose_device
+from pipeline.errors import PictureError, RequestError
 from pipeline.networks.batching import Batcher
 from pipeline.networks.streams import decode_stream, decode_with, encode_stream, open_codec
 from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import encode
 from pipeline.pictures.metrics import psnr
-from pipeline.pictures.picture import Picture, PictureError, parse_crop, to_8bit
-from pipeline.requests.pictures import CompressRequest, DecompressRequest, RequestError, RunRequest
+from pipeline.pictures.picture import Picture, parse_crop, to_8bit
+from pipeline.requests.pictures import CompressRequest, DecompressRequest, RunRequest
 from pipeline.storage.store import StorageOptions, Store, exists, open_store, read, size, write
 
 #: files larger than this are refused before they are read

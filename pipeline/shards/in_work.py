@@ -13,7 +13,8 @@ from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from pipeline.storage.store import StorageError, Store, delete, read, write
+from pipeline.errors import StorageError
+from pipeline.storage.store import Store, delete, read, write
 from pipeline.threads import Stage
 
 #: the window moves after so many pictures and is twice as long

@@ -9,8 +9,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.errors import PictureError
 from pipeline.networks.restoration import Restorer
-from pipeline.pictures.picture import PictureError
 from pipeline.requests.recipe import Branch, Recipe
 from pipeline.requests.sizes import parse_size
 

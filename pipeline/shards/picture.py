@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from models.codec.bitstream import is_stream
 from models.inference import Apply
 from pipeline.destination.stage_figures import Laps
+from pipeline.errors import PictureError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.restoration_checks import together
 from pipeline.networks.streams import decode_stream
@@ -16,7 +17,7 @@ from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import EXTENSIONS, encode, output_format
 from pipeline.pictures.metrics import compare, describe
 from pipeline.pictures.perceptual_hash import perceptual_hash
-from pipeline.pictures.picture import Picture, PictureError, Reserve, at_once, cropped
+from pipeline.pictures.picture import Picture, Reserve, at_once, cropped
 from pipeline.requests.job import Settings
 from pipeline.requests.recipe import Branch, Recipe
 from pipeline.runs.listing import SourcePicture

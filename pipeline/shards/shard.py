@@ -14,12 +14,13 @@ from models.device import choose_device
 from pipeline.destination.lease import confirm
 from pipeline.destination.plans import Plan, commit_path, shard_pictures
 from pipeline.destination.schemas import part_path, to_parquet
+from pipeline.errors import Cancelled, RunError, StorageError
 from pipeline.networks.batching import Batcher
-from pipeline.requests.job import Job, RunError
+from pipeline.requests.job import Job
 from pipeline.shards.in_work import Window, begun_path, read_begun
-from pipeline.shards.stream import Cancelled, Done, ShardStream
+from pipeline.shards.stream import Done, ShardStream
 from pipeline.shards.suspects import try_alone
-from pipeline.storage.store import StorageError, Store, delete, read, write
+from pipeline.storage.store import Store, delete, read, write
 
 __all__ = ["Cancelled", "Commit", "read_commit", "run_shard", "write_commit"]
 

@@ -13,24 +13,20 @@ from typing import Any
 import cv2
 
 from pipeline.destination.stage_figures import StageTimes
+from pipeline.errors import Cancelled, PictureError, StorageError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.batching import Batcher
-from pipeline.pictures.picture import PictureError
 from pipeline.requests.job import Job
 from pipeline.runs.listing import SourcePicture
 from pipeline.shards.in_work import Window
 from pipeline.shards.memory import FETCHED, MemoryBudget, cost_of, memory_for_pictures
 from pipeline.shards.picture import Developed, develop_picture, fail, unread
-from pipeline.storage.store import StorageError, Store, read, write
+from pipeline.storage.store import Store, read, write
 from pipeline.threads import Stage, cores
 
 #: objects that travel at once over a network, where each takes its time, and cores to one that comes from a local disk
 #: or goes there: more would only drive the others from their cores (a tenth of all time with four on two cores)
 _REMOTE, _CORES_A_LOCAL = 16, 8
-
-
-class Cancelled(InterruptedError):
-    """Somebody has stopped the run; the same request goes on where it ended."""
 
 
 @dataclass(frozen=True)

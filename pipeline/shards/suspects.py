@@ -24,6 +24,7 @@ from typing import Any
 import cv2
 
 from models.device import choose_device
+from pipeline.errors import StorageError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.batching import Batcher
 from pipeline.requests.job import Access, Job
@@ -31,7 +32,7 @@ from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.listing import SourcePicture
 from pipeline.shards.memory import memory_for_pictures
 from pipeline.shards.picture import develop_picture
-from pipeline.storage.store import StorageError, StorageOptions, read
+from pipeline.storage.store import StorageOptions, read
 
 _MARK = "darkroom-alone"
 #: address space besides the memory for pictures: threads, and libraries that are loaded late

@@ -23,7 +23,8 @@ from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from pydantic import Field, model_validator
 
-from pipeline.pictures.picture import PictureError, to_8bit
+from pipeline.errors import PictureError
+from pipeline.pictures.picture import to_8bit
 from pipeline.steps.arrays import white_level, with_channels
 from pipeline.steps.registry import Parameters, codec_step
 

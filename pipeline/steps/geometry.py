@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from pipeline.pictures.picture import PictureError
+from pipeline.errors import PictureError
 from pipeline.steps.arrays import to_levels, with_channels
 from pipeline.steps.registry import Parameters, pixel_step
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from pipeline.pictures.picture import PictureError
+from pipeline.errors import PictureError
 from pipeline.steps.arrays import level_step, luma
 from pipeline.steps.degrade import Holes, hole_mask
 from pipeline.steps.registry import pixel_step

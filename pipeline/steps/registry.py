@@ -24,9 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-
-class UnknownStepError(Exception):
-    """There is no step of that name; the message names the nearest ones."""
+from pipeline.errors import UnknownStepError
 
 
 class Parameters(BaseModel):

@@ -15,18 +15,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
 
+from pipeline.errors import StorageError
+
 Result = TypeVar("Result")
 log = logging.getLogger("darkroom.storage")
-
-#: Every kind of `StorageError`.
-KINDS = {
-    "denied": "the store knows us not, or does not allow this",
-    "missing": "no such bucket, folder or object",
-    "unreachable": "nothing answers at the endpoint",
-    "transient": "failed for now; another attempt may succeed",
-    "invalid": "the request itself makes no sense: a URL, key or option is wrong",
-    "other": "anything else; the message says what",
-}
 
 #: The kinds that another attempt may cure.
 RETRIED = frozenset({"transient", "unreachable"})
@@ -48,19 +40,6 @@ _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _INVALID = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.ELOOP, errno.EILSEQ}
 _TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-
-
-class StorageError(Exception):
-    """Something storage could not do. `kind` is a key of `KINDS`; `message` is for people and holds no secret."""
-
-    def __init__(self, kind: str, message: str):
-        assert kind in KINDS, kind
-        super().__init__(kind, message)  # both, so that the error survives pickling between processes
-        self.kind = kind
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
 
 
 class StorageOptions(BaseModel):

@@ -12,9 +12,10 @@ import secrets
 
 import botocore.exceptions as boto
 
+from pipeline.errors import StorageError
 from pipeline.storage import local
 from pipeline.storage.access import explain_os_error
-from pipeline.storage.store import StorageError, Store, exists, place_of, with_retries, write
+from pipeline.storage.store import Store, exists, place_of, with_retries, write
 
 
 def create(store: Store, key: str, data: bytes) -> bool:

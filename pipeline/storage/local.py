@@ -11,7 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from pipeline.storage.access import StorageError, StoredObject, log
+from pipeline.errors import StorageError
+from pipeline.storage.access import StoredObject, log
 
 # Begins with a dot, so that what a killed process left behind is never listed.
 _UNFINISHED = ".darkroom-{}.part"

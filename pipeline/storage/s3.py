@@ -24,14 +24,8 @@ import botocore.exceptions as boto
 import s3fs
 from fsspec.asyn import sync
 
-from pipeline.storage.access import (
-    PART,
-    PARTS_AT_ONCE,
-    RETRIED,
-    StorageError,
-    StorageOptions,
-    with_retries,
-)
+from pipeline.errors import StorageError
+from pipeline.storage.access import PART, PARTS_AT_ONCE, RETRIED, StorageOptions, with_retries
 from pipeline.storage.s3_errors import explain
 
 CONNECT_TIMEOUT = 10.0

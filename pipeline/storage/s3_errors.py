@@ -8,7 +8,8 @@ import aiohttp
 import botocore.exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from pipeline.storage.access import StorageError, explain_os_error
+from pipeline.errors import StorageError
+from pipeline.storage.access import explain_os_error
 
 if TYPE_CHECKING:
     from pipeline.storage.s3 import Place

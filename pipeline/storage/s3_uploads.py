@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from pipeline.storage.access import StorageError, log
+from pipeline.errors import StorageError
+from pipeline.storage.access import log
 from pipeline.storage.store import Store, place_of
 
 

@@ -25,12 +25,11 @@ from fsspec.core import split_protocol, url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
+from pipeline.errors import StorageError
 from pipeline.storage import local
 from pipeline.storage.access import (
-    KINDS,
     PART,
     Result,
-    StorageError,
     StorageOptions,
     StoredObject,
     explain_os_error,
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from pipeline.storage.s3 import Place
 
 __all__ = [
-    "KINDS", "StorageError", "StorageOptions", "Store", "StoredObject", "check_access", "delete", "exists",
+    "StorageOptions", "Store", "StoredObject", "check_access", "delete", "exists",
     "list_objects", "local_path", "open_store", "read", "size", "with_retries", "write",
 ]  # fmt: skip
 

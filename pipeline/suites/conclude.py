@@ -18,10 +18,11 @@ from models.device import choose_device
 from pipeline.destination.plans import Plan
 from pipeline.destination.run_record import account_of
 from pipeline.destination.schemas import to_parquet
+from pipeline.errors import StorageError
 from pipeline.evaluation.evaluate import keep
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.runs.finish import Summary
-from pipeline.storage.store import StorageError, read, write
+from pipeline.storage.store import read, write
 from pipeline.suites.prepare import SuiteRun
 from pipeline.suites.report import Strip, render_suite
 from pipeline.suites.suite import Suite

@@ -10,7 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.pictures.picture import PictureError, to_8bit
+from pipeline.errors import PictureError
+from pipeline.pictures.picture import to_8bit
 from pipeline.steps.degrade import generator_for
 from pipeline.suites.strips import Panel, draw_strip, largest_difference
 from pipeline.suites.suite import Method, Scores, Setting, Spoiled, Suite, levels

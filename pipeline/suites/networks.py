@@ -9,11 +9,12 @@ from functools import partial
 import numpy as np
 import torch
 
+from models.errors import ModelError
 from models.inference import Apply, tiled
 from models.onnx.runtime import load_network
-from models.registry import ModelError, list_cards
+from models.registry import list_cards
+from pipeline.errors import RequestError
 from pipeline.networks.tiles import Network, network_for, open_network
-from pipeline.requests.pictures import RequestError
 from pipeline.suites.suite import Condition, Method, Spoiled, Suite, levels
 
 _TILE = 512

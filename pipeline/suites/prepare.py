@@ -6,8 +6,9 @@ import importlib.util
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.errors import RequestError
 from pipeline.requests.job import Stores, stores_of
-from pipeline.requests.pictures import EvaluateRequest, RequestError
+from pipeline.requests.pictures import EvaluateRequest
 from pipeline.storage.store import check_access
 from pipeline.suites.kinds import SUITES
 from pipeline.suites.networks import Chosen, choose_networks

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from pipeline.errors import RequestError
 from pipeline.requests.figures import read_figures
-from pipeline.requests.pictures import RequestError
 from pipeline.storage.store import StorageOptions
 
 #: what folders of well-known sets are called, beside the sets' own names

@@ -22,15 +22,15 @@ from PIL import Image
 from models.device import choose_device
 from pipeline.destination.lease import hold
 from pipeline.destination.plans import Plan
+from pipeline.errors import PictureError, PlanError, StorageError
 from pipeline.networks.batching import Batcher
 from pipeline.pictures.decode import decode
-from pipeline.pictures.picture import PictureError
 from pipeline.requests.job import Stores
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.runs.forecast import Forecast
-from pipeline.runs.planning import PlanError, own_prefix
+from pipeline.runs.planning import own_prefix
 from pipeline.shards.memory import MemoryBudget, memory_for_pictures
-from pipeline.storage.store import StorageError, Store, StoredObject, list_objects, read, write
+from pipeline.storage.store import Store, StoredObject, list_objects, read, write
 from pipeline.suites.conclude import SuiteEvaluation, conclude
 from pipeline.suites.measure import Outcome, as_measured, failure, measure_picture
 from pipeline.suites.networks import network_methods

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from models.errors import DataError
 from models.files import StorageArguments
-from models.training.data import DataError
 from models.training.small_pictures import (
     Progress,
     SmallPictures,

@@ -21,12 +21,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
+from models.errors import TrainingError
 from models.files import locate
 from models.training.data import PictureSource
 from models.training.distributed import ALONE
-from models.training.loop import Report, TrainingError, TrainingPlan, train
+from models.training.loop import Report, TrainingPlan, train
+from pipeline.errors import RequestError
 from pipeline.requests.models import SweepRequest, TrainRequest
-from pipeline.requests.pictures import RequestError
 from pipeline.training.sweep_journal import Journal
 from pipeline.training.sweep_report import write_page, write_table
 from pipeline.training.sweep_space import Space, draw, read_space

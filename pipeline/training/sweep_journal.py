@@ -8,7 +8,7 @@ from typing import Any
 from optuna.storages.journal import BaseJournalBackend
 
 from models.files import StorageArguments, locate, write_bytes
-from pipeline.requests.pictures import RequestError
+from pipeline.errors import RequestError
 
 #: bytes of an entry; larger ones are none of ours
 _ENTRY = 1 << 20

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import yaml
 
 from models.files import StorageArguments, locate
-from pipeline.requests.pictures import RequestError
+from pipeline.errors import RequestError
 from pipeline.requests.recipe import yaml_mistake
 
 #: options of `darkroom train` that a space may have

@@ -15,10 +15,11 @@ import torch
 from models.autoencoders.interface import Autoencoder
 from models.autoencoders.objective import CONTRAST
 from models.device import choose_device
+from models.errors import DataError
 from models.files import write_bytes
 from models.registry import Card
 from models.training.checkpoint import Progress
-from models.training.data import DataError, PictureSource, read_training_set
+from models.training.data import PictureSource, read_training_set
 from models.training.distributed import ALONE, Ranks, joined, own_device, ranks_from_environment
 from models.training.finish import finish
 from models.training.logs import tensorboard_log
@@ -27,8 +28,8 @@ from models.training.precision import choose_precision
 from models.training.small_batches import SmallTrainingSet
 from models.training.small_pictures import split_by_name
 from models.training.tasks import AUTOENCODER_LOSS, objective_of, task_of
+from pipeline.errors import RequestError
 from pipeline.requests.models import TrainRequest
-from pipeline.requests.pictures import RequestError
 from pipeline.storage.store import StorageOptions
 from pipeline.training.picture_sets import read_picture_set
 from pipeline.training.report import picture_sheets, render_training

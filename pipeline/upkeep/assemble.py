@@ -21,11 +21,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.destination.plans import Plan, PlanError, earlier_plans
+from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.destination.schemas import part_path
+from pipeline.errors import PictureError, PlanError
 from pipeline.frames.writers import ENDINGS, write_frames
 from pipeline.pictures.decode import decode
-from pipeline.pictures.picture import Picture, PictureError
+from pipeline.pictures.picture import Picture
 from pipeline.requests.job import stores_of
 from pipeline.requests.pictures import AssembleRequest
 from pipeline.shards.shard import read_commit

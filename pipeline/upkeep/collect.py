@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 from pipeline.destination.lease import hold
 from pipeline.destination.leftovers import Leftover, ahead, leftovers, named_paths, remove
-from pipeline.destination.plans import PlanError, earlier_plans
+from pipeline.destination.plans import earlier_plans
+from pipeline.errors import PlanError
 from pipeline.requests.job import destination_of
 from pipeline.requests.pictures import GcRequest
 

@@ -14,20 +14,15 @@ import pyarrow as pa
 
 from pipeline.destination.lease import Lease, hold
 from pipeline.destination.leftovers import listed
-from pipeline.destination.plans import (
-    Plan,
-    PlanError,
-    earlier_plans,
-    read_record,
-    shard_pictures,
-)
-from pipeline.requests.job import Access, Job, RunError, destination_of
+from pipeline.destination.plans import Plan, earlier_plans, read_record, shard_pictures
+from pipeline.errors import PlanError, RunError, StorageError
+from pipeline.requests.job import Access, Job, destination_of
 from pipeline.requests.pictures import VerifyRequest
 from pipeline.runs.finish import finish_folded
 from pipeline.runs.fold import fold
 from pipeline.runs.redo import Redone, forget, plan_again
 from pipeline.shards.shard import run_shard
-from pipeline.storage.store import StorageError, Store, write
+from pipeline.storage.store import Store, write
 from pipeline.upkeep.report import render_verification
 from pipeline.upkeep.verify import Finding, Verification, check, wrong_shards
 

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 
 from pipeline.destination.lease import holder
 from pipeline.destination.leftovers import FOLDERS, Paths, branches_of, leftovers, listed
-from pipeline.destination.plans import Plan, PlanError, commit_path, earlier_plans, shard_pictures
+from pipeline.destination.plans import Plan, commit_path, earlier_plans, shard_pictures
 from pipeline.destination.schemas import SCHEMAS, part_path
+from pipeline.errors import PlanError, StorageError
 from pipeline.shards.shard import Commit, read_commit
-from pipeline.storage.store import StorageError, Store, read, size
+from pipeline.storage.store import Store, read, size
 
 _READERS = 8
 

@@ -28,7 +28,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from pipeline.pictures.picture import REASONS
+from pipeline.errors import REASONS
 from pipeline.requests.sizes import parse_size
 from tests.benchmarks.measuring import peak_memory
 from tests.mutations import mutated

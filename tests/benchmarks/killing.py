@@ -32,7 +32,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.storage.store import StorageError, list_objects, open_store, read, write
+from pipeline.errors import StorageError
+from pipeline.storage.store import list_objects, open_store, read, write
 from tests.processes import workers_of
 from tests.runs import command, picture_file, stored
 from tests.s3_server import environment_of, s3_server

@@ -19,7 +19,7 @@ from prefect.utilities.schema_tools.validation import is_valid_schema, validate
 import flows
 from flows import deployments
 from flows.deployments import OFFERS, deploy_all
-from pipeline.requests.pictures import RequestError
+from pipeline.errors import RequestError
 
 ENOUGH: dict[str, dict[str, Any]] = {
     "train": {"task": "denoise", "source": ["in"], "model": "out"},

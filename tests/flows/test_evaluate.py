@@ -13,9 +13,10 @@ from prefect.client.schemas.filters import FlowRunFilter
 
 from flows.evaluate import evaluate
 from flows.orchestration.progress import listen
+from pipeline.errors import RequestError
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.evaluate import evaluate as evaluate_plainly
-from pipeline.requests.pictures import EvaluateRequest, RequestError
+from pipeline.requests.pictures import EvaluateRequest
 from tests.pipeline.evaluation.test_bd_rate import EMBEDDED
 from tests.runs import darkroom, fill, snapshot
 

@@ -13,7 +13,8 @@ from prefect.client.schemas.filters import FlowRunFilter
 
 from flows.evaluate import evaluate
 from flows.orchestration.progress import listen
-from pipeline.requests.pictures import EvaluateRequest, RequestError
+from pipeline.errors import RequestError
+from pipeline.requests.pictures import EvaluateRequest
 from pipeline.suites.conclude import SuiteEvaluation
 from pipeline.suites.run import evaluate_suite
 from tests.pipeline.suites.test_suite import photograph

@@ -17,7 +17,8 @@ from rich.table import Table
 from flows.command.console import amount, manner, out, present, progress_bars
 from flows.orchestration.progress import listen
 from pipeline.destination.stage_figures import share, slowest
-from pipeline.requests.pictures import DevelopRequest, RequestError, RunRequest
+from pipeline.errors import RequestError, RunError
+from pipeline.requests.pictures import DevelopRequest, RunRequest
 from pipeline.requests.sizes import counted
 
 
@@ -124,7 +125,6 @@ def run_flow(flow: Any, request: BaseModel, show: Callable[[str, Any], None]) ->
 
 def outcome(told: dict[str, Any], event: str) -> Any:
     """What a flow told at its end. Raises RunError where it told nothing."""
-    from pipeline.runs.finish import RunError
 
     if event not in told:
         raise RunError("the flow ended without a summary; its log in Prefect says why, and so does --verbose")

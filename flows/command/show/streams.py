@@ -11,7 +11,8 @@ from rich.table import Table
 
 from flows.command.console import manner, out, present
 from flows.command.exit_codes import INTERRUPTED, guarded
-from models.codec.bitstream import VERSION, Header, Layout, StreamError, read_header
+from models.codec.bitstream import VERSION, Header, Layout, read_header
+from models.errors import StreamError
 from models.registry import list_cards
 from pipeline.runs.single_file import locate
 from pipeline.storage.store import read, size

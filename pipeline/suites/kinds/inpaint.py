@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from models.restoration import degradations
+from pipeline.errors import PictureError
 from pipeline.pictures.metrics import MAX_PSNR, psnr, ssim
-from pipeline.pictures.picture import PictureError
 from pipeline.suites.suite import Condition, Method, Scores, Setting, Spoiled, Suite, floats, levels
 
 _SQUARE = 8

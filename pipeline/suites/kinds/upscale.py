@@ -7,8 +7,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from pipeline.errors import PictureError
 from pipeline.pictures.metrics import psnr, ssim
-from pipeline.pictures.picture import PictureError
 from pipeline.steps.arrays import with_channels
 from pipeline.steps.degrade import RealisticDegradation, realistic_degradation
 from pipeline.steps.geometry import resample

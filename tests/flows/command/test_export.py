@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from models.registry import ModelError
+from models.errors import ModelError
 from pipeline.requests.catalogue import find
 from pipeline.runs.finish import develop
 from tests.restoration_models import random_model

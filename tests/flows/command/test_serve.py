@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from flows.command.serve import serve
 from flows.deployments import NIGHTLY, OFFERS, ON_DEMAND
-from pipeline.requests.pictures import RequestError
+from pipeline.errors import RequestError
 from tests.flows.serving import Served, free_port, serving, wait_for
 from tests.runs import fill, table
 

@@ -20,8 +20,8 @@ from distributed import Client
 from flows.develop import develop
 from flows.orchestration import dask, engine
 from flows.orchestration.progress import listen
-from pipeline.requests.pictures import DevelopRequest, RequestError
-from pipeline.runs.finish import RunError
+from pipeline.errors import RequestError, RunError
+from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import develop as develop_plainly
 from tests.processes import ROOT, workers_of
 from tests.runs import command, commits, darkroom, fill, request, tables

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from flows.orchestration.engine import ATTEMPTS, Engine, outcomes
+from pipeline.errors import RunError, StorageError
 from pipeline.requests.recipe import load_recipe, parse_recipe, shipped_recipes
-from pipeline.runs.finish import RunError
-from pipeline.storage.store import StorageError
 
 
 class Pool:

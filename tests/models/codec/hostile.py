@@ -21,7 +21,7 @@ from skimage import data as photographs
 
 from models.codec.bitstream import Stream, Tile, pack, read_header, unpack
 from models.codec.codec import Codec, Still, compress, decompress
-from models.codec.entropy_coder import StreamError
+from models.errors import StreamError
 from models.inference import apply_in_batches
 from models.registry import load_model
 

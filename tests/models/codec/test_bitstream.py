@@ -23,7 +23,7 @@ from models.codec.bitstream import (
     read_header,
     unpack,
 )
-from models.codec.entropy_coder import StreamError
+from models.errors import StreamError
 from tests.processes import ROOT
 
 #: offsets in the head, as in docs/format.md

@@ -13,9 +13,9 @@ from skimage import data as photographs
 from models.codec import codec as codec_module
 from models.codec.bitstream import pack, unpack
 from models.codec.codec import Codec, Still, compress, decompress, picture_of
-from models.codec.entropy_coder import StreamError
 from models.codec.frozen import FrozenCodec
-from models.codec.rate_control import TargetError, compress_to_bpp, compress_to_psnr
+from models.codec.rate_control import compress_to_bpp, compress_to_psnr
+from models.errors import StreamError, TargetError
 from models.inference import apply_in_batches
 from models.registry import load_model
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.codec import entropy_coder
-from models.codec.entropy_coder import SYMBOL_LIMIT, PythonCoder, Reader, StreamError, Writer
+from models.codec.entropy_coder import SYMBOL_LIMIT, PythonCoder, Reader, Writer
 from models.codec.tables import TOTAL, Table
+from models.errors import StreamError
 
 GOLDEN = "00b20bfc3c2bbfadb24c9301"
 

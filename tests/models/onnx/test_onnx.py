@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from models.errors import ModelError
 from models.onnx.export import export_model, onnx_bytes
 from models.onnx.runtime import OPERATORS, OnnxNetwork, load_network
-from models.registry import Card, Model, ModelError, load_model
+from models.registry import Card, Model, load_model
 from models.restoration.light import SAMPLE, sample
 from models.restoration.network import RestorationNetwork
 from models.restoration.tasks import RESTORATIONS

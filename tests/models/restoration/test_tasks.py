@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save_file
 from skimage import data as photographs
 from torch import Tensor
 
+from models.errors import CheckpointError, ModelError
 from models.inference import apply_in_batches, tiled
-from models.registry import Card, ModelError, load_model, save_model
+from models.registry import Card, load_model, save_model
 from models.restoration import degradations as spoil
 from models.restoration.light import SAMPLE, LightEstimator, sample, undo
 from models.restoration.network import RestorationNetwork
 from models.restoration.tasks import RESTORATIONS, Restoration, build, loss
-from models.training.checkpoint import CheckpointError
 from models.training.data import TrainingSet
 from models.training.finish import finish
 from models.training.loop import TrainingPlan, train

@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.errors import DistributedError
 from models.training.checkpoint import load_progress
-from models.training.distributed import DistributedError, Ranks, own_device
+from models.training.distributed import Ranks, own_device
 from tests.processes import ROOT
 
 COMMON = """

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from models.errors import TrainingError
 from models.training.logs import EVERY, tensorboard_log
-from models.training.loop import Report, TrainingError
+from models.training.loop import Report
 from tests.processes import ROOT
 
 

@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 from skimage import data as photographs
 from torch import nn
 
-from models.registry import ModelError, list_cards, load_model
-from models.training.checkpoint import CheckpointError, load_progress
-from models.training.data import DataError, TrainingSet, centre_crops, random_crops, read_training_set
+from models.errors import CheckpointError, DataError, ModelError, TrainingError
+from models.registry import list_cards, load_model
+from models.training.checkpoint import load_progress
+from models.training.data import TrainingSet, centre_crops, random_crops, read_training_set
 from models.training.finish import finish
-from models.training.loop import Report, TrainingError, TrainingPlan, train
+from models.training.loop import Report, TrainingPlan, train
 from models.training.tasks import TASKS
 
 SIZES = {

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models.training.checkpoint import CheckpointError
+from models.errors import CheckpointError
 from models.training.data import TrainingSet
 from models.training.loop import TrainingPlan, train
 from models.training.optimisers import MOMENTS, build_optimiser, moments, orthogonal

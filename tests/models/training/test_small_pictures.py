@@ -14,7 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.training.data import DataError, share_of_name
+from models.errors import DataError
+from models.training.data import share_of_name
 from models.training.small_batches import HELD_OUT, HELD_OUT_BATCH, SmallTrainingSet
 from models.training.small_pictures import TEST_SHARE, SmallPictures, read_small_pictures, resized, split_by_name
 from tests.small_sets import digits, idx, write_mnist, write_sheets

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.destination.delta import DeltaError, append_run, finished_runs
+from pipeline.destination.delta import append_run, finished_runs
 from pipeline.destination.schemas import SCHEMAS
+from pipeline.errors import DeltaError
 from pipeline.runs.finish import develop
 from pipeline.storage.store import open_store
 from tests.runs import fill, picture_file, request

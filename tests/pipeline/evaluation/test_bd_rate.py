@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.interpolate import PchipInterpolator
 
-from pipeline.evaluation.bd_rate import BdRateError, bd_rate, decibels, integral, rising
+from pipeline.errors import BdRateError
+from pipeline.evaluation.bd_rate import bd_rate, decibels, integral, rising
 
 #: points of published curves over Kodak; the sources stand in the file
 EMBEDDED = Path(__file__).parent / "kodak_curves.json"

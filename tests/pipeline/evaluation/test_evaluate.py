@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.destination.schemas import EVALUATION_SCHEMAS
+from pipeline.errors import RequestError
 from pipeline.evaluation.codec_grids import GRIDS, choose_codecs, trials
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.requests.catalogue import all_steps
-from pipeline.requests.pictures import EvaluateRequest, RequestError
+from pipeline.requests.pictures import EvaluateRequest
 from pipeline.requests.recipe import parse_recipe
 from tests.pipeline.evaluation.test_bd_rate import EMBEDDED
 from tests.runs import contents, snapshot

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.errors import RequestError
 from pipeline.exploration import neighbours
 from pipeline.exploration.neighbours import directions, exact_index, open_index
 from pipeline.exploration.vectors import LatentsSource, find_latents, read_vectors, vector_batches
-from pipeline.requests.pictures import RequestError
 from pipeline.storage.store import open_store
 from tests.exploration_runs import latents_row, write_run
 

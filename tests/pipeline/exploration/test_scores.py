@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.autoencoders import build_autoencoder
+from pipeline.errors import RequestError
 from pipeline.exploration.anomalies import (
     fit_patch_memory,
     heat_picture,
@@ -24,7 +25,6 @@ from pipeline.exploration.anomalies import (
 from pipeline.exploration.clusters import agreement, by_size, central, hdbscan, kmeans
 from pipeline.exploration.maps import principal_components, umap_map
 from pipeline.exploration.probes import probe, read_labels
-from pipeline.requests.pictures import RequestError
 
 
 def blobs(sizes: tuple[int, ...], numbers: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.errors import PictureError
 from pipeline.frames.arrays import idx_layout, npy_layout, slice_of
 from pipeline.frames.files import count_frames
 from pipeline.frames.tiff_pages import PageWriter, page_offsets, single_page
 from pipeline.pictures.decode import decode
-from pipeline.pictures.picture import PictureError
 from pipeline.pictures.tiff import encode
 from tests.frame_files import KINDS, animation, idx, moving, pages, stack
 from tests.picture_files import exif_block, save, small_files, smooth, srgb_profile

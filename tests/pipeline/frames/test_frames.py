@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from pipeline.destination.plans import shard_pictures
+from pipeline.errors import PictureError
 from pipeline.frames import shared_file
 from pipeline.frames.files import open_frames
 from pipeline.frames.shared_file import SharedFile
 from pipeline.pictures.decode import decode
-from pipeline.pictures.picture import PictureError
 from pipeline.requests.compression import compression, decompression
 from pipeline.requests.job import resolve
 from pipeline.requests.pictures import CompressRequest, DecompressRequest

@@ -15,11 +15,12 @@ from hypothesis.extra.numpy import arrays
 from models.inference import apply_in_batches
 from models.registry import load_model
 from models.training.small_pictures import read_small_pictures
+from pipeline.errors import LatentError, PictureError, RecipeError
 from pipeline.networks.autoencoders import UseAutoencoder, model_input, reconstruct, represent
-from pipeline.networks.latents import LatentError, latent_of, vector_columns
+from pipeline.networks.latents import latent_of, vector_columns
 from pipeline.pictures.decode import decode
-from pipeline.pictures.picture import Picture, PictureError
-from pipeline.requests.recipe import RecipeError, load_recipe
+from pipeline.pictures.picture import Picture
+from pipeline.requests.recipe import load_recipe
 from pipeline.runs.finish import develop
 from tests.autoencoder_models import random_autoencoder
 from tests.picture_files import smooth

@@ -15,7 +15,8 @@ from PIL import Image
 from models.codec.bitstream import unpack
 from models.codec.tile import decode_tile
 from models.inference import apply_in_batches
-from pipeline.networks.latents import LatentError, columns_of, latent_of, picture_of_row
+from pipeline.errors import LatentError
+from pipeline.networks.latents import columns_of, latent_of, picture_of_row
 from pipeline.networks.streams import decode_stream, open_codec, tag_of
 from pipeline.requests.compression import compression
 from pipeline.requests.pictures import CompressRequest

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from models.inference import Network, apply_in_batches
+from pipeline.errors import PictureError, RecipeError
 from pipeline.networks import tiles
 from pipeline.networks.restoration import Restored
-from pipeline.pictures.picture import Picture, PictureError
+from pipeline.pictures.picture import Picture
 from pipeline.requests.catalogue import find
-from pipeline.requests.recipe import RecipeError, parse_recipe
+from pipeline.requests.recipe import parse_recipe
 from pipeline.steps import degrade
 from pipeline.steps.degrade import generator_for
 from tests.picture_files import smooth

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from models.codec.bitstream import MAGIC
 from models.inference import apply_in_batches
+from pipeline.errors import PictureError
 from pipeline.networks.codec_choice import CodecChoice
 from pipeline.networks.streams import decode_stream, encode_stream, open_codec
 from pipeline.pictures.decode import decode
-from pipeline.pictures.picture import Crop, Metadata, Picture, PictureError
+from pipeline.pictures.picture import Crop, Metadata, Picture
 from tests.codec_pictures import photograph
 from tests.picture_files import exif_block, smooth
 

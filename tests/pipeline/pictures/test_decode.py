@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
+from pipeline.errors import PictureError
 from pipeline.pictures.decode import decode
 from pipeline.pictures.headers import exif_orientation
-from pipeline.pictures.picture import Picture, PictureError
+from pipeline.pictures.picture import Picture
 from tests import picture_files as files
 
 SMALL = files.small_files()

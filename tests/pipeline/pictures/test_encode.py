@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from pipeline.errors import PictureError
 from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import EXTENSIONS, encode, output_format
-from pipeline.pictures.picture import Metadata, PictureError, to_8bit
+from pipeline.pictures.picture import Metadata, to_8bit
 from tests import picture_files as files
 
 LOSSLESS = ("png", "tiff", "jpeg2000")

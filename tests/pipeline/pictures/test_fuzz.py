@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import REASONS, PictureError
 from pipeline.pictures.decode import decode
-from pipeline.pictures.picture import REASONS, PictureError
 from pipeline.runs.finish import develop
 from tests.mutations import mutated
 from tests.picture_files import small_files

@@ -9,16 +9,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import RecipeError
 from pipeline.requests.catalogue import find
-from pipeline.requests.recipe import (
-    Recipe,
-    RecipeError,
-    fingerprint,
-    load_recipe,
-    open_networks,
-    parse_recipe,
-    shipped_recipes,
-)
+from pipeline.requests.recipe import Recipe, fingerprint, load_recipe, open_networks, parse_recipe, shipped_recipes
 
 SETTINGS = {"pixel_limit": 1000, "measure": True}
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from models.codec.bitstream import read_header, unpack
 from models.codec.frozen import FrozenCodec
+from models.errors import ModelError
 from models.inference import apply_in_batches
-from models.registry import ModelError, load_model, save_model
+from models.registry import load_model, save_model
 from pipeline.networks.streams import decode_stream
 from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import Picture, to_8bit

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.errors import StorageError
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import develop
 from pipeline.storage import access, s3
-from pipeline.storage.store import StorageError, StorageOptions, Store, write
+from pipeline.storage.store import StorageOptions, Store, write
 from tests.fault_proxy import USUAL, FaultProxy, fault_proxy
 from tests.runs import QUICK, darkroom, picture_file, request, stored
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from pipeline.destination.history import NONE, Pictures, Settled, frames_settled, join, settled_objects
 from pipeline.destination.lease import LEASE
-from pipeline.destination.plans import Plan, PlanError, shard_pictures
+from pipeline.destination.plans import Plan, shard_pictures
 from pipeline.destination.schemas import part_path, to_parquet
-from pipeline.pictures.picture import TRANSIENT_REASONS
+from pipeline.errors import TRANSIENT_REASONS, PlanError
 from pipeline.requests.job import resolve
 from pipeline.requests.pictures import DevelopRequest, GcRequest
 from pipeline.requests.sizes import parse_size

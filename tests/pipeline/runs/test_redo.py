@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import PlanError
 from pipeline.requests.job import resolve
 from pipeline.requests.pictures import VerifyRequest
 from pipeline.runs import finish as run_module
 from pipeline.runs import fold as fold_module
 from pipeline.runs.finish import develop
-from pipeline.runs.planning import Plan, PlanError, plan_run
+from pipeline.runs.planning import Plan, plan_run
 from pipeline.upkeep.verify import check
 from tests.runs import commits, contents, darkroom, fill, picture_file, request, snapshot, table, tables
 

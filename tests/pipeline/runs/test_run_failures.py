@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.errors import StorageError
 from pipeline.pictures.decode import decode
 from pipeline.runs.finish import develop
 from pipeline.shards import branches, stream
-from pipeline.storage.store import StorageError
 from tests.picture_files import save, small_files, smooth
 from tests.runs import QUICK, fill, picture_file, python, request, table
 

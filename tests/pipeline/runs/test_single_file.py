@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from models.codec.bitstream import read_header
+from pipeline.errors import PictureError, RequestError
 from pipeline.pictures.decode import decode
-from pipeline.pictures.picture import PictureError
 from pipeline.requests.compression import compression
-from pipeline.requests.pictures import CompressRequest, DecompressRequest, RequestError
+from pipeline.requests.pictures import CompressRequest, DecompressRequest
 from pipeline.runs.finish import develop
 from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_one_file
 from pipeline.storage.store import Store, read, write

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.errors import PictureError
 from pipeline.pictures.decode import decode
-from pipeline.pictures.picture import PictureError
 from pipeline.requests.recipe import load_recipe, open_networks, parse_recipe
 from pipeline.runs.finish import develop
 from pipeline.shards import stream

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.pictures.picture import TRANSIENT_REASONS
+from pipeline.errors import TRANSIENT_REASONS
 from pipeline.requests.job import resolve
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run

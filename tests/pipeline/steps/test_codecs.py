@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.pictures.picture import PictureError, to_8bit
+from pipeline.errors import PictureError
+from pipeline.pictures.picture import to_8bit
 from pipeline.requests.catalogue import Step, all_steps, find
 from pipeline.steps import codecs
 

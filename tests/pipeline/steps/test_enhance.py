@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.pictures.picture import PictureError, to_8bit
+from pipeline.errors import PictureError
+from pipeline.pictures.picture import to_8bit
 from pipeline.steps import enhance, geometry, sharpen
 
 skimage_data = pytest.importorskip("skimage.data")

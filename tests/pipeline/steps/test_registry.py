@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.pictures.picture import PictureError
+from pipeline.errors import PictureError, UnknownStepError
 from pipeline.requests.catalogue import Step, all_steps, find
 from pipeline.steps.arrays import in_tiles
 from pipeline.steps.degrade import generator_for
-from pipeline.steps.registry import UnknownStepError
 
 Given = Mapping[str, object]
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.pictures.picture import PictureError
+from pipeline.errors import PictureError
 from pipeline.steps import degrade, inpaint, smooth
 from pipeline.steps.degrade import generator_for
 

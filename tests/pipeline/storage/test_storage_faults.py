@@ -15,8 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from pipeline.errors import StorageError
 from pipeline.storage import access, s3, store
-from pipeline.storage.store import StorageError, StorageOptions, Store, open_store, with_retries
+from pipeline.storage.store import StorageOptions, Store, open_store, with_retries
 
 DATA = bytes(range(256)) * 40
 

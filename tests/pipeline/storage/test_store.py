@@ -19,8 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.errors import StorageError
 from pipeline.storage import store as storage
-from pipeline.storage.store import StorageError, StorageOptions, Store, open_store
+from pipeline.storage.store import StorageOptions, Store, open_store
 from tests.processes import ROOT
 
 ODD_KEYS = [

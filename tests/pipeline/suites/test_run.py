@@ -16,8 +16,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from pipeline.destination.schemas import SCHEMAS, SUITE_SCHEMAS
-from pipeline.requests.pictures import EvaluateRequest, RequestError
-from pipeline.storage.store import StorageError, open_store, write
+from pipeline.errors import RequestError, StorageError
+from pipeline.requests.pictures import EvaluateRequest
+from pipeline.storage.store import open_store, write
 from pipeline.suites.kinds import SUITES
 from pipeline.suites.published import guess_set, published_rows, published_sets, read_published
 from pipeline.suites.run import evaluate_suite

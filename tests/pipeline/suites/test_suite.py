@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.registry import load_model
+from pipeline.errors import PictureError
 from pipeline.pictures.metrics import psnr
-from pipeline.pictures.picture import PictureError
 from pipeline.suites.conclude import mean_rows
 from pipeline.suites.kinds import SUITES, deblock, inpaint, upscale
 from pipeline.suites.measure import as_measured, measure_picture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torchvision import datasets
 
-from models.training.data import DataError
+from models.errors import DataError
 from pipeline.training.picture_sets import read_picture_set
 from tests.small_sets import write_cifar, write_mnist
 

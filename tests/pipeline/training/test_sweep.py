@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.registry import load_model
+from pipeline.errors import RequestError
 from pipeline.requests.models import SweepRequest
-from pipeline.requests.pictures import RequestError
 from pipeline.storage.store import open_store, read
 from pipeline.training.sweep import TrialReport, run_sweep
 from tests.runs import command, darkroom

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.requests.pictures import RequestError
+from pipeline.errors import RequestError
 from pipeline.training.sweep_space import Range, draw, read_space
 
 TEXT = """

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from models.training.data import DataError
+from models.errors import DataError
 from models.training.loop import Report
+from pipeline.errors import RequestError
 from pipeline.requests.models import TrainRequest
-from pipeline.requests.pictures import RequestError
 from pipeline.storage.store import Store, list_objects, open_store, read, write
 from pipeline.training.train import run_training
 from tests.runs import fill, picture_file

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.errors import PictureError, PlanError
 from pipeline.frames.files import Frames, open_frames
 from pipeline.frames.writers import steady, write_frames
-from pipeline.pictures.picture import Picture, PictureError
+from pipeline.pictures.picture import Picture
 from pipeline.requests.compression import compression, decompression
 from pipeline.requests.pictures import AssembleRequest, CompressRequest, DecompressRequest
 from pipeline.runs.finish import develop
-from pipeline.runs.planning import PlanError
 from pipeline.storage.store import list_objects, open_store, read, write
 from pipeline.upkeep.assemble import Assembled, assemble
 from tests.frame_files import DURATIONS, KINDS, RATE, animation, moving, stack, video

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.destination.lease import LeaseHeld, hold
+from pipeline.destination.lease import hold
+from pipeline.errors import LeaseHeld, PlanError
 from pipeline.requests.job import resolve
 from pipeline.requests.pictures import GcRequest, VerifyRequest
 from pipeline.runs.finish import develop
-from pipeline.runs.planning import PlanError, plan_run
+from pipeline.runs.planning import plan_run
 from pipeline.shards.shard import run_shard
 from pipeline.storage.s3 import call
 from pipeline.storage.s3_uploads import open_uploads
