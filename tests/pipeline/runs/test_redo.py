@@ -11,11 +11,11 @@ import pytest
 
 from pipeline.errors import PlanError
 from pipeline.requests.job import resolve
-from pipeline.requests.pictures import VerifyRequest
 from pipeline.runs import finish as run_module
 from pipeline.runs import fold as fold_module
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import Plan, plan_run
+from pipeline.storage.store import open_store
 from pipeline.upkeep.verify import check
 from tests.runs import commits, contents, darkroom, fill, picture_file, request, snapshot, table, tables
 
@@ -65,7 +65,7 @@ def test_only_failed_rows_are_done_again_and_replaced(failed: tuple[Path, Path],
     assert len(list((out / "runs").glob("r*/plan.json"))) == 1
     pictures = {path: entry for path, entry in snapshot(out).items() if path.startswith("pictures/") and path in before}
     assert pictures == {path: entry for path, entry in before.items() if path.startswith("pictures/")}
-    found = check(VerifyRequest(destination=str(out)))
+    found = check(open_store(out), quick=False)
     assert (found.findings, found.leftovers) == ([], 0)
     assert develop(request(source, out, retry_failed=True)).status == "nothing_failed"
 
@@ -77,7 +77,7 @@ def test_what_fails_again_is_there_once(failed: tuple[Path, Path]) -> None:
     summary = develop(request(source, out, retry_failed=True, max_failure_rate=1.0))
     assert summary.counts["failed"] == 2
     assert tables(out) == before
-    assert check(VerifyRequest(destination=str(out))).findings == []
+    assert check(open_store(out), quick=False).findings == []
 
 
 def test_failures_that_a_later_run_has_cured_are_left_alone(failed: tuple[Path, Path]) -> None:
@@ -122,7 +122,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(
     develop(request(source, out, retry_failed=True))
     assert len(table(out, "manifest")) == 7
     assert table(out, "failures") == []
-    found = check(VerifyRequest(destination=str(out)))
+    found = check(open_store(out), quick=False)
     assert (found.findings, found.leftovers, found.unfinished) == ([], 0, [])
     assert len(commits(out)) == 3
 
