@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from skimage import data as skimage_data
 
-from pipeline.destination.schemas import part_path, to_parquet
+from pipeline.destination.layout import part_path
+from pipeline.destination.schemas import to_parquet
 
 MODEL = "made@0123456789ab"
 

@@ -1,16 +1,156 @@
-"""The one rule: flows -> pipeline -> models, and never back."""
+"""The rooms of the house: who may import whom, no circles, folders and files that a reader can hold in mind."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests import house
 from tests.processes import ROOT
 
 FORBIDDEN = {"models": {"pipeline", "flows", "prefect", "torchvision", "pydantic"}, "pipeline": {"flows", "prefect"}}
+MOST_MODULES, MOST_LINES = 12, 400
+
+# Rooms that stand on one floor do not import each other; what a table's row leaves out is for a reason, too.
+_BASE = {"pipeline.errors", "pipeline.events", "pipeline.threads"}
+_NETWORKS = {"models", "models.registry", "models.codec", "models.restoration", "models.autoencoders", "models.onnx"}
+_FIRST = _BASE | {"pipeline.storage", "pipeline.pictures"}
+_SECOND = _FIRST | {"pipeline.steps", "pipeline.frames", "pipeline.destination"}
+_THIRD = _SECOND | {"pipeline.networks", "pipeline.reports"}
+_FOURTH = _THIRD | {"pipeline.requests"}
+_RUNS = _FOURTH | {"pipeline.shards", "pipeline.runs"}
+_PIPELINE = _RUNS | {
+    "pipeline.training",
+    "pipeline.upkeep",
+    "pipeline.evaluation",
+    "pipeline.suites",
+    "pipeline.exploration",
+    "pipeline.generation",
+}
+
+#: a room, and the rooms that it may import; loose modules of models/, flows/ and pipeline/ are rooms of those names
+MAY_IMPORT: dict[str, set[str]] = {
+    # files, cards, devices, batches: what every network needs
+    "models": set(),
+    "models.codec": {"models"},
+    "models.restoration": {"models"},
+    "models.autoencoders": {"models"},
+    "models.registry": {"models", "models.codec", "models.restoration", "models.autoencoders"},
+    "models.training": _NETWORKS - {"models.onnx"},
+    "models.onnx": _NETWORKS - {"models.onnx"},
+    # one tree, whose root models/ has
+    "pipeline.errors": {"models"},
+    "pipeline.events": set(),
+    "pipeline.threads": set(),
+    "pipeline.storage": _BASE,
+    "pipeline.pictures": _BASE,
+    "pipeline.steps": _FIRST - {"pipeline.storage"} | {"models", "models.restoration"},
+    "pipeline.frames": _FIRST,
+    # knows no request and no recipe
+    "pipeline.destination": _FIRST,
+    "pipeline.networks": _SECOND | _NETWORKS | {"models.training"},
+    "pipeline.reports": _SECOND - {"pipeline.steps", "pipeline.frames"},
+    "pipeline.requests": _THIRD | {"models", "models.registry"},
+    "pipeline.shards": _FOURTH | {"models", "models.codec"},
+    "pipeline.training": _FOURTH | _NETWORKS | {"models.training"},
+    "pipeline.runs": _FOURTH | {"pipeline.shards", "models", "models.codec"},
+    "pipeline.upkeep": _RUNS,
+    "pipeline.evaluation": _RUNS,
+    "pipeline.suites": _RUNS | _NETWORKS,
+    "pipeline.exploration": _RUNS | _NETWORKS,
+    "pipeline.generation": _RUNS | _NETWORKS | {"pipeline.training"},
+    # the face
+    "pipeline": _PIPELINE,
+    "darkroom": _PIPELINE | {"pipeline"},
+    "flows.orchestration": _PIPELINE | {"models"},
+    "flows": _PIPELINE | _NETWORKS | {"models.training", "flows.orchestration"},
+    "flows.command": _PIPELINE | _NETWORKS | {"models.training", "flows", "flows.orchestration", "pipeline"},
+}
+
+#: imports against the table that are still there: this list may only become shorter
+KNOWN = {
+    ("pipeline.destination.plans", "pipeline.runs.listing"),
+    ("pipeline.exploration.explore", "pipeline.evaluation.evaluate"),
+    ("pipeline.shards.picture", "pipeline.runs.listing"),
+    ("pipeline.shards.stream", "pipeline.runs.listing"),
+    ("pipeline.shards.suspects", "pipeline.runs.listing"),
+    ("pipeline.suites.conclude", "pipeline.evaluation.evaluate"),
+}
+#: modules that lead to each other: likewise
+KNOWN_CIRCLES = [
+    {"pipeline.storage.s3", "pipeline.storage.s3_errors"},
+    {"flows.orchestration.dask", "flows.orchestration.engine"},
+    {"flows.command.show.forecast", "flows.command.show.run"},
+]
+#: folders with more modules than a reader can hold in mind: likewise
+KNOWN_FULL = {"flows/command/show", "pipeline/exploration"}
+
+
+def room_in_table(module: str) -> str:
+    """The row of the table that holds for a module."""
+    room = house.room_of(module)
+    return room if room in MAY_IMPORT else room.partition(".")[0]
+
+
+def against_the_table() -> set[tuple[str, str]]:
+    """Imports between modules that their rooms do not allow."""
+    found = set()
+    for one, other in house.imports(ROOT):
+        here, there = room_in_table(one), room_in_table(other)
+        if here != there and there not in MAY_IMPORT[here]:
+            found.add((one, other))
+    return found
+
+
+def test_every_import_is_allowed_by_the_table() -> None:
+    found = against_the_table()
+    assert sorted(found - KNOWN) == [], (
+        "the table does not allow these: mend them, or say in the table why they are right"
+    )
+    assert sorted(KNOWN - found) == [], "these imports are gone: take them out of KNOWN"
+
+
+def test_no_room_and_no_module_leads_back_to_itself() -> None:
+    arrows = house.imports(ROOT)
+    assert house.circles(house.between_rooms(arrows - KNOWN)) == []
+    found = house.circles(arrows)
+    assert [circle for circle in found if circle not in KNOWN_CIRCLES] == [], "modules that lead to each other"
+    assert [circle for circle in KNOWN_CIRCLES if circle not in found] == [], "gone: take it out of KNOWN_CIRCLES"
+
+
+def test_the_table_itself_has_no_circle() -> None:
+    assert house.circles([(room, other) for room, others in MAY_IMPORT.items() for other in others]) == []
+
+
+def test_folders_and_files_stay_small() -> None:
+    full = {folder for folder, count in house.folders(ROOT).items() if count > MOST_MODULES}
+    assert full == KNOWN_FULL
+    lines = {name: path.read_text().count("\n") for name, path in house.modules(ROOT).items()}
+    assert {name for name, count in lines.items() if count > MOST_LINES} == set()
+
+
+def test_the_count_finds_what_it_is_for(tmp_path: Path) -> None:
+    """Imports in functions, relative ones and those of names are found, circles and floors follow from them."""
+    for name, text in {
+        "pipeline/a/one.py": "def f():\n    from pipeline.b import two\n",
+        "pipeline/b/two.py": "from ..c.three import thing\n",
+        "pipeline/c/three.py": "import pipeline.a.one\nthing = 'runs/x'\n",
+        "pipeline/d.py": "from pipeline.c.three import thing\nrecipe_of(thing)\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    arrows = house.imports(tmp_path)
+    ring = {"pipeline.a.one", "pipeline.b.two", "pipeline.c.three"}
+    assert house.circles(arrows) == [ring]
+    assert house.circles(house.between_rooms(arrows)) == [{"pipeline.a", "pipeline.b", "pipeline.c"}]
+    assert house.floors(house.between_rooms(arrows)) == 2
+    assert house.floors([("a", "b"), ("b", "c"), ("a", "c")]) == 3
+    assert house.knows_the_layout(tmp_path) == ["pipeline.c.three"]
+    assert house.resolves_a_request(tmp_path) == ["pipeline.d"]
 
 
 @pytest.mark.parametrize("room", FORBIDDEN)
@@ -37,3 +177,8 @@ def test_models_load_without_the_pipelines_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_request_is_resolved_in_one_place() -> None:
+    """Whatever comes after the Job works with what was opened for it."""
+    assert house.resolves_a_request(ROOT) == []

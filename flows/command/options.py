@@ -19,7 +19,8 @@ from rich.text import Text
 
 from flows.command.console import manner, out, speak
 from flows.command.exit_codes import guarded
-from pipeline.requests.form import Offer, field_order
+from pipeline.requests.form import field_order
+from pipeline.steps.offers import Offer
 
 Work = Callable[..., int | None]
 

@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from flows.orchestration.progress import tell
+from pipeline.destination.layout import table_folder
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.destination.stage_figures import share
 from pipeline.requests.form import Form
@@ -78,7 +79,7 @@ def message_of(summary: Summary) -> str:
 
 def table_urls(request: Any, run: str) -> dict[str, str]:
     """Where the tables of a run are, for readers of Hive-partitioned Parquet."""
-    return {name: f"{_url(request.destination)}/tables/{name}/run={run}/" for name in SCHEMAS}
+    return {name: f"{_url(request.destination)}/{table_folder(name, run)}" for name in SCHEMAS}
 
 
 def artifact_key(what: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.destination.layout import SUCCESSES, parts_of, run_of, success_path
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import DeltaError
 from pipeline.storage.store import Store, exists, list_objects, read
@@ -34,7 +34,7 @@ def append_run(
         raise DeltaError("Delta Lake is not installed: pip install deltalake") from error
     if table not in SCHEMAS:
         raise DeltaError(f"there is no table {table!r}; there are: {', '.join(SCHEMAS)}")
-    if not exists(destination, f"runs/{run}/_SUCCESS"):
+    if not exists(destination, success_path(run)):
         raise DeltaError(f"run {run} has not ended well at {destination.url}; start it again before it is appended")
     options = dict(delta_options or {})
     name = f"darkroom/{run}/{table}"
@@ -56,12 +56,11 @@ def append_run(
 
 def finished_runs(destination: Store) -> list[str]:
     """The names of the runs that ended well at a destination, sorted."""
-    found = (re.fullmatch(r"runs/([^/]+)/_SUCCESS", one.key) for one in list_objects(destination, ["runs/*/_SUCCESS"]))
-    return sorted(match[1] for match in found if match)
+    return sorted(str(run_of(one.key)) for one in list_objects(destination, [SUCCESSES]))
 
 
 def _batches(destination: Store, run: str, table: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    parts = sorted(one.key for one in list_objects(destination, [f"tables/{table}/run={run}/part-*.parquet"]))
+    parts = sorted(one.key for one in list_objects(destination, [parts_of(table, run)]))
     for part in parts:
         rows = pq.read_table(io.BytesIO(read(destination, part)), schema=SCHEMAS[table])
         whole = rows.append_column("run", pa.array([run] * len(rows), pa.string()))

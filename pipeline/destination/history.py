@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.destination.schemas import part_path
+from pipeline.destination.layout import part_path
 from pipeline.errors import TRANSIENT_REASONS, PlanError
 from pipeline.storage.store import Store, StoredObject, read
 

@@ -21,11 +21,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.destination.layout import LEASE
 from pipeline.errors import LeaseHeld, LeaseLost, StorageError
 from pipeline.storage.exclusive import create
 from pipeline.storage.store import Store, delete, read, write
 
-LEASE = "runs/lease.json"
 BEAT_S, STALE_S = 10.0, 60.0
 #: where creating is not exact, a lease counts when it is still there so long after it was written
 SETTLED_S = 0.3

@@ -13,16 +13,30 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from pipeline.destination.layout import (
+    ASSEMBLED,
+    COMMITS,
+    FOLDERS,
+    PICTURES,
+    RUNS,
+    STREAMS,
+    TABLES,
+    branch_folder,
+    branch_of,
+    folder_of,
+    plan_path,
+    request_path,
+    run_of,
+    table_folder,
+)
 from pipeline.destination.plans import Plan, read_record
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import PlanError, StorageError
 from pipeline.storage.s3_uploads import Upload, abort, open_uploads
 from pipeline.storage.store import Store, StoredObject, delete, list_objects, read
-from pipeline.upkeep.assemble import ASSEMBLED
 
 Item = TypeVar("Item")
 
-FOLDERS = ("pictures", "streams", "tables", "runs")
 _READERS = 8
 #: what a run's folder is called, and one of parts
 _RUN, _PARTS = re.compile(r"r[0-9a-f]{12}"), re.compile(r"planning-[0-9a-f]{12}")
@@ -60,7 +74,7 @@ def named_paths(destination: Store) -> Paths:
     Raises PlanError for a commit that is not readable, for what it names is not known then; StorageError.
     """
     named = Paths()
-    commits = (found.key for found in listed(destination, ["runs/*/shards/*.json"]))
+    commits = (found.key for found in listed(destination, [COMMITS]))
     for path, data in ahead(commits, lambda path: read(destination, path)):
         try:
             named.add([entry["path"] for entry in json.loads(data)["outputs"]])
@@ -91,15 +105,17 @@ def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterat
     parts = {plan.parts for plan in plans if not plan.folded}
 
     def unnamed(key: str) -> bool:
-        folder, second, *rest = [*key.split("/"), ""]
-        if folder in ("pictures", "streams"):
-            return second in branches and key not in assembled
-        if folder == "tables":
-            return second in SCHEMAS and rest[0].startswith("run=")
-        if _PARTS.fullmatch(second):
-            return second not in parts
+        folder, run = folder_of(key), run_of(key) or ""
+        if folder in (PICTURES, STREAMS):
+            return branch_of(key) in branches and key not in assembled
+        if folder == TABLES:
+            return key.startswith(tuple(table_folder(table) for table in SCHEMAS))
+        if folder != RUNS:
+            return False
+        if _PARTS.fullmatch(run):
+            return run not in parts
         # with its commits a run's folder is one that has lost its plan, which is no leftover
-        return bool(_RUN.fullmatch(second)) and second not in runs and rest[0] in ("request.json", "plan.json")
+        return bool(_RUN.fullmatch(run)) and run not in runs and key in (request_path(run), plan_path(run))
 
     for batch in _batches(listed(destination, [f"{folder}/**" for folder in FOLDERS])):
         ours = [found for found in batch if unnamed(found.key)]
@@ -109,14 +125,14 @@ def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterat
                 yield Leftover(found.key, found.size, found.modified)
     if destination.scheme == "file":
         yield from _unfinished(destination)
-    for folder in ("pictures", "streams"):
+    for folder in (PICTURES, STREAMS):
         for branch in branches:
-            yield from _uploads(destination, f"{folder}/{branch}/")
+            yield from _uploads(destination, branch_folder(folder, branch))
     for table in SCHEMAS:
-        yield from _uploads(destination, f"tables/{table}/run=")
-    for one in _uploads(destination, "runs/"):
-        folder = one.key.split("/")[1]
-        if _RUN.fullmatch(folder) or _PARTS.fullmatch(folder):
+        yield from _uploads(destination, table_folder(table))
+    for one in _uploads(destination, f"{RUNS}/"):
+        run = run_of(one.key) or ""
+        if _RUN.fullmatch(run) or _PARTS.fullmatch(run):
             yield one
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.destination.layout import PLANS, RECORDS, plan_part, plan_path, record_path, request_path, run_of
 from pipeline.errors import PlanError, StorageError
 from pipeline.runs.listing import SourcePicture
 from pipeline.storage.store import Store, list_objects, read, write
@@ -59,7 +60,7 @@ class Plan:
 
 def write_plan(destination: Store, plan: Plan, record: Mapping[str, Any]) -> None:
     """Make a plan valid, now that its parts are written; what its run will do is kept beside it, as plain data."""
-    write(destination, f"runs/{plan.run}/request.json", _json(dict(record)))
+    write(destination, request_path(plan.run), _json(dict(record)))
     mark_plan(destination, plan)
 
 
@@ -76,7 +77,7 @@ def read_plan(destination: Store, run: str) -> Plan:
 
 def read_record(destination: Store, plan: Plan) -> dict[str, Any]:
     """What was recorded with a plan (see `pipeline.requests.job.Job.record`). Raises StorageError, PlanError."""
-    path = f"runs/{plan.run}/request.json"
+    path = request_path(plan.run)
     try:
         content = json.loads(read(destination, path))
         if not isinstance(content, dict):
@@ -89,18 +90,14 @@ def read_record(destination: Store, plan: Plan) -> dict[str, Any]:
 
 def earlier_plans(destination: Store) -> list[tuple[Plan, bool]]:
     """Plans at the destination, oldest first, with whether their run is finished. Raises StorageError, PlanError."""
-    runs = destination.below("runs")
     try:
-        keys = {found.key for found in list_objects(runs, ["*/plan.json", "*/run.json"])}
+        paths = {found.key for found in list_objects(destination, [PLANS, RECORDS])}
     except StorageError as error:
         if error.kind != "missing":
             raise
-        keys = set()
-    plans = [
-        (_parse(read(runs, key), runs.url_of(key)), key.replace("plan.json", "run.json") in keys)
-        for key in keys
-        if key.endswith("/plan.json")
-    ]
+        paths = set()
+    runs = {str(run_of(path)) for path in paths}
+    plans = [(read_plan(destination, run), record_path(run) in paths) for run in runs if plan_path(run) in paths]
     return sorted(plans, key=lambda pair: pair[0].sequence)
 
 
@@ -126,21 +123,6 @@ def pack_pictures(pictures: Sequence[SourcePicture]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(columns, schema=_PICTURES), buffer, compression="zstd")
     return buffer.getvalue()
-
-
-def plan_path(run: str) -> str:
-    """Where a run's plan is."""
-    return f"runs/{run}/plan.json"
-
-
-def plan_part(parts: str, shard: int) -> str:
-    """Where the pictures of a shard are named."""
-    return f"runs/{parts}/part-{shard:05d}.parquet"
-
-
-def commit_path(run: str, shard: int) -> str:
-    """Where a shard's last object lies below the destination; it exists exactly when the shard is committed."""
-    return f"runs/{run}/shards/{shard:05d}.json"
 
 
 def _json(content: Any) -> bytes:

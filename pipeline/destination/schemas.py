@@ -363,8 +363,3 @@ def _numbers(value: Any) -> np.ndarray | list:
     if isinstance(value, Packed):
         return np.frombuffer(zlib.decompress(value.data, bufsize=value.count), value.dtype)
     return value
-
-
-def part_path(table: str, run: str, shard: int) -> str:
-    """Where a shard's part of a table lies below the destination."""
-    return f"tables/{table}/run={run}/part-{shard:05d}.parquet"

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.destination.layout import evaluation_path, part_path, record_path
 from pipeline.destination.plans import Plan, earlier_plans
-from pipeline.destination.schemas import part_path, to_parquet
+from pipeline.destination.schemas import to_parquet
 from pipeline.errors import RequestError
 from pipeline.evaluation.codec_grids import Trial, choose_codecs, trials
 from pipeline.evaluation.published import PublishedCurve, choose_curves, read_curves
@@ -88,7 +89,7 @@ def conclude(comparison: Comparison, job: Job, summary: Summary) -> Evaluation:
     if points:
         points += published_points(comparison.published)
         bd_rates = compare(points, comparison.anchor)
-        report = f"runs/{summary.run}/evaluation/evaluation.html"
+        report = evaluation_path(summary.run, "evaluation.html")
     evaluation = Evaluation(
         summary,
         comparison.anchor,
@@ -101,10 +102,10 @@ def conclude(comparison: Comparison, job: Job, summary: Summary) -> Evaluation:
         destination.url_of(report) if report else None,
     )
     if report:
-        run = json.loads(read(destination, f"runs/{summary.run}/run.json"))
+        run = json.loads(read(destination, record_path(summary.run)))
         page = render_evaluation(run, evaluation, comparison.published)
-        keep(destination, f"runs/{summary.run}/evaluation/points.parquet", to_parquet("points", points))
-        keep(destination, f"runs/{summary.run}/evaluation/bd_rate.parquet", to_parquet("bd_rate", bd_rates))
+        keep(destination, evaluation_path(summary.run, "points.parquet"), to_parquet("points", points))
+        keep(destination, evaluation_path(summary.run, "bd_rate.parquet"), to_parquet("bd_rate", bd_rates))
         keep(destination, report, page.encode())
     return evaluation
 

@@ -11,11 +11,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 
 from models.autoencoders import Autoencoder
 from models.device import choose_device
+from pipeline.destination.layout import exploration_path
 from pipeline.destination.plans import earlier_plans, shard_pictures
 from pipeline.destination.schemas import to_parquet
 from pipeline.errors import RequestError
@@ -102,18 +104,18 @@ def explore_latents(
     source, destination = opened.source, opened.destination
     findings = _find_out(request, opened, stage)
     stage("writing")
-    folder = f"explorations/{_mark(request, source)}"
+    place = partial(exploration_path, _mark(request, source))
     heat = heat_pictures(findings)
     for row, data in heat.items():
-        keep(destination, f"{folder}/{heat_path(row)}", data)
+        keep(destination, place(heat_path(row)), data)
     for name, rows in tables_of(findings).items():
-        keep(destination, f"{folder}/{name}.parquet", to_parquet(name, rows))
+        keep(destination, place(f"{name}.parquet"), to_parquet(name, rows))
     seconds = (datetime.now(UTC) - started).total_seconds()
     account = account_of(findings, started.isoformat(timespec="seconds"), seconds)
-    keep(destination, f"{folder}/explore.json", (json.dumps(account, indent=1) + "\n").encode())
+    keep(destination, place("explore.json"), (json.dumps(account, indent=1) + "\n").encode())
     page = render_exploration(findings, account, heat, destination.url)
-    keep(destination, f"{folder}/explore.html", page.encode())
-    return Exploration(findings, destination.url_of(f"{folder}/explore.html"), seconds, summary)
+    keep(destination, place("explore.html"), page.encode())
+    return Exploration(findings, destination.url_of(place("explore.html")), seconds, summary)
 
 
 @dataclass(frozen=True)

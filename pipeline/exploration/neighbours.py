@@ -19,6 +19,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from pipeline.destination.layout import index_path
 from pipeline.errors import RequestError, StorageError
 from pipeline.exploration.vectors import LatentsSource, count_latents, read_vectors, vector_batches
 from pipeline.storage.store import read, size, write
@@ -70,7 +71,7 @@ def open_index(source: LatentsSource) -> Index:
     if count_latents(source) <= EXACT:
         vectors = read_vectors(source, EXACT)
         return exact_index(vectors.keys, vectors.values)
-    path = f"explorations/index-{_mark(source)}.safetensors"
+    path = index_path(_mark(source))
     kept = _kept(source, path)
     if kept:
         # of vectors that differ from those it was made of, it says nothing

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.destination.layout import part_path, record_path
 from pipeline.destination.plans import Plan, earlier_plans
-from pipeline.destination.schemas import part_path
 from pipeline.errors import RequestError
 from pipeline.storage.store import Store, read
 
@@ -80,13 +80,13 @@ def find_latents(destination: Store, wanted: str | None) -> LatentsSource:
 
 def recipe_steps(source: LatentsSource) -> list[dict]:
     """The steps of the branch that wrote the latents, as in a recipe."""
-    run = json.loads(read(source.destination, f"runs/{source.newest.run}/run.json"))
+    run = json.loads(read(source.destination, record_path(source.newest.run)))
     return run["recipe"]["branches"][source.branch]
 
 
 def count_latents(source: LatentsSource) -> int:
     """How many rows the source has, about: where several models wrote latents, an equal share of all."""
-    runs = (json.loads(read(source.destination, f"runs/{plan.run}/run.json")) for plan in source.plans)
+    runs = (json.loads(read(source.destination, record_path(plan.run))) for plan in source.plans)
     return -(-sum(run["counts"]["latents"] for run in runs) // source.writers)
 
 

@@ -37,7 +37,7 @@ from pipeline.generation.traversal import explain, moved
 from pipeline.networks.autoencoders import OpenAutoencoder, model_input, open_autoencoder
 from pipeline.pictures.encode import encode
 from pipeline.pictures.picture import Metadata
-from pipeline.requests.job import destination_of
+from pipeline.requests.job import store_of
 from pipeline.requests.models import GenerateRequest
 from pipeline.runs.single_file import read_picture
 from pipeline.storage.store import Store, check_access, write
@@ -58,7 +58,7 @@ def generate(request: GenerateRequest) -> Generation:
     """
     opened = open_autoencoder(request.model)
     device = choose_device(request.device)
-    store = destination_of(request)
+    store = store_of(request)
     check_access(store, for_writing=True)
     _check(request, opened)
     network = opened.network.to(device)

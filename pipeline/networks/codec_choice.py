@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from pipeline.requests.form import offering, shipped_models
+from pipeline.steps.offers import offering, shipped_models
 
 #: taken where neither a quality nor a target is given
 DEFAULT_QUALITY = 24

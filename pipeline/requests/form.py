@@ -1,23 +1,15 @@
-"""What forms and commands show of a request: the order of its fields, and what there is to choose from.
-
-A choice is never the only way: beside the names that come with Darkroom a form takes a file's path or a URL.
-"""
+"""What forms and commands show of a request: its fields, in which order, in which words."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from pydantic.json_schema import SkipJsonSchema
 
 from pipeline.storage.access import without_credentials
 from pipeline.storage.store import StorageOptions
-
-_ROOT = Path(__file__).parents[2]
 
 #: for Python alone: a form would send secrets to Prefect's database, which takes the names of blocks instead
 Storage = SkipJsonSchema[StorageOptions | None]
@@ -78,77 +70,3 @@ class Form(BaseModel):
         source = ", ".join(said["source"]) if isinstance(said["source"], tuple) else said["source"]
         ends = " -> ".join(str(end) for end in (source, said["destination"] or said["model"]) if end)
         return without_credentials(f"{self.verb} {what}: {ends}" if what else f"{self.verb} {ends}")[:200]
-
-
-def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with Darkroom."""
-    return sorted(path.stem for path in (_ROOT / "pipeline/requests/recipes").glob("*.yaml"))
-
-
-def shipped_models(*tasks: str) -> list[str]:
-    """Names of the models for these tasks that come with Darkroom; of all, where none is named."""
-    cards = [json.loads(path.read_text()) for path in sorted((_ROOT / "models/weights").glob("*.json"))]
-    return [card["name"] for card in cards if not tasks or card["task"] in tasks]
-
-
-@dataclass(frozen=True)
-class Offer:
-    """Of a text field: `names` to choose from, or what is called `other`, such as the URL of one's own."""
-
-    names: Callable[[], list[str]]
-    other: str
-
-    def __call__(self, schema: dict[str, Any]) -> None:
-        several = schema.get("items", schema)
-        parts = several.get("anyOf", [{name: several.pop(name) for name in ("type",) if name in several}])
-        several["anyOf"] = [
-            {"title": "shipped", "type": "string", "enum": self.names()},
-            {"title": self.other, "type": "string"},
-            *(part for part in parts if part.get("type") != "string"),
-        ]
-
-
-@dataclass(frozen=True)
-class _RecipeOffer(Offer):
-    """Likewise, or a recipe that is written into the form."""
-
-    def __call__(self, schema: dict[str, Any]) -> None:
-        super().__call__(schema)
-        _inline_recipe(schema)
-
-
-def offering(names: Callable[[], list[str]], other: str) -> Any:
-    """What an `Offer` makes of a field."""
-    return Field(json_schema_extra=Offer(names, other))
-
-
-def _inline_recipe(schema: dict[str, Any]) -> None:
-    # loads every step: only where a form is made
-    from pipeline.requests.catalogue import all_steps
-
-    names = [step.name for step in all_steps()]
-    chain = {
-        "type": "array",
-        "items": {"type": "object", "required": ["step"], "properties": {"step": {"enum": names}}},
-    }
-    with_output = {"type": "object", "properties": {"steps": chain, "output": {"type": "object"}}}
-    (inline,) = (part for part in schema["anyOf"] if part.get("type") == "object")
-    inline |= {
-        "title": "written here",
-        "required": ["branches"],
-        "properties": {
-            "name": {"type": "string", "title": "Name"},
-            "reference": {"type": "string", "title": "Reference", "description": "source, or the name of a branch"},
-            "branches": {
-                "type": "object",
-                "title": "Branches",
-                "description": 'names and chains of steps, such as {"a": [{"step": "clahe", "clip_limit": 2}]}',
-                "additionalProperties": {"anyOf": [chain, with_output]},
-            },
-            "output": {"type": "object", "title": "Output", "description": 'such as {"format": "png"}'},
-        },
-        "additionalProperties": False,
-    }
-
-
-RecipeChoice = Annotated[str | dict[str, Any], Field(json_schema_extra=_RecipeOffer(shipped_recipes, "a YAML file"))]

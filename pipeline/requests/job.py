@@ -16,12 +16,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from models.codec.codec import Codec
 from models.errors import ModelError
 from models.registry import load_model
 from pipeline.destination.plans import Plan
 from pipeline.errors import RecipeError, RunError
-from pipeline.networks.streams import codec_of
+from pipeline.networks.streams import Codec, codec_of
 from pipeline.pictures.picture import Crop, parse_crop
 from pipeline.requests.form import Storage
 from pipeline.requests.models import ExploreRequest, GenerateRequest, SearchRequest
@@ -168,7 +167,7 @@ def stores_of(request: RunRequest | AssembleRequest) -> Stores:
     return Stores(source, open_store(request.destination, request.destination_storage))
 
 
-def destination_of(request: DestinationRequest | GenerateRequest) -> Store:
+def store_of(request: DestinationRequest | GenerateRequest) -> Store:
     """The store that a request has as its only end. Raises StorageError for what can be no address."""
     return open_store(request.destination, request.destination_storage)
 

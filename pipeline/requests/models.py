@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.requests.form import Form, Storage, offering, shipped_models
+from pipeline.requests.form import Form, Storage
 from pipeline.requests.pictures import RunRequest
+from pipeline.steps.offers import offering, shipped_models
 
 _AUTOENCODERS = offering(lambda: shipped_models("autoencoder"), "URL of weights")
 

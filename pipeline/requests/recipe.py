@@ -19,10 +19,9 @@ from models.errors import ModelError
 from pipeline.destination.schemas import SCHEMA_VERSION
 from pipeline.errors import RecipeError, UnknownStepError
 from pipeline.requests.catalogue import Step, find
-from pipeline.requests.form import shipped_recipes
+from pipeline.requests.offers import SHIPPED, shipped_recipes
 from pipeline.steps.registry import Parameters
 
-SHIPPED = Path(__file__).parent / "recipes"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SIZE_LIMIT = 1 << 20
 

@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.device import choose_device
+from pipeline.destination.layout import part_path, picture_of, record_path, report_path, success_path
 from pipeline.destination.lease import confirm, hold
 from pipeline.destination.plans import Plan, shard_pictures
 from pipeline.destination.run_record import account_of
-from pipeline.destination.schemas import SCHEMAS, part_path
+from pipeline.destination.schemas import SCHEMAS
 from pipeline.destination.stage_figures import together
 from pipeline.errors import PictureError, RunError, StorageError
 from pipeline.frames.shared_file import SharedFile
@@ -123,7 +124,7 @@ def finish_folded(job: Job, plan: Plan, started: datetime) -> Summary:
     Raises what `finish_run` does.
     """
     try:
-        before = json.loads(read(job.destination, f"runs/{plan.run}/run.json"))
+        before = json.loads(read(job.destination, record_path(plan.run)))
     except (StorageError, ValueError):
         before = {}
     kept = {name: before[name] for name in ("started", "finished", "seconds", "engine", "device") if name in before}
@@ -166,12 +167,12 @@ def _finish(job: Job, plan: Plan, started: datetime, kept: dict[str, Any]) -> Su
         "stages": together(commit.stages for commit in commits),
     }
     run |= kept
-    report = f"runs/{plan.run}/report.html"
+    report = report_path(plan.run)
     gallery = _gallery(job, plan, metrics)
     write(destination, report, render_report(run, metrics, failures, gallery).encode())
-    write(destination, f"runs/{plan.run}/run.json", (json.dumps(run, indent=2) + "\n").encode())
+    write(destination, record_path(plan.run), (json.dumps(run, indent=2) + "\n").encode())
     if run["status"] == "complete":
-        write(destination, f"runs/{plan.run}/_SUCCESS", b"")
+        write(destination, success_path(plan.run), b"")
     return Summary(
         plan.run,
         run["status"],
@@ -215,11 +216,11 @@ def _check(plan: Plan, commits: list[Commit], counts: dict[str, int], branches: 
 
 def _nothing_to_do(destination: Store, plan: Plan) -> Summary:
     try:
-        last = json.loads(read(destination, f"runs/{plan.run}/run.json"))
+        last = json.loads(read(destination, record_path(plan.run)))
     except StorageError:
         last = {}
     failed = last.get("status") == "failed"
-    report = f"runs/{plan.run}/report.html"
+    report = report_path(plan.run)
     nothing = "nothing_failed" if plan.again else "nothing_to_do"
     return Summary(
         plan.run,
@@ -250,14 +251,14 @@ def _gallery(job: Job, plan: Plan, metrics: pa.Table) -> list[GalleryEntry]:
     source, destination, limit = job.source, job.destination, job.request.pixel_limit
     chosen = choose_gallery(metrics)
     shards = {rows[branch, key]["shard"] for branch, _, key in chosen}
-    paths = {n: [entry["path"] for entry in read_commit(destination, plan.run, n).outputs] for n in shards}
+    paths = {n: _pictures(read_commit(destination, plan.run, n)) for n in shards}
     keys = {key for _, _, key in chosen}
     planned = [one for n in shards for one in shard_pictures(destination, plan, n) if one.key in keys]
     frames = _frames(source, planned, limit)
     entries = []
     for branch, rank, key in chosen:
         row = rows[branch, key]
-        path = next((p for p in paths[row["shard"]] if p.rpartition(".")[0] == f"pictures/{branch}/{key}"), None)
+        path = paths[row["shard"]].get((branch, key))
         if path is None:
             continue
         before = frames[key] if key in frames else _picture(source, key, limit)
@@ -266,6 +267,11 @@ def _gallery(job: Job, plan: Plan, metrics: pa.Table) -> list[GalleryEntry]:
             size = (row["width"], row["height"])
             entries.append(GalleryEntry(branch, key, rank, row["psnr"], row["bpp"], before, after, size))
     return entries
+
+
+def _pictures(commit: Commit) -> dict[tuple[str, str] | None, str]:
+    """Where the developed pictures of a shard lie, by branch and key."""
+    return {picture_of(entry["path"]): entry["path"] for entry in commit.outputs}
 
 
 def _picture(store: Store, key: str, pixel_limit: int) -> np.ndarray | None:

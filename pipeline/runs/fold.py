@@ -16,8 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.destination.layout import TABLES, folder_of, key_of, part_path
 from pipeline.destination.plans import Plan, read_plan, shard_pictures
-from pipeline.destination.schemas import SCHEMAS, pack, part_path, to_parquet
+from pipeline.destination.schemas import SCHEMAS, pack, to_parquet
 from pipeline.runs.redo import targets_of
 from pipeline.shards.shard import Commit, read_commit, write_commit
 from pipeline.storage.store import Store, read, write
@@ -39,7 +40,7 @@ def _fold_shard(destination: Store, plan: Plan, shard: int, target: Plan, of: in
     order = {one.key: at for at, one in enumerate(shard_pictures(destination, target, of))}
     done = {one.key for one in shard_pictures(destination, plan, shard)}
     commit = read_commit(destination, plan.run, shard)
-    outputs = [entry for entry in commit.outputs if not entry["path"].startswith("tables/")]
+    outputs = [entry for entry in commit.outputs if folder_of(entry["path"]) != TABLES]
     bytes_read = commit.bytes_read
     # where all is done again, what was there may be damaged, and is not looked at
     if done != set(order):
@@ -76,8 +77,7 @@ def _fold_shard(destination: Store, plan: Plan, shard: int, target: Plan, of: in
 
 def _is_of(path: str, keys: set[str]) -> bool:
     """Whether an object is a result of one of the pictures, or a part of a table."""
-    folder, _, rest = path.partition("/")
-    return folder == "tables" or rest.partition("/")[2].rpartition(".")[0] in keys
+    return folder_of(path) == TABLES or key_of(path) in keys
 
 
 def _rows(destination: Store, table: str, run: str, shard: int) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from pipeline.destination.layout import commit_path, commits_of
 from pipeline.destination.plans import Plan, shard_pictures
 from pipeline.errors import StorageError
 from pipeline.requests.job import Job
@@ -73,9 +74,8 @@ def _sized(would: Forecast, shards: Iterable[list[SourcePicture]]) -> Forecast:
 
 
 def _uncommitted(destination: Store, plan: Plan) -> list[list[SourcePicture]]:
-    folder = f"runs/{plan.run}/shards/"
     try:
-        committed = {one.key for one in list_objects(destination, [f"{folder}*.json"])}
+        committed = {one.key for one in list_objects(destination, [commits_of(plan.run)])}
     except StorageError as error:
         if error.kind != "missing":
             raise
@@ -83,5 +83,5 @@ def _uncommitted(destination: Store, plan: Plan) -> list[list[SourcePicture]]:
     return [
         shard_pictures(destination, plan, shard)
         for shard in range(plan.shards)
-        if f"{folder}{shard:05d}.json" not in committed
+        if commit_path(plan.run, shard) not in committed
     ]

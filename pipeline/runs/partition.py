@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pipeline.destination.plans import pack_pictures, plan_part
+from pipeline.destination.layout import plan_part
+from pipeline.destination.plans import pack_pictures
 from pipeline.runs.listing import SourcePicture
 from pipeline.storage.store import Store, write
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from pipeline.destination.history import Pictures, frames_settled, join, settled_objects
+from pipeline.destination.layout import FOLDERS, record_path, success_path
 from pipeline.destination.lease import Lease
 from pipeline.destination.plans import Plan, earlier_plans, read_record, write_plan
 from pipeline.errors import PlanError, StorageError
@@ -25,7 +26,6 @@ from pipeline.runs.partition import cut, write_parts
 from pipeline.runs.redo import forget, plan_failed
 from pipeline.storage.store import Store, StoredObject, exists, list_objects, read
 
-_FOLDERS = ("pictures", "streams", "tables", "runs", "explorations")
 #: objects that are taken from the listing at once: few at first, so that there is something to tell soon
 _FIRST_BATCH, _BATCH = 1_000, 10_000
 #: which objects of the source a run is about
@@ -195,9 +195,9 @@ def _may_be_in_the_way(batch: list[tuple[StoredObject, Pictures]], key: str, mod
 
 def _cut_off_at_the_end(destination: Store, plan: Plan, max_failure_rate: float) -> bool:
     """Whether a run with run.json still lacks its _SUCCESS: killed just before, or the limit has been raised since."""
-    if exists(destination, f"runs/{plan.run}/_SUCCESS"):
+    if exists(destination, success_path(plan.run)):
         return False
-    counts = json.loads(read(destination, f"runs/{plan.run}/run.json"))["counts"]
+    counts = json.loads(read(destination, record_path(plan.run)))["counts"]
     return counts["failed"] / counts["objects"] <= max_failure_rate
 
 
@@ -209,7 +209,7 @@ def own_prefix(source: Store, destination: Store) -> str | None:
     if (source.scheme, source.options.endpoint) != (destination.scheme, destination.options.endpoint):
         return None
     here, there = (posixpath.join(_real_root(store), "") for store in (source, destination))
-    if here == there or here.startswith(tuple(f"{there}{folder}/" for folder in _FOLDERS)):
+    if here == there or here.startswith(tuple(f"{there}{folder}/" for folder in FOLDERS)):
         raise PlanError(f"{destination.url} would mix results with the source's pictures; give a folder of its own")
     return there.removeprefix(here) if there.startswith(here) else None
 

@@ -15,17 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.destination.history import read_columns
+from pipeline.destination.layout import commit_path, part_path, plan_part, plan_path, request_path, targets_path
 from pipeline.destination.lease import Lease
-from pipeline.destination.plans import (
-    Plan,
-    commit_path,
-    mark_plan,
-    plan_part,
-    plan_path,
-    shard_pictures,
-    write_plan,
-)
-from pipeline.destination.schemas import SCHEMAS, part_path
+from pipeline.destination.plans import Plan, mark_plan, shard_pictures, write_plan
+from pipeline.destination.schemas import SCHEMAS
 from pipeline.requests.job import Job
 from pipeline.runs.listing import SourcePicture
 from pipeline.runs.partition import write_parts
@@ -98,18 +91,13 @@ def forget(destination: Store, plan: Plan) -> None:
             delete(destination, part_path(table, plan.run, shard))
         delete(destination, commit_path(plan.run, shard))
         delete(destination, plan_part(plan.parts, shard))
-    for path in (targets_path(plan.parts), f"runs/{plan.run}/request.json", plan_path(plan.run)):
+    for path in (targets_path(plan.parts), request_path(plan.run), plan_path(plan.run)):
         delete(destination, path)
 
 
 def targets_of(destination: Store, plan: Plan) -> list[tuple[str, int]]:
     """Run and shard of which each shard of the plan does pictures again."""
     return [(run, shard) for run, shard in json.loads(read(destination, targets_path(plan.parts)))]
-
-
-def targets_path(parts: str) -> str:
-    """Where they are named."""
-    return f"runs/{parts}/again.json"
 
 
 def pictures_again(destination: Store, chosen: Redone) -> list[SourcePicture]:

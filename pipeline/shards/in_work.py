@@ -13,6 +13,7 @@ from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from pipeline.destination.layout import begun_path
 from pipeline.errors import StorageError
 from pipeline.storage.store import Store, delete, read, write
 from pipeline.threads import Stage
@@ -43,11 +44,6 @@ def read_begun(destination: Store, run: str, shard: int) -> Begun:
         # written by us alone, whole or not at all; what somebody else left here suspects nobody
         pass
     return Begun()
-
-
-def begun_path(run: str, shard: int) -> str:
-    """Where it lies below the destination."""
-    return f"runs/{run}/begun/{shard:05d}.json"
 
 
 class Window:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from models.codec.bitstream import is_stream
 from models.inference import Apply
+from pipeline.destination.layout import picture_path, stream_path
 from pipeline.destination.stage_figures import Laps
 from pipeline.errors import PictureError
 from pipeline.frames.shared_file import SharedFile
@@ -155,13 +156,13 @@ def _finish_branch(
         if branch.output.format != "none":
             name = output_format(branch.output.format, source.metadata, result.picture.pixels)
             data = encode(result.picture.pixels, source.metadata, name, branch.output.quality)
-            outputs.append((f"pictures/{branch.name}/{key}.{EXTENSIONS[name]}", data))
+            outputs.append((picture_path(branch.name, key, EXTENSIONS[name]), data))
             size = len(data)
-        stream_path = None
+        stream = None
         if result.stream is not None:
             extension = next(s.step.extension for s in branch.steps if s.step.has_stream)
-            stream_path = f"streams/{branch.name}/{key}.{extension}"
-            outputs.append((stream_path, result.stream))
+            stream = stream_path(branch.name, key, extension)
+            outputs.append((stream, result.stream))
             size = len(result.stream)
         laps.end("encode")
         stage = "measure"
@@ -181,7 +182,7 @@ def _finish_branch(
         laps.end(stage)
     developed.outputs += outputs
     developed.metrics.append(row)
-    common = {"key": key, "branch": branch.name, "stream": stream_path}
+    common = {"key": key, "branch": branch.name, "stream": stream}
     developed.latents += [common | row for row in result.latents]
 
 

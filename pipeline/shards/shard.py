@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.device import choose_device
+from pipeline.destination.layout import begun_path, commit_path, part_path
 from pipeline.destination.lease import confirm
-from pipeline.destination.plans import Plan, commit_path, shard_pictures
-from pipeline.destination.schemas import part_path, to_parquet
+from pipeline.destination.plans import Plan, shard_pictures
+from pipeline.destination.schemas import to_parquet
 from pipeline.errors import Cancelled, RunError, StorageError
 from pipeline.networks.batching import Batcher
 from pipeline.requests.job import Job
-from pipeline.shards.in_work import Window, begun_path, read_begun
+from pipeline.shards.in_work import Window, read_begun
 from pipeline.shards.stream import Done, ShardStream
 from pipeline.shards.suspects import try_alone
 from pipeline.storage.store import Store, delete, read, write

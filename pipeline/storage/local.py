@@ -56,14 +56,23 @@ def _is_below(path: str, root: str) -> bool:
     return os.path.commonpath([path, root]) == root
 
 
-def walk(root: str) -> Iterator[StoredObject]:
+def walk(root: str, below: str = "") -> Iterator[StoredObject]:
     """Yield every file below `root` in the order of the keys; memory is that of the largest folder.
+
+    Only those in the folder `below` ("" or ending in "/") are looked for; keys begin with it.
 
     Links to folders are not entered (they may go in circles): what lies there is listed under its own name, or
     lies elsewhere, which is logged. Links to files that lead nowhere or out of the root are listed, and refused
     when read, so that they are counted. Names starting with a dot, pipes and devices are left out.
     """
-    return _walk(root, "", os.path.realpath(root))
+    real = os.path.realpath(root)
+    if not below or not os.path.isdir(root):
+        return _walk(root, "", real)
+    folder = os.path.join(root, below)
+    if not os.path.isdir(folder) or os.path.realpath(folder) != os.path.join(real, below[:-1]):
+        # not there, or reached by a link, which is not entered from above either
+        return iter(())
+    return _walk(folder, below, real)
 
 
 def _walk(folder: str, prefix: str, root: str) -> Iterator[StoredObject]:

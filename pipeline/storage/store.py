@@ -70,10 +70,6 @@ class Store:
             return place_of(self).fs
         return fsspec.filesystem("file") if self.scheme == "file" else url_to_fs(self.address)[0]
 
-    def below(self, folder: str) -> Store:
-        """The store of a folder in this one."""
-        return open_store(f"{(self.address or self.url).rstrip('/')}/{folder}", self.options)
-
     def url_of(self, key: str) -> str:
         """The whole address of an object, without credentials."""
         return f"{self.url.rstrip('/')}/{key}"
@@ -131,7 +127,7 @@ def list_objects(
 def _listing(store: Store, include: Sequence[str]) -> Iterator[StoredObject]:
     if store.scheme == "s3":
         return _list_s3(place_of(store), _common_folder(include))
-    listing = local.walk(store.root) if store.scheme == "file" else _list_other(store)
+    listing = local.walk(store.root, _common_folder(include)) if store.scheme == "file" else _list_other(store)
     return _explained(store, listing)
 
 

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from models.device import choose_device
+from pipeline.destination.layout import evaluation_path, record_path
 from pipeline.destination.plans import Plan
 from pipeline.destination.run_record import account_of
 from pipeline.destination.schemas import to_parquet
@@ -60,16 +62,16 @@ def conclude(
         for part in parts
         for setting, path in part["strips"].items()
     ]
-    folder = f"runs/{plan.run}/evaluation"
+    place = partial(evaluation_path, plan.run)
     content: Row = {"run": plan.run, "suite": suite.name, "set": prepared.dataset, "protocol": suite.protocol}
     content |= {"pictures": pictures, "notes": notes, "means": means}
-    keep(destination, f"{folder}/scores.parquet", to_parquet("scores", scores))
-    keep(destination, f"{folder}/means.parquet", to_parquet("means", means))
-    keep(destination, f"{folder}/failures.parquet", to_parquet("failures", failures))
-    keep(destination, f"{folder}/evaluation.json", (json.dumps(content, indent=1) + "\n").encode())
+    keep(destination, place("scores.parquet"), to_parquet("scores", scores))
+    keep(destination, place("means.parquet"), to_parquet("means", means))
+    keep(destination, place("failures.parquet"), to_parquet("failures", failures))
+    keep(destination, place("evaluation.json"), (json.dumps(content, indent=1) + "\n").encode())
     page = render_suite(run, suite, prepared.dataset, means, failures, notes, strips)
-    keep(destination, f"{folder}/evaluation.html", page.encode())
-    report = destination.url_of(f"{folder}/evaluation.html")
+    keep(destination, place("evaluation.html"), page.encode())
+    report = destination.url_of(place("evaluation.html"))
     return SuiteEvaluation(_summary(run, plan, report), suite, prepared.dataset, means, pictures, notes, report)
 
 
@@ -123,7 +125,7 @@ def _account(
     request: EvaluateRequest, prepared: SuiteRun, plan: Plan, parts: Sequence[dict[str, Any]], started: datetime
 ) -> dict[str, Any]:
     """The content of run.json: that of the run that measured last."""
-    destination, path = prepared.stores.destination, f"runs/{plan.run}/run.json"
+    destination, path = prepared.stores.destination, record_path(plan.run)
     if plan.objects == 0:
         with suppress(StorageError, ValueError):
             return json.loads(read(destination, path))

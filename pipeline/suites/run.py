@@ -20,6 +20,7 @@ import cv2
 from PIL import Image
 
 from models.device import choose_device
+from pipeline.destination.layout import measured_of, measured_path, number_of, strip_path
 from pipeline.destination.lease import hold
 from pipeline.destination.plans import Plan
 from pipeline.errors import PictureError, PlanError, StorageError
@@ -140,14 +141,13 @@ def _plan(request: EvaluateRequest, prepared: SuiteRun, found: Sequence[StoredOb
 
 def read_parts(destination: Store, run: str) -> dict[int, dict[str, Any]]:
     """What was measured of each picture so far, by its number in the listing."""
-    folder = f"runs/{run}/evaluation/parts/"
     try:
-        keys = [entry.key for entry in list_objects(destination, [f"{folder}*.json"])]
+        keys = [entry.key for entry in list_objects(destination, [measured_of(run)])]
     except StorageError as error:
         if error.kind != "missing":
             raise
         return {}
-    return {int(key.removeprefix(folder).removesuffix(".json")): json.loads(read(destination, key)) for key in keys}
+    return {number_of(key): json.loads(read(destination, key)) for key in keys}
 
 
 def _measure(
@@ -211,13 +211,13 @@ def _one(
             outcome = measure_picture(entry.key, clean, suite, request.seed, shown)
         finally:
             memory.give_back(taken)
-    folder, strips = f"runs/{run}/evaluation", {}
+    strips = {}
     for setting, strip in outcome.strips.items():
-        strips[setting] = f"{folder}/strips/{setting}-{number:05d}.png"
+        strips[setting] = strip_path(run, setting, number)
         buffer = io.BytesIO()
         Image.fromarray(strip).save(buffer, "PNG")
         write(destination, strips[setting], buffer.getvalue())
     part = {"key": entry.key, "again": again, "strips": strips}
     part |= {"scores": outcome.scores, "failures": outcome.failures}
-    write(destination, f"{folder}/parts/{number:05d}.json", (json.dumps(part) + "\n").encode())
+    write(destination, measured_path(run, number), (json.dumps(part) + "\n").encode())
     return bool(outcome.scores)

@@ -21,8 +21,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipeline.destination.layout import ASSEMBLED, assembled_path, part_path, picture_of
 from pipeline.destination.plans import Plan, earlier_plans
-from pipeline.destination.schemas import part_path
 from pipeline.errors import PictureError, PlanError
 from pipeline.frames.writers import ENDINGS, write_frames
 from pipeline.pictures.decode import decode
@@ -32,8 +32,6 @@ from pipeline.requests.pictures import AssembleRequest
 from pipeline.shards.shard import read_commit
 from pipeline.storage.store import Store, read, write
 
-#: what says which files were put together
-ASSEMBLED = "assembled.json"
 #: how long frames are shown that nothing is known of
 _DEFAULT_S = 0.1
 #: what files of frames are put together in when they are to stay what they were
@@ -151,10 +149,9 @@ def _pictures(source: Store, plan: Plan) -> dict[tuple[str, str], str]:
     found = {}
     for shard in range(plan.shards):
         for entry in read_commit(source, plan.run, shard).outputs:
-            folder, _, rest = entry["path"].partition("/")
-            branch, _, name = rest.partition("/")
-            if folder == "pictures" and "#" in name:
-                found[branch, name.rpartition(".")[0]] = entry["path"]
+            picture = picture_of(entry["path"])
+            if picture and "#" in picture[1]:
+                found[picture] = entry["path"]
     return found
 
 
@@ -182,7 +179,7 @@ def _assemble_file(
         return replace(
             result, message=f"nothing is known of its format ({format or 'no frame was read'}); give --format"
         )
-    path = f"pictures/{branch}/{name}"
+    path = assembled_path(branch, name)
     path = path if name.lower().endswith(ENDINGS[format]) else path + ENDINGS[format][0]
     frames = (_picture(source, found, request.pixel_limit) for found in wanted.values() if found is not None)
     with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:

@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from pipeline.destination.layout import VERIFICATION, key_of
 from pipeline.destination.lease import Lease, hold
 from pipeline.destination.leftovers import listed
 from pipeline.destination.plans import Plan, earlier_plans, read_record, shard_pictures
 from pipeline.errors import PlanError, RunError, StorageError
-from pipeline.requests.job import Access, Job, destination_of
+from pipeline.requests.job import Access, Job, store_of
 from pipeline.requests.pictures import VerifyRequest
 from pipeline.runs.finish import finish_folded
 from pipeline.runs.fold import fold
@@ -27,7 +28,6 @@ from pipeline.upkeep.report import render_verification
 from pipeline.upkeep.verify import Finding, Verification, check, wrong_shards
 
 _ROUNDS = 3
-REPORT = "runs/verification.html"
 
 
 def verify(
@@ -40,7 +40,7 @@ def verify(
     See `pipeline.upkeep.verify.check` for what is told and raised. Repairs hold the destination's lease; raises
     LeaseHeld.
     """
-    destination = destination_of(request)
+    destination = store_of(request)
     if request.repair:
         with hold(destination, request.take_over) as lease:
             found = check(destination, request.quick, planned, progress)
@@ -50,7 +50,7 @@ def verify(
     else:
         found = check(destination, request.quick, planned, progress)
     if request.report:
-        write(destination, REPORT, render_verification(found).encode())
+        write(destination, VERIFICATION, render_verification(found).encode())
     return found
 
 
@@ -131,10 +131,8 @@ def _repair_run(
 def _keys(destination: Store, plan: Plan, shard: int, findings: Sequence[Finding]) -> frozenset[str]:
     """The pictures that findings are about; of a commit or a part of a table it is all of the shard."""
     keys = [one.key for one in shard_pictures(destination, plan, shard)]
-    if any(finding.path.split("/")[0] not in ("pictures", "streams") for finding in findings):
-        return frozenset(keys)
-    stems = {finding.path.split("/", 2)[2].rpartition(".")[0] for finding in findings}
-    return frozenset(stems.intersection(keys))
+    wrong = {key_of(finding.path) for finding in findings}
+    return frozenset(key for key in keys if key in wrong or None in wrong)
 
 
 def _with_sources(job: Job, chosen: Sequence[Redone]) -> tuple[list[Redone], list[str]]:

@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.destination.layout import FOLDERS, commit_path, part_path, plan_path, request_path
 from pipeline.destination.lease import holder
-from pipeline.destination.leftovers import FOLDERS, Paths, branches_of, leftovers, listed
-from pipeline.destination.plans import Plan, commit_path, earlier_plans, shard_pictures
-from pipeline.destination.schemas import SCHEMAS, part_path
+from pipeline.destination.leftovers import Paths, branches_of, leftovers, listed
+from pipeline.destination.plans import Plan, earlier_plans, shard_pictures
+from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import PlanError, StorageError
 from pipeline.shards.shard import Commit, read_commit
 from pipeline.storage.store import Store, read, size
@@ -118,7 +119,7 @@ class _Run:
             self.branches: int | None = len(branches_of(destination, plan))
         except (StorageError, PlanError) as error:
             self.branches = None
-            self._report(0, f"runs/{plan.run}/request.json", "plan", str(error))
+            self._report(0, request_path(plan.run), "plan", str(error))
 
     def check_shard(self, shard: int) -> list[str]:
         """Check a shard; the paths it claims."""
@@ -159,7 +160,7 @@ class _Run:
         """Whether all shards together have the pictures of the plan."""
         if self.objects not in (None, self.plan.objects):
             message = f"{self.objects} pictures in its shards, {self.plan.objects} in its plan"
-            self._report(0, f"runs/{self.plan.run}/plan.json", "rows", message)
+            self._report(0, plan_path(self.plan.run), "rows", message)
 
     def _check_rows(self, commit: Commit, shard: int, paths: set[str]) -> None:
         path = commit_path(self.plan.run, shard)

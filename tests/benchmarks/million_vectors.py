@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.destination.schemas import LATENTS, part_path
+from pipeline.destination.layout import part_path
+from pipeline.destination.schemas import LATENTS
 from pipeline.exploration.neighbours import directions, open_index
 from pipeline.exploration.vectors import find_latents, vector_batches
 from pipeline.storage.store import open_store

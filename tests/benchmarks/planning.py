@@ -24,8 +24,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.destination.layout import part_path
 from pipeline.destination.plans import read_plan
-from pipeline.destination.schemas import SCHEMAS, part_path
+from pipeline.destination.schemas import SCHEMAS
 from pipeline.requests.job import resolve
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.planning import plan_run

@@ -12,14 +12,16 @@ from flows.command.console import out, present
 
 def recipes() -> int:
     """Shipped recipes: a chain of step names for every branch."""
-    from pipeline.requests.recipe import load_recipe, shipped_recipes
+    from pipeline.requests.offers import shipped_recipes
+    from pipeline.requests.recipe import load_recipe
 
     present([load_recipe(name).as_dict() | {"name": name} for name in shipped_recipes()], _print_recipes)
     return 0
 
 
 def _print_recipes() -> None:
-    from pipeline.requests.recipe import load_recipe, shipped_recipes
+    from pipeline.requests.offers import shipped_recipes
+    from pipeline.requests.recipe import load_recipe
 
     for name in shipped_recipes():
         recipe = load_recipe(name)

@@ -19,7 +19,7 @@ _SHOWN = 40
 
 def verify(request: VerifyRequest, prefect: bool) -> int:
     """Check a destination with a progress bar and a closing table; returns the exit code, 1 if something is wrong."""
-    from pipeline.upkeep.repair import REPORT
+    from pipeline.destination.layout import VERIFICATION
     from pipeline.upkeep.repair import verify as verify_plainly
 
     check_blocks(request, prefect)
@@ -45,7 +45,7 @@ def verify(request: VerifyRequest, prefect: bool) -> int:
         else:
             show("verified", verify_plainly(request, partial(show, "shards"), partial(show, "shard")))
     found = outcome(told, "verified")
-    report = f"{found.destination}/{REPORT}" if request.report else None
+    report = f"{found.destination}/{VERIFICATION}" if request.report else None
     present(found.as_dict() | {"report": report}, lambda: _print_findings(found, report))
     return 1 if found.findings else 0
 

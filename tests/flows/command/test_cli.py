@@ -21,6 +21,7 @@ from flows.command.cli import main
 from models.registry import list_cards
 from pipeline.requests.catalogue import all_steps, find
 from pipeline.requests.models import GenerateRequest, TrainRequest
+from pipeline.requests.offers import shipped_recipes
 from pipeline.requests.pictures import (
     AssembleRequest,
     CompressRequest,
@@ -28,7 +29,7 @@ from pipeline.requests.pictures import (
     DevelopRequest,
     EvaluateRequest,
 )
-from pipeline.requests.recipe import load_recipe, shipped_recipes
+from pipeline.requests.recipe import load_recipe
 from pipeline.storage.store import Store, list_objects, open_store, write
 from tests.picture_files import smooth
 from tests.runs import QUICK, command, darkroom, fill, picture_file, table

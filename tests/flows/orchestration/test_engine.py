@@ -10,7 +10,8 @@ import pytest
 
 from flows.orchestration.engine import ATTEMPTS, Engine, outcomes
 from pipeline.errors import RunError, StorageError
-from pipeline.requests.recipe import load_recipe, parse_recipe, shipped_recipes
+from pipeline.requests.offers import shipped_recipes
+from pipeline.requests.recipe import load_recipe, parse_recipe
 
 
 class Pool:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.destination import lease as lease_module
-from pipeline.destination.lease import LEASE, hold, holder
+from pipeline.destination.layout import LEASE
+from pipeline.destination.lease import hold, holder
 from pipeline.errors import LeaseHeld, LeaseLost
 from pipeline.requests.job import resolve
 from pipeline.runs.finish import develop

@@ -12,10 +12,12 @@ from models.registry import list_cards
 from pipeline.requests import models
 from pipeline.requests import pictures as requests
 from pipeline.requests.catalogue import all_steps
-from pipeline.requests.form import Form, field_order, shipped_models
+from pipeline.requests.form import Form, field_order
 from pipeline.requests.models import GenerateRequest, TrainRequest
+from pipeline.requests.offers import shipped_recipes
 from pipeline.requests.pictures import CompressRequest, DevelopRequest
-from pipeline.requests.recipe import load_recipe, shipped_recipes
+from pipeline.requests.recipe import load_recipe
+from pipeline.steps.offers import shipped_models
 
 FORMS = [
     one

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import shutil
@@ -26,9 +25,6 @@ from pipeline.storage.store import open_store
 from tests.processes import ROOT
 from tests.restoration_models import random_model
 from tests.runs import contents, fill, request, table
-
-#: fields of requests that only a resolved job may be opened from
-_ENDS = {"source", "destination", "recipe", "run", "source_storage", "destination_storage", "run_storage"}
 
 
 def asked(recipe: Any, **changes: Any) -> DevelopRequest:
@@ -211,20 +207,6 @@ def test_a_run_of_an_earlier_version_says_its_fingerprint_all_the_same(tmp_path:
         Job.from_record(read_record(store, plan), Access())
 
 
-def test_requests_are_resolved_in_one_place() -> None:
-    """No other module opens a store or reads a recipe by what a request says."""
-    found = [
-        f"{path.relative_to(ROOT)}:{call.lineno}"
-        for room in ("pipeline", "flows")
-        for path in sorted((ROOT / room).rglob("*.py"))
-        if path != ROOT / "pipeline/requests/job.py"
-        for call in ast.walk(ast.parse(path.read_text()))
-        if isinstance(call, ast.Call) and _name(call.func) in ("open_store", "load_recipe", "parse_recipe")
-        if any(isinstance(part, ast.Attribute) and part.attr in _ENDS for one in call.args for part in ast.walk(one))
-    ]
-    assert found == []
-
-
 def fingerprint_of(job: Job) -> str:
     settings = {"pixel_limit": job.request.pixel_limit, "measure": job.request.measure, "crop": job.request.crop}
     return fingerprint(job.recipe, settings)
@@ -234,7 +216,3 @@ def replace_weights(path: str, other: str) -> None:
     """Weights and card of one model in the place of another's."""
     for ending in (".safetensors", ".json"):
         shutil.copyfile(Path(other).with_suffix(ending), Path(path).with_suffix(ending))
-
-
-def _name(function: ast.expr) -> str:
-    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")

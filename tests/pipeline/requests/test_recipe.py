@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.errors import RecipeError
 from pipeline.requests.catalogue import find
-from pipeline.requests.recipe import Recipe, fingerprint, load_recipe, open_networks, parse_recipe, shipped_recipes
+from pipeline.requests.offers import shipped_recipes
+from pipeline.requests.recipe import Recipe, fingerprint, load_recipe, open_networks, parse_recipe
 
 SETTINGS = {"pixel_limit": 1000, "measure": True}
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.destination.history import NONE, Pictures, Settled, frames_settled, join, settled_objects
-from pipeline.destination.lease import LEASE
+from pipeline.destination.layout import LEASE, part_path
 from pipeline.destination.plans import Plan, shard_pictures
-from pipeline.destination.schemas import part_path, to_parquet
+from pipeline.destination.schemas import to_parquet
 from pipeline.errors import TRANSIENT_REASONS, PlanError
 from pipeline.requests.job import resolve
 from pipeline.requests.pictures import DevelopRequest, GcRequest

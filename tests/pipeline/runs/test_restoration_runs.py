@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.requests.recipe import SHIPPED, shipped_recipes
+from pipeline.requests.offers import SHIPPED, shipped_recipes
 from pipeline.runs.finish import develop
 from pipeline.steps import degrade
 from pipeline.steps.degrade import generator_for

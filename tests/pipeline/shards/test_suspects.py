@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.destination.layout import begun_path
 from pipeline.errors import TRANSIENT_REASONS
 from pipeline.requests.job import resolve
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
-from pipeline.shards.in_work import begun_path, read_begun
+from pipeline.shards.in_work import read_begun
 from pipeline.shards.shard import run_shard
 from pipeline.storage.store import open_store, write
 from tests.processes import ROOT

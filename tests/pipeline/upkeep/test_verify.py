@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.destination.layout import VERIFICATION
 from pipeline.destination.lease import hold
 from pipeline.errors import LeaseHeld, PlanError
 from pipeline.requests.job import resolve
@@ -19,7 +20,7 @@ from pipeline.storage.s3 import call
 from pipeline.storage.s3_uploads import open_uploads
 from pipeline.storage.store import Store, delete, exists, list_objects, open_store, place_of, read, write
 from pipeline.upkeep.collect import collect
-from pipeline.upkeep.repair import REPORT, verify
+from pipeline.upkeep.repair import verify
 from tests.runs import QUICK, darkroom, fill, picture_file, request
 
 PICTURE = "pictures/gamma/001.png.png"
@@ -102,7 +103,7 @@ def test_every_kind_of_damage_is_found_and_mended(names: tuple[str, ...], places
         assert {one.path for one in mended.repaired} == {path.format(run=run)}, name
         assert mended.leftovers == 0, name
         assert everything(out) == before, name
-    assert b"All is well" in read(out, REPORT)
+    assert b"All is well" in read(out, VERIFICATION)
     assert not [found.key for found in list_objects(out, ["runs/lease.json", "runs/*/again.json"])]
 
 

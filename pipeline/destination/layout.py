@@ -1,0 +1,174 @@
+"""Where everything lies below a destination: every path as a function, and the ways back from a path.
+
+Nothing else in pipeline/ and flows/ spells such a path. Paths have `/`, never begin with one, and keep their form: a
+destination of an earlier version is found by the same functions.
+"""
+
+from __future__ import annotations
+
+PICTURES, STREAMS, TABLES, RUNS, EXPLORATIONS = "pictures", "streams", "tables", "runs", "explorations"
+#: every folder of ours; what lies in none of them is somebody else's, but for `ASSEMBLED`
+FOLDERS = (PICTURES, STREAMS, TABLES, RUNS, EXPLORATIONS)
+
+#: who is at work at the destination
+LEASE = f"{RUNS}/lease.json"
+#: the page of `darkroom verify --report`
+VERIFICATION = f"{RUNS}/verification.html"
+#: which files `darkroom assemble` has put together
+ASSEMBLED = "assembled.json"
+#: patterns for listings: plans and records of all runs, marks of those that ended well, commits of all shards
+PLANS, RECORDS = f"{RUNS}/*/plan.json", f"{RUNS}/*/run.json"
+SUCCESSES, COMMITS = f"{RUNS}/*/_SUCCESS", f"{RUNS}/*/shards/*.json"
+
+
+def picture_path(branch: str, key: str, extension: str) -> str:
+    """Where a branch's developed picture of a key lies; `extension` has no dot."""
+    return f"{PICTURES}/{branch}/{key}.{extension}"
+
+
+def stream_path(branch: str, key: str, extension: str) -> str:
+    """Where the stream of a branch's codec step lies; `extension` has no dot."""
+    return f"{STREAMS}/{branch}/{key}.{extension}"
+
+
+def branch_folder(folder: str, branch: str) -> str:
+    """Where the results of a branch lie, with `/` at the end; `folder` is PICTURES or STREAMS."""
+    return f"{folder}/{branch}/"
+
+
+def assembled_path(branch: str, name: str) -> str:
+    """Where frames of a branch that were put together lie; `name` is that of their file."""
+    return f"{PICTURES}/{branch}/{name}"
+
+
+def table_folder(table: str, run: str = "") -> str:
+    """Where the parts of a run's table lie, with `/` at the end; without a run the beginning of all runs' folders."""
+    return f"{TABLES}/{table}/run={run}/" if run else f"{TABLES}/{table}/run="
+
+
+def part_path(table: str, run: str, shard: int) -> str:
+    """Where a shard's part of a table lies."""
+    return f"{TABLES}/{table}/run={run}/part-{shard:05d}.parquet"
+
+
+def parts_of(table: str, run: str) -> str:
+    """The pattern of all parts of a run's table."""
+    return f"{TABLES}/{table}/run={run}/part-*.parquet"
+
+
+def plan_path(run: str) -> str:
+    """Where a run's plan is; it makes the plan valid."""
+    return f"{RUNS}/{run}/plan.json"
+
+
+def request_path(run: str) -> str:
+    """Where is kept what a run was asked for."""
+    return f"{RUNS}/{run}/request.json"
+
+
+def plan_part(parts: str, shard: int) -> str:
+    """Where the pictures of a planned shard are named; `parts` is the folder that the plan names."""
+    return f"{RUNS}/{parts}/part-{shard:05d}.parquet"
+
+
+def targets_path(parts: str) -> str:
+    """Where a run that does pictures again says which shards of which runs they are of."""
+    return f"{RUNS}/{parts}/again.json"
+
+
+def commit_path(run: str, shard: int) -> str:
+    """Where a shard's last object lies; it exists exactly when the shard is committed."""
+    return f"{RUNS}/{run}/shards/{shard:05d}.json"
+
+
+def commits_of(run: str) -> str:
+    """The pattern of all commits of a run."""
+    return f"{RUNS}/{run}/shards/*.json"
+
+
+def begun_path(run: str, shard: int) -> str:
+    """Where a shard that is worked on says which of its pictures are in work."""
+    return f"{RUNS}/{run}/begun/{shard:05d}.json"
+
+
+def record_path(run: str) -> str:
+    """Where a run says how it ended."""
+    return f"{RUNS}/{run}/run.json"
+
+
+def report_path(run: str) -> str:
+    """Where a run's page is."""
+    return f"{RUNS}/{run}/report.html"
+
+
+def success_path(run: str) -> str:
+    """Where the empty object is that says a run ended well."""
+    return f"{RUNS}/{run}/_SUCCESS"
+
+
+def evaluation_path(run: str, name: str) -> str:
+    """Where a page, table or picture of a run's evaluation lies."""
+    return f"{RUNS}/{run}/evaluation/{name}"
+
+
+def measured_path(run: str, number: int) -> str:
+    """Where is kept what a suite measured of the picture of that number in its listing."""
+    return f"{RUNS}/{run}/evaluation/parts/{number:05d}.json"
+
+
+def measured_of(run: str) -> str:
+    """The pattern of all that a suite measured."""
+    return f"{RUNS}/{run}/evaluation/parts/*.json"
+
+
+def strip_path(run: str, setting: str, number: int) -> str:
+    """Where a suite's strip of pictures lies, of one setting and the picture of that number."""
+    return f"{RUNS}/{run}/evaluation/strips/{setting}-{number:05d}.png"
+
+
+def exploration_path(exploration: str, name: str) -> str:
+    """Where a page, table or picture of an exploration lies."""
+    return f"{EXPLORATIONS}/{exploration}/{name}"
+
+
+def index_path(mark: str) -> str:
+    """Where a search index is kept; `mark` says of which vectors it is."""
+    return f"{EXPLORATIONS}/index-{mark}.safetensors"
+
+
+def folder_of(path: str) -> str:
+    """The folder below the destination that a path lies in, one of FOLDERS where it is ours."""
+    return path.partition("/")[0]
+
+
+def branch_of(path: str) -> str | None:
+    """The branch whose picture or stream lies there; None for any other path."""
+    folder, _, rest = path.partition("/")
+    branch, slash, _ = rest.partition("/")
+    return branch if folder in (PICTURES, STREAMS) and slash else None
+
+
+def picture_of(path: str) -> tuple[str, str] | None:
+    """Branch and key of the developed picture that lies there; None for any other path."""
+    branch, key = branch_of(path), key_of(path)
+    return (branch, key) if branch and key and folder_of(path) == PICTURES else None
+
+
+def key_of(path: str) -> str | None:
+    """The key of the picture that a developed picture or stream is of; None for any other path."""
+    return path.split("/", 2)[2].rpartition(".")[0] if branch_of(path) is not None else None
+
+
+def run_of(path: str) -> str | None:
+    """The run, or the folder of a plan's parts, that a path below runs/ or a part of a table belongs to; else None."""
+    folder, *rest = path.split("/")
+    if folder == RUNS and len(rest) > 1:
+        return rest[0]
+    if folder == TABLES and len(rest) > 1 and rest[1].startswith("run="):
+        return rest[1].removeprefix("run=")
+    return None
+
+
+def number_of(path: str) -> int:
+    """The number at the end of the name of a commit, a part or what a suite measured. Raises ValueError."""
+    return int(path.rpartition("/")[2].partition(".")[0].removeprefix("part-"))

@@ -1,0 +1,41 @@
+"""What a field offers to choose from in forms and on the command line; never the only way to fill it in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+_WEIGHTS = Path(__file__).parents[2] / "models/weights"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Of a text field: `names` to choose from, or what is called `other`, such as the URL of one's own."""
+
+    names: Callable[[], list[str]]
+    other: str
+
+    def __call__(self, schema: dict[str, Any]) -> None:
+        several = schema.get("items", schema)
+        parts = several.get("anyOf", [{name: several.pop(name) for name in ("type",) if name in several}])
+        several["anyOf"] = [
+            {"title": "shipped", "type": "string", "enum": self.names()},
+            {"title": self.other, "type": "string"},
+            *(part for part in parts if part.get("type") != "string"),
+        ]
+
+
+def offering(names: Callable[[], list[str]], other: str) -> Any:
+    """What an `Offer` makes of a field."""
+    return Field(json_schema_extra=Offer(names, other))
+
+
+def shipped_models(*tasks: str) -> list[str]:
+    """Names of the models for these tasks that come with Darkroom; of all, where none is named."""
+    cards = [json.loads(path.read_text()) for path in sorted(_WEIGHTS.glob("*.json"))]
+    return [card["name"] for card in cards if not tasks or card["task"] in tasks]
