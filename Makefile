@@ -13,7 +13,7 @@ export DO_NOT_TRACK := 1
 .PHONY: demo test test-slow lint clean
 
 demo: $(VENV)/installed
-	$(BIN)/darkroom demo $(OUT)
+	$(BIN)/darkroom demo $(OUT) --prefect
 
 test: $(VENV)/installed
 	$(PYTEST)

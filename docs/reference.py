@@ -13,7 +13,7 @@ import click
 import pyarrow as pa
 
 from flows.command.cli import main
-from models.registry import Card, list_cards
+from models.cards import Card, list_cards
 from pipeline.destination.schemas import (
     EVALUATION_SCHEMAS,
     EXPLORATION_SCHEMAS,

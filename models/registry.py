@@ -7,7 +7,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -17,41 +17,16 @@ from safetensors.torch import load, save
 from torch import nn
 
 from models.autoencoders import build_autoencoder
+from models.cards import WEIGHTS, Card, list_cards, read_card
 from models.codec.frozen import FrozenCodec
-from models.errors import ModelError
-from models.files import StorageArguments, locate, write_bytes
+from models.errors import ModelError, TooLargeError
+from models.files import PLAIN, Files
 from models.restoration.network import RestorationNetwork
 from models.restoration.tasks import RESTORATIONS
 
-WEIGHTS = Path(__file__).parent / "weights"
 T = TypeVar("T")
 #: a weights file larger than this is refused before it is read
 SIZE_LIMIT = 1 << 30
-
-
-@dataclass(frozen=True)
-class Card:
-    """What is known of a set of weights.
-
-    `figures` were measured by `command`, the weights trained by `training`; `sha256` is of the safetensors file;
-    `notes` say what else one must know.
-    """
-
-    name: str
-    task: str
-    summary: str
-    sizes: dict
-    parameters: int
-    data: str
-    licence: str
-    steps: int
-    seconds: float
-    hardware: str
-    training: str
-    figures: dict = field(default_factory=dict)
-    command: str = ""
-    sha256: str = ""
-    notes: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,18 +49,14 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def list_cards() -> list[Card]:
-    """Cards of the weights that come with Darkroom, sorted by name."""
-    return [read_card(path.read_text(), str(path)) for path in sorted(WEIGHTS.glob("*.json"))]
-
-
-def load_model(name_or_url: str, task: str | None = None, sha256: str | None = None) -> Model:
+def load_model(name_or_url: str, task: str | None = None, files: Files = PLAIN, sha256: str | None = None) -> Model:
     """A shipped model by name, or any by the URL of its safetensors file (its card is the .json beside it).
 
-    `sha256` is the hash that the weights must have, 64 hexadecimal digits; None: whatever lies there is taken.
-    Weights that are loaded already are not loaded twice; without `sha256` their file is read all the same, for it may
-    have been replaced. Raises ModelError when there is none, it is for another task, its bytes do not match its card,
-    or are others than `sha256`.
+    `files` read what lies at a URL, and may raise errors of their own where that is refused. `sha256` is the hash that
+    the weights must have, 64 hexadecimal digits; None: whatever lies there is taken. Weights that are loaded already
+    are not loaded twice; without `sha256` their file is read all the same, for it may have been replaced.
+    Raises ModelError when there is none, it is for another task, its bytes do not match its card, or are others than
+    `sha256`.
     """
     url = name_or_url
     if "/" not in url and "\\" not in url and not url.endswith(".safetensors"):
@@ -94,10 +65,13 @@ def load_model(name_or_url: str, task: str | None = None, sha256: str | None = N
             names = ", ".join(card.name for card in list_cards() if task in (None, card.task)) or "none"
             wanted = f"for {task!r} there is" if task else "there are"
             raise ModelError(f"there is no model called {name_or_url!r}; {wanted}: {names}")
-    return _load(url, task, sha256)
+    kept = (_LOADED.get(url, sha256) if sha256 else None) or _read(url, files, sha256)
+    if task not in (None, kept.card.task):
+        raise ModelError(f"the model at {url} is for {kept.card.task!r}, not for {task!r}")
+    return kept
 
 
-def save_model(url: str, network: nn.Module, card: Card, storage: StorageArguments | None = None) -> Card:
+def save_model(url: str, network: nn.Module, card: Card, files: Files = PLAIN) -> Card:
     """Write weights, in half precision, and card (hash and parameter count filled in) to URL.safetensors, URL.json."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
@@ -105,8 +79,8 @@ def save_model(url: str, network: nn.Module, card: Card, storage: StorageArgumen
     count = sum(p.numel() for p in network.parameters())
     card = Card(**(asdict(card) | {"sha256": hashlib.sha256(data).hexdigest(), "parameters": count}))
     stem = url.removesuffix(".safetensors")
-    write_bytes(f"{stem}.safetensors", data, storage)
-    write_bytes(f"{stem}.json", (json.dumps(asdict(card), indent=2) + "\n").encode(), storage)
+    files.write(f"{stem}.safetensors", data)
+    files.write(f"{stem}.json", (json.dumps(asdict(card), indent=2) + "\n").encode())
     return card
 
 
@@ -147,25 +121,11 @@ def check_hash(url: str, found: str, planned: str | None) -> None:
         )
 
 
-def _load(url: str, task: str | None, planned: str | None) -> Model:
-    kept = _LOADED.get(url, planned) if planned else None
-    if kept is None:
-        kept = _read(url, planned)
-    if task not in (None, kept.card.task):
-        raise ModelError(f"the model at {url} is for {kept.card.task!r}, not for {task!r}")
-    return kept
-
-
-def _read(url: str, planned: str | None) -> Model:
-    try:
-        data = fetch(url)
-        found = hashlib.sha256(data).hexdigest()
-        check_hash(url, found, planned)
-        card = read_card(fetch(url.removesuffix(".safetensors") + ".json").decode(), url)
-    except FileNotFoundError as error:
-        raise ModelError(f"no model at {url}: {error.args[-1]} does not exist") from error
-    except OSError as error:
-        raise ModelError(f"the model at {url} could not be read: {error}") from error
+def _read(url: str, files: Files, planned: str | None) -> Model:
+    data = fetch(url, files)
+    found = hashlib.sha256(data).hexdigest()
+    check_hash(url, found, planned)
+    card = read_card(fetch(url.removesuffix(".safetensors") + ".json", files).decode(errors="replace"), url)
     if found != card.sha256:
         raise ModelError(f"the weights at {url} do not match the SHA-256 on their card; copy both files again")
     kept = _LOADED.get(url, found)
@@ -182,21 +142,17 @@ def _read(url: str, planned: str | None) -> Model:
     return _LOADED.keep(Model(network.eval().requires_grad_(False), card), url, found)
 
 
-def fetch(url: str) -> bytes:
-    """The bytes of a model's file. Raises ModelError when there are too many, OSError when they cannot be read."""
-    fs, path = locate(url)
-    size = fs.size(path)
-    if size is not None and size > SIZE_LIMIT:
-        raise ModelError(f"{url} is {size:,} bytes; models over {SIZE_LIMIT:,} are refused")
-    return fs.cat_file(path)
-
-
-def read_card(text: str, where: str) -> Card:
-    """A card from its JSON. Raises ModelError, which names `where` it lies."""
+def fetch(url: str, files: Files = PLAIN) -> bytes:
+    """The bytes of a model's file. Raises ModelError when there is none, it is too large, or it cannot be read."""
     try:
-        return Card(**json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"the card beside {where} is not readable: {error}") from error
+        data = files.read(url, SIZE_LIMIT)
+    except TooLargeError as error:
+        raise ModelError(f"{error}; give a file of weights, or its card") from error
+    except OSError as error:
+        raise ModelError(f"the model at {url} could not be read: {error}") from error
+    if data is None:
+        raise ModelError(f"no model at {url}: it does not exist; check the spelling")
+    return data
 
 
 def half_precision(network: nn.Module) -> nn.Module:

@@ -7,6 +7,7 @@
     ├── UnknownStepError         2
     ├── PlanError                2
     ├── StorageError             3   (`kind`)
+    │   └── ObjectError          3
     ├── PictureError             1   (`reason`)
     ├── RunError                 1
     ├── LeaseLost                1
@@ -14,7 +15,8 @@
     ├── BdRateError              1
     ├── DeltaError               1
     ├── Cancelled              130
-    └── ServeError               1   (in flows.command.serve)
+    ├── ServeError               1   (in flows.command.serve)
+    └── ApiError                 3   (in flows.orchestration.api)
 
 The numbers are the codes with which the command `darkroom` ends. Every message is for people: it says what is wrong,
 why, and what to do, and holds no secret.
@@ -96,6 +98,10 @@ class StorageError(DarkroomError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class ObjectError(StorageError):
+    """One object that cannot be read, while others of the same store may be."""
 
 
 class PictureError(DarkroomError):

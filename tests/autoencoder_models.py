@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from models.autoencoders import build_autoencoder
-from models.registry import Card, save_model
+from models.cards import Card
+from models.registry import save_model
 
 
 def random_autoencoder(folder: Path, form: str = "convolutional", seed: int = 0, **sizes: Any) -> str:

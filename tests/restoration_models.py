@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from models.registry import Card, save_model
+from models.cards import Card
+from models.registry import save_model
 from models.restoration.tasks import RESTORATIONS, build
 
 #: name of a step -> the tasks its parameters may choose

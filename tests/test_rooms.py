@@ -46,7 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline.errors": {"models"},
     "pipeline.events": set(),
     "pipeline.threads": set(),
-    "pipeline.storage": _BASE,
+    # what models/ are handed to read and write with fits what models.files asks for
+    "pipeline.storage": _BASE | {"models"},
     "pipeline.pictures": _BASE,
     "pipeline.steps": _FIRST - {"pipeline.storage"} | {"models", "models.restoration"},
     "pipeline.frames": _FIRST,

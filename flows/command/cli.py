@@ -17,6 +17,7 @@ os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 from flows.command import lists, models, pictures
 from flows.command.exit_codes import EXIT_CODES, FAILED, leave, prepare_process
+from flows.orchestration.api import spare_loopback
 
 _EXAMPLES = """\
   darkroom demo                                 # see that all is well
@@ -31,6 +32,7 @@ def run() -> None:
     # before a command imports its libraries, and so called after all that they register
     atexit.register(leave, ended)
     prepare_process()
+    spare_loopback()
     try:
         main()
     except SystemExit as end:

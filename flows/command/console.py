@@ -10,12 +10,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from flows.orchestration.api import Way
 
 out = Console(highlight=False)
 #: seconds between lines of progress where there is no terminal
@@ -43,10 +46,14 @@ def speak(as_json: bool, quiet: bool, verbose: bool) -> None:
         logging.getLogger("prefect").setLevel(logging.INFO)
 
 
-def present(result: Any, show: Callable[[], None]) -> None:
-    """The result of a command: plain data as JSON where that was asked for, else as `show` shows it to people."""
+def present(result: Any, show: Callable[[], None], way: Way | None = None) -> None:
+    """Print the result of a command: plain data as JSON where that was asked for, else as `show` shows it to people.
+
+    As JSON it says which `way` was taken, where there was one.
+    """
     if manner.json:
-        click.echo(json.dumps(plain(result), indent=1, ensure_ascii=False))
+        told = plain(result)
+        click.echo(json.dumps(told | {"prefect": way.record()} if way else told, indent=1, ensure_ascii=False))
     else:
         show()
 

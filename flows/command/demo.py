@@ -11,7 +11,7 @@ from flows.command.show import run
 from pipeline.requests.pictures import DevelopRequest
 
 
-def demo(destination: str, prefect: bool) -> int:
+def demo(destination: str, prefect: bool | None) -> int:
     """Develop the bundled pictures; returns the exit code."""
     pictures = Path(skimage.__file__).parent / "data"
     fields = {"source": str(pictures), "destination": destination, "suffixes": (".png", ".jpg")}

@@ -27,7 +27,7 @@ EXIT_CODES = {
     "0": "done; some pictures may have failed, and are named in the table of failures",
     "1": "the run failed: too many pictures failed, or what was checked is not well; what was good is kept",
     "2": "wrong usage: an option, a recipe, a model or a pair of places that cannot be",
-    "3": "storage refused, was not found or did not answer",
+    "3": "storage or Prefect refused, was not found or did not answer",
     "130": "interrupted; the same command goes on where this one ended",
 }
 

@@ -17,7 +17,7 @@ from pipeline.requests.models import ExploreRequest, GenerateRequest, SearchRequ
         ("darkroom explore ./explored --labels ./photos --clusters 12", "again, with labels, beside that run"),
     ],
 )
-def explore(request: ExploreRequest, prefect: bool) -> int:
+def explore(request: ExploreRequest, prefect: bool | None) -> int:
     """Explore the latents of a run: maps, clusters, neighbours, near-duplicates, anomalies, as tables and one page.
 
     SOURCE is the destination of a run that left latents, or pictures, which are first represented in DESTINATION.
@@ -51,7 +51,7 @@ def search(request: SearchRequest) -> int:
         ("darkroom train codec s3://photos/raw s3://models/codec --start codec-small", "from weights that are there"),
     ],
 )
-def train(request: TrainRequest, prefect: bool) -> int:
+def train(request: TrainRequest, prefect: bool | None) -> int:
     """Train a network on all pictures below the SOURCEs; weights, card and a report go to the URL MODEL.
 
     Again means on: the same command resumes from its checkpoint. On several GPUs, without Prefect:
@@ -71,7 +71,7 @@ def train(request: TrainRequest, prefect: bool) -> int:
         ("darkroom generate representation-small ./made --interpolate a.png b.png", "a way between two pictures"),
     ],
 )
-def generate(request: GenerateRequest, prefect: bool) -> int:
+def generate(request: GenerateRequest, prefect: bool | None) -> int:
     """Make new pictures with an autoencoder, by name or URL, and write them, grids and a page to DESTINATION.
 
     Samples from its prior, or from a mixture fitted to the latents of --source; a way between two pictures
@@ -91,7 +91,7 @@ def generate(request: GenerateRequest, prefect: bool) -> int:
         ("darkroom sweep autoencoder ./digits ./sweep --space space.yaml --maximise psnr", "by another figure"),
     ],
 )
-def sweep(request: SweepRequest, prefect: bool) -> int:
+def sweep(request: SweepRequest, prefect: bool | None) -> int:
     """Search for the best sizes, losses and rates: one training a trial; table, page and weights go to DESTINATION.
 
     Again means on: the same command goes on with the trials that are left, and with more of them if --trials says so.

@@ -96,7 +96,9 @@ def _request_options(model: type[BaseModel], arguments: tuple[str, ...]) -> Any:
 
 
 _PREFECT = click.option(
-    "--prefect/--no-prefect", default=True, help="run as a Prefect flow, or plainly in this process  [default: prefect]"
+    "--prefect/--no-prefect",
+    default=None,
+    help="run as a Prefect flow, or plainly in this process  [default: a flow where Prefect has an API]",
 )
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="say what would be done and how much it is, and write nothing")
 _SPEAKING = [

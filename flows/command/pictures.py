@@ -30,7 +30,7 @@ _BOTH_ENDS = ("source", "destination")
         ("darkroom develop ./photos ./out --retry-failed --json", "only what failed before, for a program"),
     ],
 )
-def develop(request: DevelopRequest, prefect: bool, dry_run: bool) -> int:
+def develop(request: DevelopRequest, prefect: bool | None, dry_run: bool) -> int:
     """Run a recipe over every picture of SOURCE and write pictures, streams and tables to DESTINATION."""
     from flows.command.show import run
 
@@ -39,7 +39,7 @@ def develop(request: DevelopRequest, prefect: bool, dry_run: bool) -> int:
 
 @command(prefect=True, examples=[("darkroom demo ./out", "see that all is well, in two minutes")])
 @click.argument("destination", default="./out")
-def demo(destination: str, prefect: bool) -> int:
+def demo(destination: str, prefect: bool | None) -> int:
     """Develop some two dozen pictures that scikit-image brings along to DESTINATION, ./out by default."""
     from flows.command import demo as shown
 
@@ -57,7 +57,7 @@ def demo(destination: str, prefect: bool) -> int:
         ("darkroom compress s3://photos/raw s3://photos/small --dry-run", "how much that would be"),
     ],
 )
-def compress(request: CompressRequest, prefect: bool, dry_run: bool) -> int:
+def compress(request: CompressRequest, prefect: bool | None, dry_run: bool) -> int:
     """Compress every picture of SOURCE to a .drk stream in DESTINATION, with tables of what was measured.
 
     A SOURCE that is one file is compressed to the file DESTINATION, in this process, and nothing else is written.
@@ -78,7 +78,7 @@ def compress(request: CompressRequest, prefect: bool, dry_run: bool) -> int:
         ("darkroom decompress photo.drk eye.png --crop 200,120,64,64", "a part of a picture alone"),
     ],
 )
-def decompress(request: DecompressRequest, prefect: bool, dry_run: bool) -> int:
+def decompress(request: DecompressRequest, prefect: bool | None, dry_run: bool) -> int:
     """Decompress every .drk stream of SOURCE to a picture in DESTINATION.
 
     A SOURCE that is one file is decompressed to the file DESTINATION, in this process, and nothing else is written.
@@ -98,7 +98,7 @@ def decompress(request: DecompressRequest, prefect: bool, dry_run: bool) -> int:
         ("darkroom verify ./out --repair --json", "do again what is wrong; all findings, for a program"),
     ],
 )
-def verify(request: VerifyRequest, prefect: bool) -> int:
+def verify(request: VerifyRequest, prefect: bool | None) -> int:
     """Check all that runs have left at DESTINATION against their commits: existence, size, checksum, rows."""
     from flows.command.show import verification
 
@@ -114,7 +114,7 @@ def verify(request: VerifyRequest, prefect: bool) -> int:
         ("darkroom gc s3://developed/2026 --older-than 24", "remove it where it is a day old"),
     ],
 )
-def gc(request: GcRequest, prefect: bool) -> int:
+def gc(request: GcRequest, prefect: bool | None) -> int:
     """Remove what killed runs have left at DESTINATION: objects that no commit names."""
     from flows.command.show import verification
 
@@ -130,7 +130,7 @@ def gc(request: GcRequest, prefect: bool) -> int:
         ("darkroom assemble ./out ./films --branch clahe --format webm --rate 25", "one branch, as videos"),
     ],
 )
-def assemble(request: AssembleRequest, prefect: bool) -> int:
+def assemble(request: AssembleRequest, prefect: bool | None) -> int:
     """Put the frames that a run left at SOURCE together again: animations, pages, videos, stacks, at DESTINATION."""
     from flows.command.show import assembly
 
@@ -148,7 +148,7 @@ def assemble(request: AssembleRequest, prefect: bool) -> int:
         ("darkroom evaluate ./bsd68 ./report --suite denoise", "denoisers under the field's protocol"),
     ],
 )
-def evaluate(request: EvaluateRequest, prefect: bool, dry_run: bool) -> int:
+def evaluate(request: EvaluateRequest, prefect: bool | None, dry_run: bool) -> int:
     """Compare codecs on every picture of SOURCE: rates, qualities, times, BD-rates and a report in DESTINATION.
 
     With --suite: restorations under the field's protocols, beside classical baselines and published figures.

@@ -21,6 +21,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out
+from flows.command.show.prefect import through
+from flows.orchestration.api import Way, check_home, configured_api, prefect_home, recorded, spare_loopback
 from models.errors import DarkroomError
 from pipeline.errors import RequestError
 
@@ -63,15 +65,20 @@ def serve(host: str, port: int, work_pool: str, runs: int) -> int:
     """Serve until Ctrl-C or SIGTERM; returns the exit code.
 
     With PREFECT_API_URL set, that server is used and none started. Raises RequestError when the port is taken, the
-    address is no address or the folder will not do, and ServeError when a part does not start or ends.
+    address is no address or the folder will not do, ApiError when the server that is set does not answer or Prefect's
+    folder cannot be written to, and ServeError when a part does not start or ends.
     """
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME
-
     _check_folder(Path.cwd())
-    given = PREFECT_API_URL.value()
-    logs = PREFECT_HOME.value() / "darkroom"
-    logs.mkdir(parents=True, exist_ok=True)
-    api = given or _own_api(host, port)
+    given = configured_api()
+    check_home()
+    logs = prefect_home() / "darkroom"
+    logs.mkdir(exist_ok=True)
+    # the server is on this machine, whatever address it listens on
+    spare_loopback(host)
+    if given:
+        with through(Way(True, *given)):
+            pass
+    api = given[1] if given else _own_api(host, port)
     with _stopped_by_signals(), ExitStack() as stack:
         parts: list[Part] = []
         if not given:
@@ -89,6 +96,7 @@ def serve(host: str, port: int, work_pool: str, runs: int) -> int:
         command = ["worker", "start", "--pool", work_pool, "--type", "process", "--limit", str(runs)]
         settings = {"PREFECT_API_URL": api, "PREFECT_LOGGING_LEVEL": "INFO"}
         parts.append(stack.enter_context(_running("worker", command, logs, settings)))
+        stack.enter_context(recorded(api))
         _print(api, names, work_pool, logs, None if given else host)
         try:
             while True:

@@ -15,9 +15,9 @@ from models.codec.frozen import FrozenCodec
 from models.codec.prior import HYPER_STRIDE, QUALITIES
 from models.codec.tile import decode_tile, encode_tile, recall_tile
 from models.codec.transforms import STRIDE
+from models.device import give_back
 from models.errors import StreamError
 from models.inference import Apply, tiled
-from models.memory import give_back
 
 #: pixels a side of the windows that the transforms see of a large picture; the result does not depend on it
 WINDOW = 768

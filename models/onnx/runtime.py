@@ -9,22 +9,23 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
+from models.cards import read_card
+from models.device import Runtime
 from models.errors import ModelError
+from models.files import PLAIN, Files
 from models.onnx.export import CONDITION, PICTURE, RESTORED, onnx_bytes
-from models.registry import Loaded, Model, check_hash, fetch, load_model, read_card
+from models.registry import Loaded, Model, check_hash, fetch, load_model
 from models.restoration.light import sample
 from models.restoration.network import RestorationNetwork
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
-
-Runtime = Literal["auto", "torch", "onnx"]
 
 #: most memory that all sessions of a process together may take for tensors
 MEMORY_LIMIT = 4 << 30
@@ -40,7 +41,9 @@ _MOST_REACH = 4096
 _LOADED, _EXPORTED = Loaded[Model](), Loaded[Model]()
 
 
-def load_network(name_or_url: str, task: str, runtime: Runtime = "auto", sha256: str | None = None) -> Model:
+def load_network(
+    name_or_url: str, task: str, runtime: Runtime = "auto", files: Files = PLAIN, sha256: str | None = None
+) -> Model:
     """A restoration model that runs under torch or onnxruntime; its network is called alike under both.
 
     A file that ends in .onnx runs under onnxruntime; any other model under torch, unless `runtime` is "onnx".
@@ -50,8 +53,8 @@ def load_network(name_or_url: str, task: str, runtime: Runtime = "auto", sha256:
     if name_or_url.endswith(".onnx"):
         if runtime == "torch":
             raise ModelError(f"{name_or_url} runs under onnxruntime only; give the safetensors file, or runtime onnx")
-        return _load(name_or_url, task, sha256)
-    model = load_model(name_or_url, task, sha256)
+        return _load(name_or_url, task, files, sha256)
+    model = load_model(name_or_url, task, files, sha256)
     return _exported(model) if runtime == "onnx" else model
 
 
@@ -113,26 +116,21 @@ def _bound_memory() -> None:
     onnxruntime.create_and_register_allocator(place, limits)
 
 
-def _load(url: str, task: str, planned: str | None) -> Model:
+def _load(url: str, task: str, files: Files, planned: str | None) -> Model:
     """An exported file as a model; its tag tells the hash of this file."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise ModelError(f"{url} needs more packages: pip install onnx onnxruntime") from error
-    model = (_LOADED.get(url, planned) if planned else None) or _read(url, planned)
+    model = (_LOADED.get(url, planned) if planned else None) or _read(url, files, planned)
     if model.card.task != task:
         raise ModelError(f"the model at {url} is for {model.card.task!r}, not for {task!r}")
     return model
 
 
-def _read(url: str, planned: str | None) -> Model:
-    try:
-        data = fetch(url)
-    except FileNotFoundError as error:
-        raise ModelError(f"no model at {url}: it does not exist") from error
-    except OSError as error:
-        raise ModelError(f"the model at {url} could not be read: {error}") from error
+def _read(url: str, files: Files, planned: str | None) -> Model:
+    data = fetch(url, files)
     found = hashlib.sha256(data).hexdigest()
     check_hash(url, found, planned)
     kept = _LOADED.get(url, found)

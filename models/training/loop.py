@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from models.device import choose_device
 from models.errors import TrainingError
-from models.files import StorageArguments
+from models.files import PLAIN, Files
 from models.training.checkpoint import Progress, load_progress, load_start, restore, save_checkpoint
 from models.training.data import PictureSource
 from models.training.distributed import ALONE, Ranks, agree, data_parallel, own_device
-from models.training.optimisers import build_optimiser
+from models.training.optimisers import build_optimiser, matrices
 from models.training.precision import autocast, choose_precision, gradient_scaler, memory_format
-from models.training.tasks import Task, task_of
+from models.training.tasks import Task, suited_rate, task_of
 
 #: steps over which learning rates of new parameters rise to their peak
 WARM_UP = 200
@@ -32,8 +32,8 @@ class TrainingPlan:
 
     The learning rate falls on a cosine over that budget. `start` is the URL of weights to begin from, `batch` crops a
     step and process, `crop` pixels a side (a multiple of the task's), `precision` one of
-    `models.training.precision.PRECISIONS`, `optimiser` one of `models.training.optimisers.MOMENTS`; None is the task's
-    own. `patience` counts validations without a better score. `sizes` are keyword arguments of the task's network,
+    `models.training.precision.PRECISIONS`, `optimiser` one of `models.training.optimisers.OPTIMISERS`; None is the
+    task's own. `patience` counts validations without a better score. `sizes` are keyword arguments of the network,
     `loss` and `corrupt` what an autoencoder's task takes (see `models.training.tasks.task_of`), `augment` how its
     pictures are varied (`models.training.small_batches.AUGMENTATIONS`).
     """
@@ -57,7 +57,7 @@ class TrainingPlan:
     loss: str | None = None
     corrupt: str | None = None
     augment: tuple[str, ...] = ()
-    storage: StorageArguments = field(default_factory=dict)
+    files: Files = PLAIN
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def train(
     trained = data_parallel(network, device, ranks)
 
     crop, batch = plan.crop or task.crop, plan.batch or task.batch
-    peak = plan.learning_rate or task.learning_rate
+    peak = plan.learning_rate or suited_rate(task, plan.optimiser)
     held_out = pictures.held_out_batches(task.held_out_crop)
     trained_on = pictures.training_batches(task.held_out_crop)
     before, started = progress.seconds, time.monotonic()
@@ -124,7 +124,7 @@ def train(
     def save() -> None:
         progress.scaler = scaler.state_dict()
         networks = {"network": network, "average": average, "best": best}
-        save_checkpoint(plan.checkpoint, networks, optimiser, progress, plan.storage)
+        save_checkpoint(plan.checkpoint, networks, optimiser, progress, plan.files)
 
     rate = peak
     while True:
@@ -173,10 +173,10 @@ def _begin(
     plan: TrainingPlan, task: Task, network: nn.Module, device: str, form: torch.memory_format
 ) -> tuple[Progress, torch.optim.Optimizer, nn.Module, nn.Module]:
     """Progress, optimiser, moving average and best average: of the checkpoint, if there is one, else from the start."""
-    found = load_progress(plan.checkpoint, plan.task, plan.storage)
+    found = load_progress(plan.checkpoint, plan.task, plan.files)
     progress = found[0] if found else Progress(plan.task)
     if plan.start and not found:
-        progress.started = load_start(plan.start, network, plan.storage)
+        progress.started = load_start(plan.start, network, plan.files)
     network.to(device, memory_format=form)  # type: ignore[call-overload]
     average = copy.deepcopy(network).requires_grad_(False).eval()
     best = copy.deepcopy(average)
@@ -190,14 +190,17 @@ def _begin(
 
 
 def _parameter_groups(network: nn.Module, started: list[str], started_warm_up: int) -> list[dict]:
-    """One group for each pair of a factor, asked for by a network's `learning_rates` by name, and a warm-up."""
-    factors = getattr(network, "learning_rates", {})
-    groups: dict[tuple[float, int], list[tuple[str, nn.Parameter]]] = {}
+    """Group parameters by factor, which a network's `learning_rates` has by name, warm-up, and being a matrix."""
+    factors, among_matrices = getattr(network, "learning_rates", {}), matrices(network)
+    groups: dict[tuple[float, int, bool], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in network.named_parameters():
         factor = next((f for prefix, f in factors.items() if name.startswith(prefix)), 1.0)
         warm_up = started_warm_up if name in started else WARM_UP
-        groups.setdefault((factor, warm_up), []).append((name, parameter))
-    return [{"params": group, "factor": factor, "warm_up": steps} for (factor, steps), group in groups.items()]
+        groups.setdefault((factor, warm_up, name in among_matrices), []).append((name, parameter))
+    return [
+        {"params": group, "factor": factor, "warm_up": steps, "matrix": matrix}
+        for (factor, steps, matrix), group in groups.items()
+    ]
 
 
 def _batch(pictures: PictureSource, count: int, crop: int, seed: int, step: int, ranks: Ranks) -> Tensor:

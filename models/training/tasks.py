@@ -56,7 +56,8 @@ class Task:
     crop: int
     held_out_crop: int
     batch: int
-    learning_rate: float
+    #: peak learning rates that suit it, by optimiser, one of `models.training.optimisers.OPTIMISERS`
+    rates: dict[str, float]
     loss: Callable[[nn.Module, Tensor], tuple[Tensor, dict[str, Tensor]]]
     score: Callable[[nn.Module, Tensor], tuple[Tensor, dict[str, Tensor]]]
     #: told the number of every step before it is taken
@@ -66,6 +67,11 @@ class Task:
     started_warm_up: int = 100
     #: whether its convolutions are faster with channels last on a CPU in float32, too
     channels_last: bool = False
+
+
+def suited_rate(task: Task, optimiser: str | None) -> float:
+    """Give the peak learning rate that suits a task under an optimiser, its own one for None."""
+    return task.rates[optimiser or task.optimiser]
 
 
 def codec_loss(network: nn.Module, picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -121,6 +127,13 @@ def _psnr(error: Tensor) -> Tensor:
     return -10 * error.clamp_min(1e-10).log10()
 
 
+#: by short runs of `tests.benchmarks.optimisers` from nothing, with small networks of codec and denoiser; not so Muon's
+#: of restorations and AdamW's of the codec, which long runs were made with, what Adam takes over from AdamW, and the
+#: codec's of momentum (a tenth of SGD's), Muon and SOAP
+_CODEC_RATES = {"sgd": 0.03, "momentum": 0.003, "adam": 5e-4, "adamw": 5e-4, "muon": 1e-3, "soap": 1e-3}
+_RESTORATION_RATES = {"sgd": 0.3, "momentum": 0.1, "adam": 3e-3, "adamw": 3e-3, "muon": 1e-3, "soap": 3e-3}
+_AUTOENCODER_RATES = {"sgd": 0.9, "momentum": 0.9, "adam": 0.01, "adamw": 0.01, "muon": 0.01, "soap": 0.01}
+
 TASKS = {
     "codec": Task(
         "codec",
@@ -129,7 +142,7 @@ TASKS = {
         192,
         256,
         4,
-        5e-4,
+        _CODEC_RATES,
         codec_loss,
         codec_score,
         codec_begin_step,
@@ -142,7 +155,7 @@ TASKS = {
         0,
         0,
         128,
-        0.01,
+        _AUTOENCODER_RATES,
         partial(autoencoder_loss, objective_of(None, None)),
         partial(autoencoder_score, objective_of(None, None)),
         optimiser="muon",
@@ -161,7 +174,7 @@ def _restoration(task: restoration.Restoration) -> Task:
         crop,
         min(2 * crop, 512),
         16,
-        1e-3,
+        _RESTORATION_RATES,
         partial(restoration.loss, task),
         partial(restoration.score, task),
         optimiser="muon",

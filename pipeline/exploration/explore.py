@@ -39,7 +39,8 @@ from pipeline.exploration.page import render_exploration
 from pipeline.exploration.probes import probe, read_labels
 from pipeline.exploration.tables import account_of, heat_path, heat_pictures, tables_of
 from pipeline.exploration.vectors import LatentsSource, find_latents, read_vectors, recipe_steps
-from pipeline.networks.autoencoders import DEFAULT_MODEL, open_autoencoder
+from pipeline.networks.autoencoders import DEFAULT_MODEL
+from pipeline.networks.encoders import open_autoencoder
 from pipeline.requests.job import pictures_of_run, stores_of
 from pipeline.requests.models import ExploreRequest
 from pipeline.requests.pictures import DevelopRequest

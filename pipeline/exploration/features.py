@@ -19,7 +19,7 @@ from PIL import Image
 from pipeline.errors import PictureError, StorageError
 from pipeline.exploration.local_features import LocalFeatures, local_features
 from pipeline.frames.shared_file import SharedFile
-from pipeline.networks.autoencoders import model_input
+from pipeline.networks.encoders import model_input
 from pipeline.pictures.decode import decode
 from pipeline.pictures.perceptual_hash import perceptual_hash
 from pipeline.pictures.picture import Picture, over_white, to_8bit

@@ -34,15 +34,15 @@ from pipeline.generation.interpolation import (
 from pipeline.generation.page import render_generation
 from pipeline.generation.results import Generation, Interpolation, Traversal
 from pipeline.generation.traversal import explain, moved
-from pipeline.networks.autoencoders import OpenAutoencoder, model_input, open_autoencoder
+from pipeline.networks.encoders import OpenAutoencoder, model_input, open_autoencoder
 from pipeline.pictures.encode import encode
 from pipeline.pictures.picture import Metadata
 from pipeline.requests.job import store_of
 from pipeline.requests.models import GenerateRequest
 from pipeline.runs.single_file import read_picture
+from pipeline.storage.files import StoredFiles
 from pipeline.storage.store import Store, check_access, write
 from pipeline.training.picture_sets import read_picture_set
-from pipeline.training.train import fsspec_options
 
 #: samples drawn where a request says nothing
 SAMPLES = 64
@@ -54,7 +54,7 @@ def generate(request: GenerateRequest) -> Generation:
     """Make and write what the request asks for.
 
     Raises ModelError, RequestError (a model without a prior and no source), PictureError (which names the picture),
-    DataError (an unusable source), StorageError and OSError.
+    DataError (an unusable source), StorageError.
     """
     opened = open_autoencoder(request.model)
     device = choose_device(request.device)
@@ -67,7 +67,7 @@ def generate(request: GenerateRequest) -> Generation:
     count = _sample_count(request)
     samples, prior = _samples(request, opened, latents, count, device) if count else (None, "")
     generation = Generation(
-        card=load_model(request.model, "autoencoder").card,
+        card=load_model(request.model, "autoencoder", StoredFiles()).card,
         destination=store.url,
         page=store.url_of("generation.html"),
         prior=prior,
@@ -115,8 +115,7 @@ def _latents(request: GenerateRequest, opened: OpenAutoencoder, device: str) -> 
     if request.source is None:
         return None
     limit = max(2, min(request.limit, MOST_NUMBERS // opened.network.latent_size))
-    storage = fsspec_options(request.source_storage)
-    found = read_picture_set((request.source,), opened.shape, limit=limit, storage=storage)
+    found = read_picture_set((request.source,), opened.shape, limit=limit, files=StoredFiles(request.source_storage))
     if len(found) < 2:
         raise RequestError(f"there is but one picture below {request.source}; a spread takes two at least")
     return encode_all(opened.network, found.pictures, device)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from models.registry import Card
+from models.cards import Card
 
 
 @dataclass(frozen=True)

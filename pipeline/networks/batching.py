@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from models.inference import Network, apply_in_batches
+    from models.inference import Network
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Batcher:
 
     On a CPU the batch is 1: a batch is no faster there, and a result then never depends on its neighbours. On a GPU two
     threads, each with a stream of its own, take turns: while one computes, the other's batch is copied there or back.
+    They start, and PyTorch is imported, with the first tensors.
     `busy` and `waiting` are the seconds the device worked, and those that tensors waited for it, all together.
     """
 
@@ -42,13 +44,9 @@ class Batcher:
         self._change = threading.Condition()
         self._closed = False
         self.threads = 2 if device.startswith("cuda") else 1
-        self._threads = [
-            threading.Thread(target=self._run, name=f"device-{n}", daemon=True) for n in range(self.threads)
-        ]
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Batcher:
-        for thread in self._threads:
-            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,14 +64,25 @@ class Batcher:
                 raise RuntimeError("the device has been given back")
             self._requests += requests
             self._change.notify()
+            if not self._threads:
+                self._start()
         return [request.answer.result() for request in requests]
 
+    def _start(self) -> None:
+        for number in range(self.threads):
+            self._threads.append(threading.Thread(target=self._run, name=f"device-{number}", daemon=True))
+            self._threads[-1].start()
+
     def _run(self) -> None:
+        import torch
+
         stream = torch.cuda.Stream(self.device) if self.device.startswith("cuda") else None
         with torch.cuda.stream(stream):
             self._work()
 
     def _work(self) -> None:
+        from models.inference import apply_in_batches
+
         while True:
             with self._change:
                 while not self._requests and not self._closed:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.codec.bitstream import HIGHEST_QUALITY, LOWEST_QUALITY, PIXEL_LIMIT, TILE, TILE_UNIT
-from models.codec.codec import Latent, picture_of
 from models.device import choose_device
 from models.errors import ModelError, StreamError
-from models.inference import apply_in_batches
 from pipeline.destination.schemas import pack
 from pipeline.errors import LatentError, PictureError
-from pipeline.networks.streams import find_codec, open_codec
 from pipeline.pictures.picture import Picture
+
+if TYPE_CHECKING:
+    from models.codec.codec import Latent
 
 #: latents of larger pictures are kept in their streams only
 MOST_PIXELS = 40_000_000
@@ -72,6 +72,8 @@ def latent_of(row: Mapping[str, Any]) -> Latent:
 
     Nothing larger than the row itself is allocated. Raises LatentError.
     """
+    from models.codec.codec import Latent
+
     if _column(row, "hyper_shape") is None:
         raise LatentError(f"{row.get('model')} is no codec: its vector says what a picture is like, and holds none")
     if _column(row, "latent") is None:
@@ -107,6 +109,10 @@ def picture_of_row(row: Mapping[str, Any], device: str = "cpu", models: Sequence
 
     `models` are URLs of weights that do not come with Darkroom. Raises LatentError.
     """
+    from models.codec.codec import picture_of
+    from models.inference import apply_in_batches
+    from pipeline.networks.streams import find_codec, open_codec
+
     latent = latent_of(row)
     tag = _TAG.fullmatch(str(_column(row, "model")))
     if tag is None:

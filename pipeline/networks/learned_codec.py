@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from models.codec.bitstream import EXTENSION
-from models.codec.codec import Latent
-from models.inference import Apply
-from models.registry import load_model
 from pipeline.networks.codec_choice import CodecChoice
-from pipeline.networks.streams import codec_of, decode_with, encode_stream, tag_of
 from pipeline.pictures.picture import Picture
 from pipeline.steps.registry import Parameters, network_step
+
+if TYPE_CHECKING:
+    from models.codec.codec import Latent
+    from models.inference import Apply
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class AutoencodeParameters(CodecChoice, Parameters):
 
 def autoencode(parameters: AutoencodeParameters, sha256: str | None = None) -> CodecNetwork:
     """Learned compression to a .drk stream and back, to a quality, size or PSNR; 16-bit pictures are rounded to 8."""
-    model = load_model(parameters.model, "codec", sha256)
-    codec = codec_of(model)
+    from pipeline.networks.streams import decode_with, encode_stream, load_codec, tag_of
+
+    codec, weights = load_codec(parameters.model, sha256)
 
     def encode(picture: Picture, apply: Apply) -> tuple[bytes, Latent]:
         return encode_stream(codec, picture, parameters, apply)
@@ -45,7 +47,7 @@ def autoencode(parameters: AutoencodeParameters, sha256: str | None = None) -> C
         # our own stream, of a picture that was within the run's limit
         return decode_with(codec, data, key, apply, pixel_limit=sys.maxsize)
 
-    return CodecNetwork(tag_of(codec), model.card.sha256, encode, decode)
+    return CodecNetwork(tag_of(codec), weights, encode, decode)
 
 
 network_step("autoencode", AutoencodeParameters, autoencode, extension=EXTENSION)

@@ -2,32 +2,31 @@
 
 All take grey and colour, uint8 and uint16, with alpha or without, of any size, and give the same kind back; inside they
 compute in float32, in tiles whose overlap makes them equal to the whole. Colour under fully transparent pixels is
-never looked at: networks get what surrounds it instead.
+never looked at: networks get what surrounds it instead. PyTorch is imported once a step is loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
-import torch
 from pydantic import Field, model_validator
 
-from models.inference import Apply
-from models.onnx.runtime import Runtime
-from models.restoration import fill
+from models.device import Runtime
 from pipeline.errors import PictureError
-from pipeline.networks.tiles import Network, open_network, restore
 from pipeline.pictures.picture import Picture, join_alpha
-from pipeline.steps.arrays import in_tiles, white_level
+from pipeline.steps.arrays import white_level
 from pipeline.steps.degrade import Holes, generator_for, hole_mask
 from pipeline.steps.estimates import CLEAN_BLOCKS, CLEAN_NOISE, bad_light, blockiness, noise_level
 from pipeline.steps.geometry import MOST_PIXELS
 from pipeline.steps.inpaint import Level, colour_mask
 from pipeline.steps.registry import Parameters, network_step
+
+if TYPE_CHECKING:
+    from models.inference import Apply
 
 #: pixels from the nearest known one up to which the repairing network is given a first guess
 _GUESSED = 64
@@ -151,6 +150,8 @@ def _same_size(
     condition: float | None = None,
 ) -> Restorer:
     """A restorer of colour; what `clean` says in automatic mode is why the picture stays as it is. Alpha is kept."""
+    from pipeline.networks.tiles import fill_under_transparency, open_network, restore
+
     network = open_network(parameters.model, task, parameters.runtime, sha256)
 
     def restored(picture: Picture, apply: Apply) -> Restored:
@@ -158,7 +159,7 @@ def _same_size(
         reason = clean(colour) if isinstance(parameters, Automatic) and parameters.auto else None
         if reason:
             return Restored(picture.pixels, colour, skipped=f"{task}: {reason}")
-        given = _under_transparency_filled(picture)
+        given = fill_under_transparency(picture)
         result = restore(network, given, apply, parameters.strength, condition)
         if picture.alpha is not None:
             np.copyto(result, colour, where=picture.alpha == 0)
@@ -169,6 +170,8 @@ def _same_size(
 
 def upscale(parameters: Upscale, sha256: str | None = None) -> Restorer:
     """Sides two, three or four times longer by a network, of clean pictures or of blurred, noisy JPEGs."""
+    from pipeline.networks.tiles import enlarge_alpha, fill_under_transparency, open_network, restore
+
     kind = "realistic-" if parameters.variant == "realistic" else ""
     network = open_network(parameters.model, f"upscale-{kind}x{parameters.factor}", parameters.runtime, sha256)
 
@@ -180,57 +183,18 @@ def upscale(parameters: Upscale, sha256: str | None = None) -> Restorer:
                 f"upscale would make {width} x {height} pixels, more than {MOST_PIXELS // 10**6} million; "
                 f"take a smaller factor",
             )
-        given = _under_transparency_filled(picture)
+        given = fill_under_transparency(picture)
         result = restore(network, given, apply, parameters.strength)
-        alpha = None if picture.alpha is None else _larger_alpha(network, picture.alpha, apply, parameters.strength)
+        alpha = None if picture.alpha is None else enlarge_alpha(network, picture.alpha, apply, parameters.strength)
         return Restored(join_alpha(result, alpha), given)
 
     return Restorer(network.model, network.weights, network.scale, restored)
 
 
-def _larger_alpha(network: Network, alpha: np.ndarray, apply: Apply, strength: float) -> np.ndarray:
-    """Alpha as a grey picture through the network, held between its neighbours: no ringing beside an edge."""
-    plane = np.ascontiguousarray(alpha[:, :, 0])
-    size = (plane.shape[1] * network.scale, plane.shape[0] * network.scale)
-    low, high = (
-        cv2.resize(near(plane, np.ones((3, 3), np.uint8)), size, interpolation=cv2.INTER_NEAREST)
-        for near in (cv2.erode, cv2.dilate)
-    )
-    if (low == high).all():
-        return low[:, :, None]
-    larger = restore(network, np.ascontiguousarray(alpha), apply, strength)
-    return np.clip(larger, low[:, :, None], high[:, :, None])
-
-
-def _under_transparency_filled(picture: Picture) -> np.ndarray:
-    """Colour, H x W x 1|3, of which fully transparent pixels take on that of their visible neighbours."""
-    colour = np.ascontiguousarray(picture.colour)
-    if picture.alpha is None or picture.alpha.all():
-        return colour
-    return _filled(colour, picture.alpha[:, :, 0] == 0)
-
-
-def _filled(pixels: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """Pixels (H x W x 1|3) where `missing` (bool, H x W) by averages of their surroundings, coarse to fine."""
-    multiple = 2**fill.LEVELS
-    white = white_level(pixels)
-
-    def guess(tile: np.ndarray) -> np.ndarray:
-        height, width = tile.shape[:2]
-        # pixels that make the sides whole multiples are missing, too
-        padding = ((0, -height % multiple), (0, -width % multiple), (0, 0))
-        values = np.pad(tile, padding).transpose(2, 0, 1).astype(np.float32)[None]
-        colour, known = torch.from_numpy(values[:, :-1]), torch.from_numpy(values[:, -1:] / white)
-        guessed = fill.fill(colour, 1 - known)[0, :, :height, :width].permute(1, 2, 0).round()
-        return np.concatenate([guessed.numpy().astype(tile.dtype), tile[:, :, -1:]], axis=2)
-
-    known = np.where(missing, 0, white).astype(pixels.dtype)[:, :, None]
-    overlap = -(-fill.REACH // multiple) * multiple
-    return np.ascontiguousarray(in_tiles(np.concatenate([pixels, known], axis=2), guess, overlap)[:, :, :-1])
-
-
 def repair(parameters: Repair, sha256: str | None = None) -> Restorer:
     """Holes and scratches filled by a network; all other pixels stay as they are."""
+    from pipeline.networks.tiles import open_network, restore
+
     network = open_network(parameters.model, "inpaint", parameters.runtime, sha256)
 
     def restored(picture: Picture, apply: Apply) -> Restored:

@@ -12,17 +12,19 @@ from typing import cast
 
 import numpy as np
 
+from models.cards import list_cards
 from models.codec.bitstream import HASH_BYTES, MAGIC, METADATA_LIMIT, PIXEL_LIMIT, VERSION, Header, read_header
 from models.codec.codec import Codec, Latent, Still, compress, decompress
 from models.codec.frozen import FrozenCodec
 from models.codec.rate_control import compress_to_bpp, compress_to_psnr
 from models.errors import ModelError, StreamError, TargetError
 from models.inference import Apply
-from models.registry import Model, list_cards, load_model
-from pipeline.errors import PictureError
+from models.registry import load_model
+from pipeline.errors import PictureError, StorageError
 from pipeline.networks.codec_choice import CodecChoice
 from pipeline.pictures.headers import exif_orientation, profile_fits
 from pipeline.pictures.picture import Crop, Metadata, Picture, Reserve, at_once, check_crop, join_alpha, to_8bit
+from pipeline.storage.files import StoredFiles
 
 #: sizes are compared with the run's own limit, which gives another reason than damage
 _ANY_SIZE = 1 << 64
@@ -30,19 +32,21 @@ _ANY_SIZE = 1 << 64
 _ALPHA_SHARE = 10
 
 
-def open_codec(name_or_url: str, sha256: str | None = None) -> Codec:
-    """The codec of a shipped model, or of the safetensors file at a URL, with weights of that hash, or any (None).
+def open_codec(name_or_url: str) -> Codec:
+    """The codec of a shipped model, or of the safetensors file at a URL. Raises ModelError, StorageError."""
+    return load_codec(name_or_url)[0]
 
-    Raises ModelError.
+
+def load_codec(name_or_url: str, sha256: str | None = None) -> tuple[Codec, str]:
+    """A codec with weights of that hash, or any (None), and the SHA-256 of its weights.
+
+    Raises ModelError, StorageError.
     """
-    return codec_of(load_model(name_or_url, "codec", sha256))
-
-
-def codec_of(model: Model) -> Codec:
-    """The codec of a model that is loaded."""
+    model = load_model(name_or_url, "codec", StoredFiles(), sha256)
     # a card may be named in any way, the name in a stream may not
     name = re.sub(r"[^A-Za-z0-9._-]", "-", model.card.name)[:64] or "unnamed"
-    return Codec(cast(FrozenCodec, model.network), name, bytes.fromhex(model.card.sha256)[:HASH_BYTES])
+    codec = Codec(cast(FrozenCodec, model.network), name, bytes.fromhex(model.card.sha256)[:HASH_BYTES])
+    return codec, model.card.sha256
 
 
 def tag_of(codec: Codec) -> str:
@@ -51,7 +55,7 @@ def tag_of(codec: Codec) -> str:
 
 
 def find_codec(digits: str, name: str, codecs: Sequence[Codec] = ()) -> Codec:
-    """The codec whose weights' hash begins with these hexadecimal digits: a shipped one, or one of `codecs`.
+    """The codec whose weights' hash begins with these hexadecimal digits: one of `codecs`, or a shipped one.
 
     Raises PictureError("unknown_model"), which names the model it was.
     """
@@ -61,8 +65,8 @@ def find_codec(digits: str, name: str, codecs: Sequence[Codec] = ()) -> Codec:
     try:
         for card in list_cards():
             if card.task == "codec" and card.sha256.startswith(digits):
-                return open_codec(card.name, card.sha256)
-    except ModelError as error:
+                return load_codec(card.name, card.sha256)[0]
+    except (ModelError, StorageError) as error:
         raise PictureError("unknown_model", str(error)) from error
     raise PictureError(
         "unknown_model",

@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.device import Runtime
 from models.inference import Apply, tiled
-from models.onnx.runtime import OnnxNetwork, Runtime, load_network
-from models.restoration import light
+from models.onnx.runtime import OnnxNetwork, load_network
+from models.restoration import fill, light
 from models.restoration.network import RestorationNetwork
-from pipeline.steps.arrays import white_level
+from pipeline.pictures.picture import Picture
+from pipeline.steps.arrays import in_tiles, white_level
+from pipeline.storage.files import StoredFiles
 
 #: pixels a side that a tile adds to the result of a network that keeps the size, and to the input of one that enlarges
 _TILE, _TILE_ENLARGED = 896, 512
@@ -42,9 +46,10 @@ class Network:
 def open_network(name_or_url: str | None, task: str, runtime: Runtime = "auto", sha256: str | None = None) -> Network:
     """The network of a step; what runs is one object however many steps use it.
 
-    `sha256` is the hash that the weights must have; None: whatever lies there is taken. Raises ModelError.
+    `sha256` is the hash that the weights must have; None: whatever lies there is taken. Raises ModelError,
+    StorageError.
     """
-    model = load_network(name_or_url or f"{task}-small", task, runtime, sha256)
+    model = load_network(name_or_url or f"{task}-small", task, runtime, StoredFiles(), sha256)
     network = cast(RestorationNetwork | OnnxNetwork, model.network)
     return Network(
         _planes(network),
@@ -146,6 +151,47 @@ def restore(
     )
     whole = result.permute(1, 2, 0).numpy()[: height * network.scale, : width * network.scale]
     return np.ascontiguousarray(whole)
+
+
+def enlarge_alpha(network: Network, alpha: np.ndarray, apply: Apply, strength: float) -> np.ndarray:
+    """Enlarge alpha (h x w x 1) as a grey picture, held between its neighbours: no ringing beside an edge."""
+    plane = np.ascontiguousarray(alpha[:, :, 0])
+    size = (plane.shape[1] * network.scale, plane.shape[0] * network.scale)
+    low, high = (
+        cv2.resize(near(plane, np.ones((3, 3), np.uint8)), size, interpolation=cv2.INTER_NEAREST)
+        for near in (cv2.erode, cv2.dilate)
+    )
+    if (low == high).all():
+        return low[:, :, None]
+    larger = restore(network, np.ascontiguousarray(alpha), apply, strength)
+    return np.clip(larger, low[:, :, None], high[:, :, None])
+
+
+def fill_under_transparency(picture: Picture) -> np.ndarray:
+    """Give the colour, H x W x 1|3, where fully transparent pixels take on that of their visible neighbours."""
+    colour = np.ascontiguousarray(picture.colour)
+    if picture.alpha is None or picture.alpha.all():
+        return colour
+    return _filled(colour, picture.alpha[:, :, 0] == 0)
+
+
+def _filled(pixels: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Fill pixels (H x W x 1|3) where `missing` (bool, H x W) by averages of their surroundings, coarse to fine."""
+    multiple = 2**fill.LEVELS
+    white = white_level(pixels)
+
+    def guess(tile: np.ndarray) -> np.ndarray:
+        height, width = tile.shape[:2]
+        # pixels that make the sides whole multiples are missing, too
+        padding = ((0, -height % multiple), (0, -width % multiple), (0, 0))
+        values = np.pad(tile, padding).transpose(2, 0, 1).astype(np.float32)[None]
+        colour, known = torch.from_numpy(values[:, :-1]), torch.from_numpy(values[:, -1:] / white)
+        guessed = fill.fill(colour, 1 - known)[0, :, :height, :width].permute(1, 2, 0).round()
+        return np.concatenate([guessed.numpy().astype(tile.dtype), tile[:, :, -1:]], axis=2)
+
+    known = np.where(missing, 0, white).astype(pixels.dtype)[:, :, None]
+    overlap = -(-fill.REACH // multiple) * multiple
+    return np.ascontiguousarray(in_tiles(np.concatenate([pixels, known], axis=2), guess, overlap)[:, :, :-1])
 
 
 def _enlarged(values: Tensor, scale: int) -> Tensor:

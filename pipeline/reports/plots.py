@@ -2,7 +2,8 @@
 
 Colours of text, lines and ground are CSS variables (`--ink`, `--muted`, `--line`, `--ground`), so that one SVG serves
 light and dark pages; labels use the page's font. Equal input gives equal text. Branch names never pass through
-matplotlib (no mathtext, no missing glyphs): they are put in, escaped, when the SVG is written.
+matplotlib (no mathtext, no missing glyphs): they are put in, escaped, when the SVG is written. matplotlib is imported
+once there is something to draw.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 #: Told apart on light and dark ground; branch n wears COLOURS[n % len(COLOURS)] wherever it appears.
 COLOURS = ("#4269d0", "#e39b0c", "#e8604c", "#3ca951", "#a463f2", "#4fb3a1", "#e86aa0", "#7aa6ec", "#9c6b4e", "#8d929b")
@@ -91,6 +92,8 @@ def _plain(value: float, _position: int = 0) -> str:
 
 def logarithmic_axis(axes: Axes, low: float, high: float) -> None:
     """A logarithmic x axis with plain numbers; narrow ranges get finer ticks."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     decades = np.log10(high / low)
@@ -115,6 +118,9 @@ def rate_distortion(series: Sequence[Series]) -> str | None:
             drawn.append(Series(one.name, one.colour, one.x[keep], one.y[keep]))
     if not drawn:
         return None
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     every = -(-sum(len(one.x) for one in drawn) // _MAX_POINTS)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(13.2, 4.9), layout="constrained")
@@ -146,6 +152,10 @@ def distributions(series: Sequence[Series], name: str, label: str, logarithmic: 
     rows = [row for row in rows if len(row.x)]
     if not rows:
         return None
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
     low = min(row.x.min() for row in rows)
     high = max(row.x.max() for row in rows)
     with mpl.rc_context(STYLE):

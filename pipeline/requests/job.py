@@ -12,21 +12,22 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.errors import ModelError
-from models.registry import load_model
 from pipeline.destination.plans import Plan
 from pipeline.errors import RecipeError, RunError
-from pipeline.networks.streams import Codec, codec_of
 from pipeline.pictures.picture import Crop, parse_crop
 from pipeline.requests.form import Storage
 from pipeline.requests.models import ExploreRequest, GenerateRequest, SearchRequest
 from pipeline.requests.pictures import AssembleRequest, DestinationRequest, DevelopRequest, RunRequest
 from pipeline.requests.recipe import Recipe, fingerprint, load_recipe, open_networks, parse_recipe
 from pipeline.storage.store import Store, check_access, open_store
+
+if TYPE_CHECKING:
+    from pipeline.networks.streams import Codec
 
 #: fields that are about how a run is begun, or how stores are reached: no part of what is recorded
 _NOT_RECORDED = {
@@ -187,17 +188,29 @@ def _read(request: DevelopRequest) -> Recipe:
 
 
 def _resolved(request: DevelopRequest, recipe: Recipe, planned_models: Mapping[str, str] | None = None) -> Job:
-    models = {url: load_model(url, "codec", (planned_models or {}).get(url)) for url in request.model}
-    codecs = tuple(map(codec_of, models.values()))
+    codecs = _codecs(request.model, planned_models or {})
+    opened = tuple(codec for codec, _ in codecs.values())
     return Job(
         request.model_copy(update={"recipe": recipe.as_request()}),
         recipe,
         open_store(request.source, request.source_storage),
         open_store(request.destination, request.destination_storage),
-        Settings(request.pixel_limit, request.measure, parse_crop(request.crop), codecs),
+        Settings(
+            request.pixel_limit, request.measure, parse_crop(request.crop), tuple(codec for codec, _ in codecs.values())
+        ),
         fingerprint(recipe, _decisive(request)),
-        {url: model.card.sha256 for url, model in models.items()},
+        {url: sha256 for url, (_, sha256) in codecs.items()},
     )
+
+
+def _codecs(urls: tuple[str, ...], planned: Mapping[str, str]) -> dict[str, tuple[Codec, str]]:
+    """The codecs that streams in the source may need, with the SHA-256 of their weights."""
+    if not urls:
+        # PyTorch stays unloaded where nothing needs it
+        return {}
+    from pipeline.networks.streams import load_codec
+
+    return {url: load_codec(url, planned.get(url)) for url in urls}
 
 
 def _decisive(request: DevelopRequest) -> dict[str, Any]:

@@ -95,8 +95,10 @@ class TrainingSettings(Form):
     minutes: float | None = Field(None, gt=0, description="most minutes, earlier sessions counted")
     batch: int | None = Field(None, ge=1, le=4096, description="crops a step and process; default: the task's own")
     crop: int | None = Field(None, ge=32, le=1024, description="pixels a side; default: the task's own")
-    learning_rate: float | None = Field(None, gt=0, lt=1, description="at its peak; default: the task's own")
-    optimiser: Literal["sgd", "momentum", "adam", "adamw", "muon"] | None = Field(
+    learning_rate: float | None = Field(
+        None, gt=0, lt=1, description="at its peak; default: what suits the task and the optimiser"
+    )
+    optimiser: Literal["sgd", "momentum", "adam", "adamw", "muon", "soap"] | None = Field(
         None, description="default: the task's own"
     )
     weight_decay: float = Field(1e-4, ge=0, lt=1, description="pull of weights towards zero, in every step")

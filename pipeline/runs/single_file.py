@@ -8,22 +8,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-
-from fsspec.core import split_protocol
-from fsspec.implementations.local import LocalFileSystem
+from typing import TYPE_CHECKING
 
 from models.codec.bitstream import MAGIC, is_stream, read_header
-from models.codec.codec import Codec
 from models.device import choose_device
 from pipeline.errors import PictureError, RequestError
 from pipeline.networks.batching import Batcher
-from pipeline.networks.streams import decode_stream, decode_with, encode_stream, open_codec
 from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import encode
 from pipeline.pictures.metrics import psnr
 from pipeline.pictures.picture import Picture, parse_crop, to_8bit
 from pipeline.requests.pictures import CompressRequest, DecompressRequest, RunRequest
-from pipeline.storage.store import StorageOptions, Store, exists, open_store, read, size, write
+from pipeline.storage.files import locate
+from pipeline.storage.store import StorageOptions, Store, exists, read, size, write
+
+if TYPE_CHECKING:
+    from models.codec.codec import Codec
 
 #: files larger than this are refused before they are read
 SIZE_LIMIT = 4 << 30
@@ -76,6 +76,8 @@ def compress_file(request: CompressRequest) -> FileReport:
     Raises PictureError (the message names the file), RequestError, ModelError, StorageError.
     """
     source, destination = _both_ends(request)
+    from pipeline.networks.streams import decode_with, encode_stream, open_codec
+
     codec = open_codec(request.model)
     started = time.monotonic()
     data = _fetch(source, request.source)
@@ -109,6 +111,8 @@ def decompress_file(request: DecompressRequest) -> FileReport:
     name = request.format or _FORMATS.get(PurePosixPath(destination[1]).suffix.lower())
     if name is None:
         raise RequestError(f"{request.destination} ends in no format that is written; give --format, such as png")
+    from pipeline.networks.streams import open_codec
+
     codecs = [open_codec(model) for model in request.model]
     started = time.monotonic()
     data = _fetch(source, request.source)
@@ -139,26 +143,14 @@ def read_picture(url: str, options: StorageOptions | None = None, pixel_limit: i
         return decode(data, place[1], pixel_limit)
 
 
-def locate(file: str, options: StorageOptions | None = None) -> tuple[Store, str]:
-    """The store a file lies in, and its key there; a link to a file is followed wherever it leads."""
-    scheme, path = split_protocol(file)
-    if scheme in (None, "file", "local"):
-        folder, name = os.path.split(os.path.realpath(LocalFileSystem._strip_protocol(file)))
-        return open_store(folder), name
-    path, chained, container = path.partition("::")
-    folder, _, name = path.rpartition("/")
-    if not folder and scheme in ("s3", "s3a"):
-        # the bucket itself
-        return open_store(file, options), ""
-    return open_store(f"{scheme}://{folder}{chained}{container}", options), name
-
-
 def _decompressed(
     data: bytes, key: str, request: DecompressRequest, codecs: Sequence[Codec], device: Batcher
 ) -> Picture:
     if not is_stream(data):
         raise PictureError("not_an_image", f"no .drk stream: it does not begin with {MAGIC!r}")
     crop = parse_crop(request.crop)
+    from pipeline.networks.streams import decode_stream
+
     return decode_stream(data, key, device.apply, pixel_limit=request.pixel_limit, codecs=codecs, crop=crop)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.inference import Apply
 from pipeline.networks.autoencoders import Representer
 from pipeline.networks.latents import packed_columns, vector_columns
 from pipeline.networks.learned_codec import CodecNetwork
@@ -18,6 +17,9 @@ from pipeline.networks.restoration_checks import Guards, check
 from pipeline.pictures.picture import Picture, join_alpha
 from pipeline.requests.recipe import Branch, BranchStep, Recipe
 from pipeline.steps.degrade import generator_for
+
+if TYPE_CHECKING:
+    from models.inference import Apply
 
 Row = dict[str, Any]
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from models.codec.bitstream import is_stream
-from models.inference import Apply
 from pipeline.destination.layout import picture_path, stream_path
 from pipeline.destination.stage_figures import Laps
 from pipeline.errors import PictureError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.restoration_checks import together
-from pipeline.networks.streams import decode_stream
 from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import EXTENSIONS, encode, output_format
 from pipeline.pictures.metrics import compare, describe
@@ -23,6 +22,9 @@ from pipeline.requests.job import Settings
 from pipeline.requests.recipe import Branch, Recipe
 from pipeline.runs.listing import SourcePicture
 from pipeline.shards.branches import Result, Row, run_steps
+
+if TYPE_CHECKING:
+    from models.inference import Apply
 
 
 @dataclass
@@ -120,6 +122,8 @@ def _decode(
         manifest["duration_s"] = frame.duration_s
         picture = frame.picture
     elif is_stream(data):
+        from pipeline.networks.streams import decode_stream
+
         return decode_stream(
             data,
             found.key,

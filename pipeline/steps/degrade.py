@@ -3,27 +3,28 @@
 Every step takes H x W x 1|3, uint8 (0..255) or uint16 (0..65535), and gives the same dtype back. Strengths are in
 8-bit levels at both depths. The seeded ones draw from the generator they are given and nothing else, so the same
 seed and key give the same picture in every run, in any order, on any number of machines. What restoration networks
-are trained on is defined in `models.restoration.degradations`, and computed by it or compared with it in a test.
+are trained on is defined in `models.restoration.degradations`, and computed by it or compared with it in a test;
+steps that are computed by it import PyTorch when they run.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import cv2
 import numpy as np
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
-from models.restoration import degradations as spoil
 from pipeline.pictures.picture import to_8bit
 from pipeline.steps import codecs
 from pipeline.steps.arrays import row_slices, to_levels, white_level, with_channels
 from pipeline.steps.geometry import resample
 from pipeline.steps.registry import Parameters, pixel_step
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Seeded(Parameters):
@@ -142,6 +143,8 @@ def generator_for(seed: int, key: str) -> np.random.Generator:
 @pixel_step(GaussianNoise, seeded=True, version=2)
 def gaussian_noise(pixels: np.ndarray, parameters: GaussianNoise, generator: np.random.Generator) -> np.ndarray:
     """Additive white Gaussian noise, rounded and clipped to the dtype as a real file would be."""
+    from models.restoration import degradations as spoil
+
     return _in_rows(pixels, lambda rows: spoil.gaussian_noise(rows, parameters.sigma, generator))
 
 
@@ -158,6 +161,8 @@ def poisson_noise(pixels: np.ndarray, parameters: PoissonNoise, generator: np.ra
 @pixel_step(CameraNoise, seeded=True)
 def camera_noise(pixels: np.ndarray, parameters: CameraNoise, generator: np.random.Generator) -> np.ndarray:
     """Shot noise and read noise, some of it common to neighbours, rounded and clipped."""
+    from models.restoration import degradations as spoil
+
     strengths = (parameters.photons, parameters.sigma, parameters.correlation)
     return _in_rows(pixels, lambda rows: spoil.camera_noise(rows, *strengths, generator))
 
@@ -191,6 +196,10 @@ def blur(pixels: np.ndarray, parameters: Blur) -> np.ndarray:
         # left to itself, OpenCV cuts the Gaussian shorter in 8-bit pictures than in 16-bit ones
         side = 2 * int(np.ceil(4 * parameters.sigma)) + 1
         return with_channels(cv2.GaussianBlur(pixels, (side, side), parameters.sigma))
+    import torch
+
+    from models.restoration import degradations as spoil
+
     side = 2 * int(np.ceil(parameters.length / 2)) + 3
     kernels = spoil.motion_kernels(torch.tensor([parameters.length]), torch.tensor([parameters.angle]), side)
     return with_channels(cv2.filter2D(pixels, -1, kernels[0].numpy()))
@@ -199,12 +208,16 @@ def blur(pixels: np.ndarray, parameters: Blur) -> np.ndarray:
 @pixel_step(LowLight)
 def low_light(pixels: np.ndarray, parameters: LowLight) -> np.ndarray:
     """Darker by a factor on linear light (sRGB assumed), as if exposed for a shorter time."""
+    from models.restoration import degradations as spoil
+
     return _in_rows(pixels, lambda rows: spoil.low_light(rows, parameters.exposure))
 
 
 @pixel_step(LowContrast)
 def low_contrast(pixels: np.ndarray, parameters: LowContrast) -> np.ndarray:
     """Flatter: all values drawn towards one grey."""
+    from models.restoration import degradations as spoil
+
     return _in_rows(pixels, lambda rows: spoil.low_contrast(rows, parameters.contrast, parameters.pivot))
 
 
@@ -213,6 +226,10 @@ def colour_cast(pixels: np.ndarray, parameters: ColourCast) -> np.ndarray:
     """Linear light of red, green and blue (sRGB assumed) times a factor each; grey pictures stay as they are."""
     if pixels.shape[2] == 1:
         return pixels.copy(order="C")
+    import torch
+
+    from models.restoration import degradations as spoil
+
     gains = torch.tensor([[parameters.red, parameters.green, parameters.blue]])
     return _in_rows(pixels, lambda rows: spoil.colour_cast(rows, gains))
 
@@ -271,6 +288,10 @@ def hole_mask(height: int, width: int, parameters: Holes, generator: np.random.G
 
 
 def _scratch_mask(height: int, width: int, parameters: Holes, generator: np.random.Generator) -> np.ndarray:
+    import torch
+
+    from models.restoration import degradations as spoil
+
     mask = np.zeros((height, width), dtype=bool)
     points = spoil.stroke_points(height, width, 1, parameters.count, generator)
     for start, end in spoil.stroke_parts(points):
@@ -293,6 +314,8 @@ def _in_depth(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def _in_rows(pixels: np.ndarray, change: Callable[[Tensor], Tensor]) -> np.ndarray:
     """Change a picture a few rows at a time, as 1 x C x h x w float32 in 0..1; rounded and clipped."""
+    import torch
+
     white = white_level(pixels)
     result = np.empty_like(pixels, order="C")
     for rows in row_slices(pixels, samples=1 << 20):

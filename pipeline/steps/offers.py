@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-_WEIGHTS = Path(__file__).parents[2] / "models/weights"
+from models.cards import list_cards
 
 
 @dataclass(frozen=True)
@@ -37,5 +35,4 @@ def offering(names: Callable[[], list[str]], other: str) -> Any:
 
 def shipped_models(*tasks: str) -> list[str]:
     """Names of the models for these tasks that come with Darkroom; of all, where none is named."""
-    cards = [json.loads(path.read_text()) for path in sorted(_WEIGHTS.glob("*.json"))]
-    return [card["name"] for card in cards if not tasks or card["task"] in tasks]
+    return [card.name for card in list_cards() if not tasks or card.task in tasks]

@@ -10,8 +10,6 @@ import contextlib
 import os
 import secrets
 
-import botocore.exceptions as boto
-
 from pipeline.errors import StorageError
 from pipeline.storage import local
 from pipeline.storage.access import explain_os_error
@@ -56,6 +54,8 @@ def _create_file(path: str, data: bytes) -> bool:
 
 
 def _create_s3(store: Store, key: str, data: bytes) -> bool:
+    import botocore.exceptions as boto
+
     from pipeline.storage.s3 import explain, put_if_absent
 
     place = place_of(store)

@@ -26,7 +26,7 @@ from PIL import Image
 from models.autoencoders import Autoencoder
 from models.training.small_pictures import SmallPictures, read_small_pictures
 from pipeline.generation.interpolation import decode_all
-from pipeline.networks.autoencoders import open_autoencoder
+from pipeline.networks.encoders import open_autoencoder
 from pipeline.networks.latents import vector_columns
 from pipeline.pictures.picture import Picture
 from tests.benchmarks.small_autoencoders import (

@@ -28,9 +28,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from models.cards import list_cards
 from models.onnx.export import CONDITION, PICTURE, RESTORED
 from models.onnx.runtime import OnnxNetwork
-from models.registry import list_cards, load_model
+from models.registry import load_model
 from models.restoration.light import sample
 from models.restoration.tasks import RESTORATIONS, Restoration, build
 from models.training.precision import autocast

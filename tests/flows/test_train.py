@@ -174,7 +174,7 @@ def test_too_few_pictures_are_one_line_and_code_2(tmp_path: Path) -> None:
     source = fill(tmp_path / "three", 3)
     sizes = '{"form": "dense", "shape": [1, 8, 8], "widths": [16, 4], "projection": 4}'
     words = ["train", "autoencoder", source, tmp_path / "m", "--sizes", sizes, "--loss", "contrast", "--device", "cpu"]
-    for way in ([], ["--no-prefect"]):
+    for way in (["--prefect"], ["--no-prefect"]):
         done = darkroom(*words, *way)
         assert done.returncode == 2, done.stderr
         assert len(done.stderr.strip().splitlines()) == 1

@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present
-from flows.command.show.run import check_blocks, outcome, run_bar, run_flow
+from flows.command.show.prefect import Show, carry_out, outcome, way_of
+from flows.command.show.run import run_bar
 from pipeline.requests.pictures import AssembleRequest
 from pipeline.upkeep.assemble import Assembled
 from pipeline.upkeep.assemble import assemble as assemble_plainly
@@ -18,19 +19,18 @@ from pipeline.upkeep.assemble import assemble as assemble_plainly
 _SHOWN = 50
 
 
-def assemble(request: AssembleRequest, prefect: bool) -> int:
+def assemble(request: AssembleRequest, prefect: bool | None) -> int:
     """Put frames together with a progress bar and a closing table; returns the exit code."""
-    check_blocks(request, prefect)
-    with run_bar(prefect) as (show, told):
-        if prefect:
-            from flows.assemble import assemble as assemble_flow
+    way = way_of(request, prefect)
 
-            run_flow(assemble_flow, request, show)
-        else:
-            done = assemble_plainly(request, partial(show, "files"), lambda one: show("picture", one.path is not None))
-            show("assembled", done)
+    def plain(show: Show) -> None:
+        done = assemble_plainly(request, partial(show, "files"), lambda one: show("picture", one.path is not None))
+        show("assembled", done)
+
+    with run_bar(way) as (show, told):
+        carry_out(way, "flows.assemble.assemble", request, plain, show)
     files = outcome(told, "assembled")
-    present(files, lambda: _print(files))
+    present({"files": files}, lambda: _print(files), way)
     return 1 if any(one.path is None for one in files) else 0
 
 

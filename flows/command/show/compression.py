@@ -11,22 +11,23 @@ from flows.command.console import amount, out, present
 from flows.command.show.run import run
 from pipeline.requests.compression import compression, decompression
 from pipeline.requests.pictures import CompressRequest, DecompressRequest
-from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_one_file, locate
+from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_one_file
+from pipeline.storage.files import locate
 from pipeline.storage.store import size
 
 
-def compress(request: CompressRequest, prefect: bool, dry_run: bool) -> int:
+def compress(request: CompressRequest, prefect: bool | None, dry_run: bool) -> int:
     """Compress one file or an image set; returns the exit code."""
     if is_one_file(request):
         return _one_file(request, compress_file, dry_run)
-    return run("compress", request, compression(request), prefect, dry_run)
+    return run("flows.compress.compress", request, compression(request), prefect, dry_run)
 
 
-def decompress(request: DecompressRequest, prefect: bool, dry_run: bool) -> int:
+def decompress(request: DecompressRequest, prefect: bool | None, dry_run: bool) -> int:
     """Decompress one file or an image set; returns the exit code."""
     if is_one_file(request):
         return _one_file(request, decompress_file, dry_run)
-    return run("decompress", request, decompression(request), prefect, dry_run)
+    return run("flows.decompress.decompress", request, decompression(request), prefect, dry_run)
 
 
 def _one_file(request: Any, work: Callable[[Any], FileReport], dry_run: bool) -> int:

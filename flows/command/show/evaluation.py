@@ -12,30 +12,30 @@ from rich.table import Table
 
 from flows.command.console import out, present
 from flows.command.show.forecast import forecast_evaluation
-from flows.command.show.run import check_engine, outcome, print_ending, run_bar, run_flow
+from flows.command.show.prefect import Show, carry_out, outcome, way_of
+from flows.command.show.run import print_ending, run_bar
 from pipeline.evaluation.rate_distortion import Evaluation, Name
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.requests.sizes import counted
 
 
-def evaluate(request: EvaluateRequest, prefect: bool, dry_run: bool) -> int:
+def evaluate(request: EvaluateRequest, prefect: bool | None, dry_run: bool) -> int:
     """Run an evaluation with a progress bar and a closing table, or say what it would do; returns the exit code."""
     if dry_run:
         return forecast_evaluation(request, prefect)
-    check_engine(request, prefect)
+    way = way_of(request, prefect)
     # what is wrong with the request shows at once, before any server starts
     plainly, show_result = (_suite if request.suite else _codecs_compared)(request)
-    with run_bar(prefect) as (show, told):
-        if prefect:
-            from flows.evaluate import evaluate as evaluate_flow
 
-            run_flow(evaluate_flow, request, show)
-        else:
-            evaluation = plainly(request, partial(show, "planned"), partial(show, "picture"), partial(show, "listing"))
-            show("finished", evaluation.summary)
-            show("evaluated", evaluation)
+    def plain(show: Show) -> None:
+        evaluation = plainly(request, partial(show, "planned"), partial(show, "picture"), partial(show, "listing"))
+        show("finished", evaluation.summary)
+        show("evaluated", evaluation)
+
+    with run_bar(way) as (show, told):
+        carry_out(way, "flows.evaluate.evaluate", request, plain, show)
     found = outcome(told, "evaluated")
-    present(_plain(found), lambda: show_result(found))
+    present(_plain(found), lambda: show_result(found), way)
     return 1 if found.summary.status == "failed" else 0
 
 

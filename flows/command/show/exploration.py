@@ -10,18 +10,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present
-from flows.command.show.run import check_engine, outcome, run_bar, run_flow
+from flows.command.show.prefect import Show, carry_out, outcome, way_of
+from flows.command.show.run import run_bar
 from pipeline.requests.models import ExploreRequest, SearchRequest
 from pipeline.requests.sizes import counted
 
 
-def explore(request: ExploreRequest, prefect: bool) -> int:
+def explore(request: ExploreRequest, prefect: bool | None) -> int:
     """Explore with a progress bar and a closing account; returns the exit code."""
     from pipeline.exploration.explore import explore as explore_plainly
     from pipeline.exploration.explore import open_latents, representation
     from pipeline.requests.job import check_request
 
-    check_engine(request, prefect)
+    way = way_of(request, prefect)
     # what is wrong with the request shows at once, before any server starts
     if not (request.source_block or request.destination_block):
         developed = representation(request)
@@ -29,16 +30,15 @@ def explore(request: ExploreRequest, prefect: bool) -> int:
             check_request(developed)
         else:
             open_latents(request)
-    with run_bar(prefect) as (show, told):
-        if prefect:
-            from flows.explore import explore as explore_flow
 
-            run_flow(explore_flow, request, show)
-        else:
-            plan, picture = partial(show, "planned"), partial(show, "picture")
-            show("explored", explore_plainly(request, plan, picture, partial(show, "stage")))
+    def plain(show: Show) -> None:
+        plan, picture = partial(show, "planned"), partial(show, "picture")
+        show("explored", explore_plainly(request, plan, picture, partial(show, "stage")))
+
+    with run_bar(way) as (show, told):
+        carry_out(way, "flows.explore.explore", request, plain, show)
     found = outcome(told, "explored")
-    present(_plain(found), lambda: print_exploration(found))
+    present(_plain(found), lambda: print_exploration(found), way)
     summary = found.summary
     return 1 if summary and summary.status == "failed" else 0
 

@@ -10,8 +10,11 @@ from flows.command.console import out, present
 def export(model: str, url: str) -> int:
     """Write a restoration model as an ONNX file and say what it is; returns the exit code."""
     from models.onnx.export import export_model
+    from pipeline.storage.files import StoredFiles
 
-    card, size = export_model(model, url)
+    files = StoredFiles()
+    files.check_writable(url)
+    card, size = export_model(model, url, files)
     text = (
         f"[bold]{escape(card.name)}[/] ({escape(card.task)}, {card.parameters:,} parameters) is now "
         f"{escape(url)}, {size / 1e6:.1f} MB"

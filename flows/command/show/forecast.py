@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import amount, out, present
-from flows.command.show.run import check_blocks
+from flows.command.show.prefect import with_access
 from pipeline.requests.job import check_request
 from pipeline.requests.pictures import DevelopRequest, EvaluateRequest
 from pipeline.runs.forecast import Forecast
@@ -20,20 +20,15 @@ _SAYS = {
 }
 
 
-def forecast(request: DevelopRequest, prefect: bool) -> int:
+def forecast(request: DevelopRequest, prefect: bool | None) -> int:
     """Say what a request would do, and write nothing; returns the exit code."""
-    check_blocks(request, prefect)
-    if request.source_block or request.destination_block:
-        from flows.orchestration.blocks import with_blocks
-
-        request = with_blocks(request)
-    with out.status("listing") as status:
-        found = look_ahead(check_request(request), lambda count: status.update(f"listing … {count:,} objects"))
+    with with_access(request, prefect) as resolved, out.status("listing") as status:
+        found = look_ahead(check_request(resolved), lambda count: status.update(f"listing … {count:,} objects"))
     present(found, lambda: _print(found))
     return 0
 
 
-def forecast_evaluation(request: EvaluateRequest, prefect: bool) -> int:
+def forecast_evaluation(request: EvaluateRequest, prefect: bool | None) -> int:
     """The same of an evaluation, whichever its kind."""
     if not request.suite:
         from pipeline.evaluation.evaluate import prepare
@@ -41,8 +36,8 @@ def forecast_evaluation(request: EvaluateRequest, prefect: bool) -> int:
         return forecast(prepare(request).develop, prefect)
     from pipeline.suites.run import forecast_suite
 
-    check_blocks(request, prefect)
-    found = forecast_suite(request)
+    with with_access(request, prefect) as resolved:
+        found = forecast_suite(resolved)
     present(found, lambda: _print(found))
     return 0
 

@@ -9,26 +9,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present
-from flows.command.show.run import check_blocks, outcome, run_flow
+from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
 from pipeline.generation.results import Generation, Traversal
 from pipeline.requests.models import GenerateRequest
 
 
-def generate(request: GenerateRequest, prefect: bool) -> int:
+def generate(request: GenerateRequest, prefect: bool | None) -> int:
     """Make pictures and say what there is; returns the exit code."""
-    check_blocks(request, prefect)
-    with out.status("making pictures"):
-        if prefect:
-            from flows.generate import generate as generate_flow
+    way, told = way_of(request, prefect), dict[str, Any]()
 
-            told: dict[str, Any] = {}
-            run_flow(generate_flow, request, lambda event, value: told.update({event: value}))
-            made = outcome(told, "generated")
-        else:
-            from pipeline.generation.generate import generate as generate_plainly
+    def plain(show: Show) -> None:
+        from pipeline.generation.generate import generate as generate_plainly
 
-            made = generate_plainly(request)
-    present(made.facts | {"page": made.page}, lambda: _print(made))
+        show("generated", generate_plainly(request))
+
+    with through(way), out.status("making pictures"):
+        carry_out(way, "flows.generate.generate", request, plain, told.__setitem__)
+    made = outcome(told, "generated")
+    present(made.facts | {"page": made.page}, lambda: _print(made), way)
     return 0
 
 

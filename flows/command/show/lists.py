@@ -75,14 +75,19 @@ def _print_step(step: dict[str, Any]) -> None:
 
 def models(name: str | None) -> int:
     """Shipped models, a line each; or what one's card says: its data, licence and measured figures."""
-    from models.registry import list_cards, load_model
+    from models.cards import list_cards
 
     cards = list_cards()
     if name is None:
         present(cards, lambda: _print_models(cards))
         return 0
-    # those that are not shipped are read from their URL
-    card = next((card for card in cards if card.name == name), None) or load_model(name).card
+    card = next((card for card in cards if card.name == name), None)
+    if card is None:
+        # one that is not shipped is read from its URL
+        from models.registry import load_model
+        from pipeline.storage.files import StoredFiles
+
+        card = load_model(name, files=StoredFiles()).card
     present(card, lambda: _print_model(card))
     return 0
 

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from typing import Any
 
-from pydantic import BaseModel
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import amount, manner, out, present, progress_bars
-from flows.orchestration.progress import listen
+from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
+from flows.orchestration.api import Way
 from pipeline.destination.stage_figures import share, slowest
-from pipeline.errors import RequestError, RunError
 from pipeline.requests.pictures import DevelopRequest, RunRequest
 from pipeline.requests.sizes import counted
 
 
-def develop(request: DevelopRequest, prefect: bool, dry_run: bool = False) -> int:
+def develop(request: DevelopRequest, prefect: bool | None, dry_run: bool = False) -> int:
     """Run a request with a progress bar and a closing summary, or say what it would do; returns the exit code."""
-    return run("develop", request, request, prefect, dry_run)
+    return run("flows.develop.develop", request, request, prefect, dry_run)
 
 
-def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool, dry_run: bool) -> int:
-    """Run a flow of that name with its request, or plainly what it comes to; otherwise as `develop`."""
+def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool | None, dry_run: bool) -> int:
+    """Run a flow, by its module path, with its request, or plainly what it comes to; otherwise as `develop`."""
     if dry_run:
         from flows.command.show.forecast import forecast
 
         return forecast(developed, prefect)
-    check_engine(request, prefect)
+    way = way_of(request, prefect)
     # the libraries alone take seconds
     with out.status("starting"):
         from pipeline.requests.job import check_request
@@ -41,37 +38,24 @@ def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool
 
         # what is wrong with the request shows at once, before any server starts
         job = check_request(developed)
-    with run_bar(prefect) as (show, told):
-        if prefect:
-            run_flow(getattr(import_module(f"flows.{flow}"), flow), request, show)
-        else:
-            plan, picture, listing = (partial(show, event) for event in ("planned", "picture", "listing"))
-            show("finished", run_job(job, plan, picture, listing))
+
+    def plain(show: Show) -> None:
+        plan, picture, listing = (partial(show, event) for event in ("planned", "picture", "listing"))
+        show("finished", run_job(job, plan, picture, listing))
+
+    with run_bar(way) as (show, told):
+        carry_out(way, flow, request, plain, show)
     summary = outcome(told, "finished")
-    present(summary, lambda: print_summary(summary))
+    present(summary, lambda: print_summary(summary), way)
     return 1 if summary.status == "failed" else 0
 
 
-def check_engine(request: RunRequest, prefect: bool) -> None:
-    """Raise RequestError for an engine or a block that needs Prefect where there is to be none."""
-    check_blocks(request, prefect)
-    if request.engine != "threads" and not prefect:
-        raise RequestError(f"--engine {request.engine} needs Prefect; leave out --no-prefect")
-
-
-def check_blocks(request: BaseModel, prefect: bool) -> None:
-    """Raise RequestError for a block where there is to be no Prefect."""
-    block = getattr(request, "source_block", None) or getattr(request, "destination_block", None)
-    if block and not prefect:
-        raise RequestError(f"the block {block!r} is kept in Prefect; leave out --no-prefect")
-
-
 @contextmanager
-def run_bar(prefect: bool) -> Iterator[tuple[Callable[[str, Any], None], dict[str, Any]]]:
+def run_bar(way: Way) -> Iterator[tuple[Callable[[str, Any], None], dict[str, Any]]]:
     """A progress bar for a run: gives what takes its events, and the last value of each event so far."""
     told: dict[str, Any] = {}
-    with progress_bars() as bars:
-        bar = bars.add_task("starting Prefect" if prefect else "listing", total=None, note="")
+    with through(way), progress_bars() as bars:
+        bar = bars.add_task("listing", total=None, note="")
         failed = 0
 
         def show(event: str, value: Any) -> None:
@@ -98,37 +82,6 @@ def run_bar(prefect: bool) -> Iterator[tuple[Callable[[str, Any], None], dict[st
                 bars.update(bar, completed=total, total=total)
 
         yield show, told
-
-
-def run_flow(flow: Any, request: BaseModel, show: Callable[[str, Any], None]) -> None:
-    """Run a flow of one request, tell `show` its events, and raise what stopped it; a failed run is none of that."""
-    from prefect.exceptions import TerminationSignal
-
-    ended: list[Any] = []
-
-    def noted(event: str, value: Any) -> None:
-        if event == "ended":
-            ended.append(value)
-        show(event, value)
-
-    with listen(noted), quiet_prefect():
-        try:
-            state = flow(request, return_state=True)
-        except TerminationSignal as signalled:
-            raise KeyboardInterrupt from signalled
-    if state.is_cancelled():
-        raise KeyboardInterrupt
-    error = state.result(raise_on_failure=False)
-    if isinstance(error, BaseException) and not ended:
-        raise error
-
-
-def outcome(told: dict[str, Any], event: str) -> Any:
-    """What a flow told at its end. Raises RunError where it told nothing."""
-
-    if event not in told:
-        raise RunError("the flow ended without a summary; its log in Prefect says why, and so does --verbose")
-    return told[event]
 
 
 def print_summary(summary: Any) -> None:
@@ -206,32 +159,3 @@ def _means(branches: list[dict[str, Any]]) -> Table:
         cells = ["—" if row[name] is None else form.format(row[name]) for name, (_, form) in shown.items()]
         table.add_row(row["branch"], f"{row['pictures']:,}", *cells)
     return table
-
-
-@contextmanager
-def quiet_prefect() -> Iterator[None]:
-    """Prefect prints tracebacks of what is told to the user in one line anyway.
-
-    Its temporary server, where no other is configured, is started out of reach of the terminal's Ctrl-C: without it
-    the run could not be told to have ended.
-    """
-    import logging
-
-    from prefect.client.orchestration import get_client
-
-    # a child process inherits which signals are blocked
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        with get_client(sync_client=True):
-            pass
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    # at the end of a short run it says how many events are still to be sent, and sends them; it is not below `prefect`
-    logging.getLogger("EventsWorker").setLevel(logging.INFO if manner.verbose else logging.CRITICAL)
-    logger = logging.getLogger("prefect")
-    before = logger.level
-    logger.setLevel(logging.INFO if manner.verbose else logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from flows.command.console import manner, out, present
 from flows.command.exit_codes import INTERRUPTED, guarded
+from models.cards import list_cards
 from models.codec.bitstream import VERSION, Header, Layout, read_header
 from models.errors import StreamError
-from models.registry import list_cards
-from pipeline.runs.single_file import locate
+from pipeline.storage.files import locate
 from pipeline.storage.store import read, size
 
 #: files larger than this are refused before they are read

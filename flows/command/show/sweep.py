@@ -10,21 +10,29 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present, progress_bars
-from flows.command.show.run import check_blocks, outcome, run_flow
+from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
 from pipeline.requests.models import SweepRequest
 
 
-def sweep(request: SweepRequest, prefect: bool) -> int:
+def sweep(request: SweepRequest, prefect: bool | None) -> int:
     """Run a sweep and say what it found; returns the exit code, 1 where no trial came to an end."""
-    check_blocks(request, prefect)
-    told: dict[str, Any] = {}
-    with progress_bars() as bars:
+    way, told = way_of(request, prefect), dict[str, Any]()
+
+    def plain(show: Show) -> None:
+        from pipeline.training.sweep import run_sweep
+
+        trial, reading = partial(show, "trial"), lambda read, of: show("reading", (read, of))
+        show("swept", run_sweep(request, trial, reading, partial(show, "note")))
+
+    with through(way), progress_bars() as bars:
         bar = bars.add_task("starting", total=None, note="")
 
         def show(event: str, value: Any) -> None:
             told[event] = value
             if event == "reading":
                 bars.update(bar, description="reading pictures", completed=value[0], total=value[1])
+            elif event == "note":
+                bars.console.print(escape(value), soft_wrap=True)
             elif event == "trial" and value.line:
                 done = round(1000 * value.line.fraction)
                 note = f"loss {value.line.figures['loss']:.4g}"
@@ -34,17 +42,9 @@ def sweep(request: SweepRequest, prefect: bool) -> int:
             elif event == "trial" and value.ended:
                 bars.console.print(_ended(value), soft_wrap=True)
 
-        if prefect:
-            from flows.sweep import sweep as sweep_flow
-
-            run_flow(sweep_flow, request, show)
-        else:
-            from pipeline.training.sweep import run_sweep
-
-            trial, reading = partial(show, "trial"), lambda read, of: show("reading", (read, of))
-            show("swept", run_sweep(request, trial, reading))
+        carry_out(way, "flows.sweep.sweep", request, plain, show)
     summary = outcome(told, "swept")
-    present(summary, lambda: _print(summary))
+    present(summary, lambda: _print(summary), way)
     return 0 if summary.best_trial is not None else 1
 
 

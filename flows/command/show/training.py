@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present, progress_bars
-from flows.command.show.run import quiet_prefect
-from flows.orchestration.progress import listen
+from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
 from pipeline.requests.models import TrainRequest
 
 
-def train(request: TrainRequest, prefect: bool) -> int:
+def train(request: TrainRequest, prefect: bool | None) -> int:
     """Train with a live line of figures and the card at the end; returns the exit code.
 
     Under torchrun it runs without Prefect, and only the first process shows anything.
@@ -25,13 +25,20 @@ def train(request: TrainRequest, prefect: bool) -> int:
     if not ranks.first:
         run_training(request)
         return 0
-    card: Any = None
-    with progress_bars() as bars:
+    way = way_of(request, prefect if ranks.count == 1 else False)
+
+    def plain(show: Show) -> None:
+        reading = lambda read, of: show("reading", (read, of))  # noqa: E731
+        show("trained", run_training(request, partial(show, "report"), reading, partial(show, "note")))
+
+    told: dict[str, Any] = {}
+    with through(way), progress_bars() as bars:
         bar = bars.add_task("starting", total=None, note="")
         first: Any = None
 
         def show(event: str, value: Any) -> None:
-            nonlocal card, first
+            nonlocal first
+            told[event] = value
             if event == "reading":
                 bars.update(bar, description="reading pictures", completed=value[0], total=value[1])
             elif event == "report":
@@ -41,19 +48,12 @@ def train(request: TrainRequest, prefect: bool) -> int:
                     bars.console.print(f"[dim]step {value.step:>6,}  {value.seconds:>6.0f} s[/]  {figures}")
                 done, text = round(1000 * value.fraction), f"step {value.step:,}"
                 bars.update(bar, description=text, completed=done, total=1000, note=_pace(first, value))
-            elif event == "trained":
-                card = value
+            elif event == "note":
+                bars.console.print(escape(value), soft_wrap=True)
 
-        if prefect and ranks.count == 1:
-            from flows.train import train as train_flow
-
-            with listen(show), quiet_prefect():
-                train_flow(request)
-        else:
-            card = run_training(
-                request, lambda line: show("report", line), lambda read, of: show("reading", (read, of))
-            )
-    present(card, lambda: _print_card(request, card))
+        carry_out(way, "flows.train.train", request, plain, show)
+    card = outcome(told, "trained")
+    present(card, lambda: _print_card(request, card), way)
     return 0
 
 

@@ -10,21 +10,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import amount, out, present, progress_bars
-from flows.command.show.run import check_blocks, outcome, run_flow
+from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
 from pipeline.requests.pictures import GcRequest, VerifyRequest
 from pipeline.requests.sizes import counted
 
 _SHOWN = 40
 
 
-def verify(request: VerifyRequest, prefect: bool) -> int:
+def verify(request: VerifyRequest, prefect: bool | None) -> int:
     """Check a destination with a progress bar and a closing table; returns the exit code, 1 if something is wrong."""
     from pipeline.destination.layout import VERIFICATION
     from pipeline.upkeep.repair import verify as verify_plainly
 
-    check_blocks(request, prefect)
-    told: dict[str, Any] = {}
-    with progress_bars() as bars:
+    way, told = way_of(request, prefect), dict[str, Any]()
+
+    def plain(show: Show) -> None:
+        show("verified", verify_plainly(request, partial(show, "shards"), partial(show, "shard")))
+
+    with through(way), progress_bars() as bars:
         bar = bars.add_task("checking", total=None, note="")
         wrong = 0
 
@@ -38,25 +41,23 @@ def verify(request: VerifyRequest, prefect: bool) -> int:
                 wrong += not value
                 bars.update(bar, advance=1, note=f"[red]{wrong:,} wrong[/]" if wrong else "")
 
-        if prefect:
-            from flows.verify import verify as verify_flow
-
-            run_flow(verify_flow, request, show)
-        else:
-            show("verified", verify_plainly(request, partial(show, "shards"), partial(show, "shard")))
+        carry_out(way, "flows.verify.verify", request, plain, show)
     found = outcome(told, "verified")
     report = f"{found.destination}/{VERIFICATION}" if request.report else None
-    present(found.as_dict() | {"report": report}, lambda: _print_findings(found, report))
+    present(found.as_dict() | {"report": report}, lambda: _print_findings(found, report), way)
     return 1 if found.findings else 0
 
 
-def gc(request: GcRequest, prefect: bool) -> int:
+def gc(request: GcRequest, prefect: bool | None) -> int:
     """Remove leftovers and show their sums; returns the exit code."""
     from pipeline.upkeep.collect import collect
 
-    check_blocks(request, prefect)
-    told: dict[str, Any] = {}
-    with progress_bars() as bars:
+    way, told = way_of(request, prefect), dict[str, Any]()
+
+    def plain(show: Show) -> None:
+        show("collected", collect(request, partial(show, "removed")))
+
+    with through(way), progress_bars() as bars:
         bar = bars.add_task("looking for leftovers", total=None, note="")
 
         def show(event: str, value: Any) -> None:
@@ -64,14 +65,9 @@ def gc(request: GcRequest, prefect: bool) -> int:
             if event == "removed":
                 bars.update(bar, description="removing", completed=value)
 
-        if prefect:
-            from flows.verify import gc as gc_flow
-
-            run_flow(gc_flow, request, show)
-        else:
-            show("collected", collect(request, partial(show, "removed")))
+        carry_out(way, "flows.verify.gc", request, plain, show)
     found = outcome(told, "collected")
-    present(found, lambda: _print_collection(found))
+    present(found, lambda: _print_collection(found), way)
     return 0
 
 

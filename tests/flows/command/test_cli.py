@@ -18,7 +18,7 @@ from prefect.client.orchestration import get_client
 from pydantic import BaseModel
 
 from flows.command.cli import main
-from models.registry import list_cards
+from models.cards import list_cards
 from pipeline.requests.catalogue import all_steps, find
 from pipeline.requests.models import GenerateRequest, TrainRequest
 from pipeline.requests.offers import shipped_recipes
@@ -85,7 +85,7 @@ def test_an_endpoint_where_nobody_listens_is_one_line_and_code_3(tmp_path: Path)
     """A refused connection is told within seconds; under Prefect too, before any server is started."""
     access = {"DARKROOM_S3_ENDPOINT": "http://127.0.0.1:9", "DARKROOM_S3_KEY": "k", "DARKROOM_S3_SECRET": "hush-hush"}
     started = time.monotonic()
-    done = darkroom("develop", "s3://bucket/x", tmp_path / "out", timeout=60, **access)
+    done = darkroom("develop", "s3://bucket/x", tmp_path / "out", "--prefect", timeout=60, **access)
     assert_one_line(done, 3, "127.0.0.1:9")
     assert time.monotonic() - started < 45
     assert "hush-hush" not in done.stdout + done.stderr

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows.command.cli import main
+from models.cards import list_cards
 from models.codec.bitstream import Header, Stream, Tile, pack
-from models.registry import list_cards
 from pipeline.storage.store import Store, write
 from tests.runs import darkroom
 

@@ -19,9 +19,11 @@ from models.autoencoders.interface import Autoencoder
 from models.autoencoders.objective import Objective, parse_objective
 from models.autoencoders.variational import VariationalAutoencoder
 from models.autoencoders.vector_quantised import VectorQuantisedAutoencoder
-from models.registry import Card, half_precision, load_model, save_model
+from models.cards import Card
+from models.registry import half_precision, load_model, save_model
 from models.training.optimisers import build_optimiser
 from tests.models.autoencoders.digits import digits
+from tests.models.parameter_groups import parameter_groups
 
 #: every form, and the options that change what is computed
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -54,7 +56,7 @@ def trained(
     """Losses of so many steps on generated digits; the network is left in eval mode."""
     torch.manual_seed(seed)
     pictures = digits(500)
-    optimiser = build_optimiser("muon", [{"params": list(network.train().parameters()), "lr": rate}], 1e-4)
+    optimiser = build_optimiser("muon", parameter_groups(network.train(), rate), 1e-4)
     losses = []
     for _ in range(steps):
         loss, _ = network(pictures[torch.randint(len(pictures), (16,))], objective)

@@ -20,6 +20,7 @@ from models.autoencoders.similarity import ms_ssim
 from models.training.optimisers import build_optimiser
 from pipeline.pictures import metrics
 from tests.models.autoencoders.digits import digits
+from tests.models.parameter_groups import parameter_groups
 
 
 @given(st.dictionaries(st.sampled_from([*TERMS, *OF_FORMS, "contrast"]), st.floats(1e-9, 1e6), min_size=1))
@@ -162,7 +163,7 @@ def test_contrast_is_one_at_chance_and_low_where_views_agree() -> None:
 def test_contrast_teaches_to_tell_textures_apart() -> None:
     torch.manual_seed(0)
     network = build_autoencoder("convolutional", (3, 16, 16), widths=[8, 16], latent=16, projection=16)
-    optimiser = build_optimiser("muon", [{"params": list(network.parameters()), "lr": 1e-2}], 0)
+    optimiser = build_optimiser("muon", parameter_groups(network, 1e-2), 0)
     waves = torch.rand(200, 3, 2) @ (torch.stack([torch.arange(256) % 16, torch.arange(256) // 16]) / 2)
     pictures = waves.sin().view(200, 3, 16, 16) / 2 + 0.5
     objective, losses = parse_objective("contrast"), []

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from skimage import data as photographs
 
+from models.cards import Card
 from models.codec.codec import Codec, Still, compress, decompress
 from models.codec.frozen import freeze
 from models.codec.network import CodecNetwork
 from models.inference import apply_in_batches
-from models.registry import Card, load_model, save_model
+from models.registry import load_model, save_model
 
 FOLDER = Path(__file__).parent / "golden"
 apply = partial(apply_in_batches, device="cpu", batch=1)

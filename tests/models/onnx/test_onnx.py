@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from models.cards import Card
 from models.errors import ModelError
 from models.onnx.export import export_model, onnx_bytes
 from models.onnx.runtime import OPERATORS, OnnxNetwork, load_network
-from models.registry import Card, Model, load_model
+from models.registry import Model, load_model
 from models.restoration.light import SAMPLE, sample
 from models.restoration.network import RestorationNetwork
 from models.restoration.tasks import RESTORATIONS

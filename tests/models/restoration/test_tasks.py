@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from skimage import data as photographs
 from torch import Tensor
 
+from models.cards import Card
 from models.errors import CheckpointError, ModelError
 from models.inference import apply_in_batches, tiled
-from models.registry import Card, load_model, save_model
+from models.registry import load_model, save_model
 from models.restoration import degradations as spoil
 from models.restoration.light import SAMPLE, LightEstimator, sample, undo
 from models.restoration.network import RestorationNetwork

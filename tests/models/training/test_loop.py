@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from skimage import data as photographs
 from torch import nn
 
+from models.cards import list_cards
 from models.errors import CheckpointError, DataError, ModelError, TrainingError
-from models.registry import list_cards, load_model
+from models.registry import load_model
 from models.training.checkpoint import load_progress
 from models.training.data import TrainingSet, centre_crops, random_crops, read_training_set
 from models.training.finish import finish
@@ -217,7 +218,7 @@ def test_reading_a_folder_splits_by_name_and_lists_what_is_unreadable(tmp_path: 
     assert len(first.train) + len(first.held_out) == 40
     assert 1 < len(first.held_out) < 20
     assert [p[0, 0, 0] for p in first.held_out] == [p[0, 0, 0] for p in again.held_out]
-    assert first.left_out == ((str(tmp_path / "broken.jpg"), "unreadable"),)
+    assert first.left_out == ((str(tmp_path / "broken.jpg"), "unreadable: no picture that OpenCV reads"),)
     assert first.listed == 41
 
 

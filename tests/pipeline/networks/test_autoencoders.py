@@ -16,7 +16,8 @@ from models.inference import apply_in_batches
 from models.registry import load_model
 from models.training.small_pictures import read_small_pictures
 from pipeline.errors import LatentError, PictureError, RecipeError
-from pipeline.networks.autoencoders import UseAutoencoder, model_input, reconstruct, represent
+from pipeline.networks.autoencoders import UseAutoencoder, reconstruct, represent
+from pipeline.networks.encoders import model_input
 from pipeline.networks.latents import latent_of, vector_columns
 from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import Picture

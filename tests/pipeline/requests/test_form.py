@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from models.registry import list_cards
+from models.cards import list_cards
 from pipeline.requests import models
 from pipeline.requests import pictures as requests
 from pipeline.requests.catalogue import all_steps

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.registry import Card
+from models.cards import Card
 from models.training.checkpoint import Progress
 from models.training.distributed import ALONE
 from pipeline.requests.models import TrainRequest
