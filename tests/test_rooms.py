@@ -85,7 +85,6 @@ KNOWN = {
 KNOWN_CIRCLES = [
     {"pipeline.storage.s3", "pipeline.storage.s3_errors"},
     {"flows.orchestration.dask", "flows.orchestration.engine"},
-    {"flows.command.show.forecast", "flows.command.show.run"},
 ]
 #: folders with more modules than a reader can hold in mind: likewise
 KNOWN_FULL = {"flows/command/show", "pipeline/exploration"}

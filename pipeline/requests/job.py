@@ -195,9 +195,7 @@ def _resolved(request: DevelopRequest, recipe: Recipe, planned_models: Mapping[s
         recipe,
         open_store(request.source, request.source_storage),
         open_store(request.destination, request.destination_storage),
-        Settings(
-            request.pixel_limit, request.measure, parse_crop(request.crop), tuple(codec for codec, _ in codecs.values())
-        ),
+        Settings(request.pixel_limit, request.measure, parse_crop(request.crop), opened),
         fingerprint(recipe, _decisive(request)),
         {url: sha256 for url, (_, sha256) in codecs.items()},
     )
