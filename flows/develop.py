@@ -16,10 +16,11 @@ from flows.orchestration.progress import tell
 from flows.orchestration.states import NAME, artifact_key, concluded, leave_tables, link_report, run_ended
 from pipeline.destination.lease import hold
 from pipeline.destination.plans import Plan
+from pipeline.destination.run_record import Summary
 from pipeline.errors import StorageError
 from pipeline.requests.job import Job, check_request
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.finish import Summary, failure_rows, finish_run
+from pipeline.runs.finish import failure_rows, finish_run
 from pipeline.runs.planning import plan_run
 
 _SECONDS_BETWEEN_LINES = 5.0

@@ -10,10 +10,10 @@ from flows.develop import run_job, worth_retrying
 from flows.orchestration.blocks import with_blocks
 from flows.orchestration.progress import tell
 from flows.orchestration.states import NAME, concluded, ended, link_report, message_of, rounded
+from pipeline.destination.run_record import Summary
 from pipeline.exploration.explore import Exploration, explore_latents, representation
 from pipeline.requests.job import check_request
 from pipeline.requests.models import ExploreRequest
-from pipeline.runs.finish import Summary
 
 
 @task(

@@ -17,10 +17,10 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flows.orchestration.progress import tell
 from pipeline.destination.layout import table_folder
+from pipeline.destination.run_record import Summary
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.destination.stage_figures import share
 from pipeline.requests.form import Form
-from pipeline.runs.finish import Summary
 from pipeline.storage.access import without_credentials
 
 #: of flow runs: what is asked for

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.destination.layout import evaluation_path, part_path, record_path
+from pipeline.destination.parquet import to_parquet
 from pipeline.destination.plans import Plan, earlier_plans
-from pipeline.destination.schemas import to_parquet
+from pipeline.destination.run_record import Summary, keep
 from pipeline.errors import RequestError
 from pipeline.evaluation.codec_grids import Trial, choose_codecs, trials
 from pipeline.evaluation.published import PublishedCurve, choose_curves, read_curves
@@ -26,8 +27,8 @@ from pipeline.evaluation.rate_distortion import MEASURED, Evaluation, Name, comp
 from pipeline.evaluation.report import render_evaluation
 from pipeline.requests.job import Job, check_request
 from pipeline.requests.pictures import DevelopRequest, EvaluateRequest
-from pipeline.runs.finish import Summary, run_job
-from pipeline.storage.store import Store, exists, list_objects, read, write
+from pipeline.runs.finish import run_job
+from pipeline.storage.store import Store, list_objects, read
 
 #: written before a name on the command line, it takes the published curve even if a measured codec is called the same
 PUBLISHED = "published:"
@@ -108,12 +109,6 @@ def conclude(comparison: Comparison, job: Job, summary: Summary) -> Evaluation:
         keep(destination, evaluation_path(summary.run, "bd_rate.parquet"), to_parquet("bd_rate", bd_rates))
         keep(destination, report, page.encode())
     return evaluation
-
-
-def keep(destination: Store, path: str, data: bytes) -> None:
-    """Write what is not there already: an evaluation done twice leaves every object as it was."""
-    if not exists(destination, path) or read(destination, path) != data:
-        write(destination, path, data)
 
 
 def _anchor(name: str, measured: Sequence[str], published: Sequence[str]) -> Name:

@@ -18,10 +18,10 @@ import numpy as np
 from models.autoencoders import Autoencoder
 from models.device import choose_device
 from pipeline.destination.layout import exploration_path
-from pipeline.destination.plans import earlier_plans, shard_pictures
-from pipeline.destination.schemas import to_parquet
+from pipeline.destination.parquet import to_parquet
+from pipeline.destination.plans import SourcePicture, earlier_plans, shard_pictures
+from pipeline.destination.run_record import Summary, keep
 from pipeline.errors import RequestError
-from pipeline.evaluation.evaluate import keep
 from pipeline.exploration.anomalies import (
     fit_patch_memory,
     latent_distances,
@@ -44,8 +44,7 @@ from pipeline.networks.encoders import open_autoencoder
 from pipeline.requests.job import pictures_of_run, stores_of
 from pipeline.requests.models import ExploreRequest
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.finish import Summary, develop
-from pipeline.runs.listing import SourcePicture
+from pipeline.runs.finish import develop
 from pipeline.storage.store import Store
 
 #: nearest neighbours that are kept of every picture

@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 from models.device import choose_device
 from models.inference import apply_in_batches
-from pipeline.destination.plans import shard_pictures
-from pipeline.destination.schemas import to_parquet
+from pipeline.destination.parquet import to_parquet
+from pipeline.destination.plans import SourcePicture, shard_pictures
 from pipeline.errors import PictureError, RequestError
 from pipeline.exploration.features import Look, look_at, look_at_all
 from pipeline.exploration.neighbours import open_index
@@ -26,7 +26,6 @@ from pipeline.reports.run_report import asset, environment
 from pipeline.requests.job import Settings, pictures_of_run, run_of
 from pipeline.requests.models import SearchRequest
 from pipeline.requests.recipe import open_networks, parse_recipe
-from pipeline.runs.listing import SourcePicture
 from pipeline.shards.picture import develop_picture
 from pipeline.storage.store import StorageOptions, Store, open_store, read, write
 

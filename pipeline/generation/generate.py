@@ -17,7 +17,7 @@ import torch
 
 from models.device import choose_device
 from models.registry import load_model
-from pipeline.destination.schemas import to_parquet
+from pipeline.destination.parquet import to_parquet
 from pipeline.errors import RequestError
 from pipeline.generation.grids import grid, square
 from pipeline.generation.interpolation import (

@@ -163,13 +163,16 @@ def open_networks(recipe: Recipe, planned: Weights | None = None) -> Recipe:
 def fingerprint(recipe: Recipe, settings: Mapping[str, Any]) -> str:
     """64 hexadecimal digits that change whenever the output would: steps, versions, parameters, weights, settings.
 
+    Of a step from another package that package and its version are part of it.
+
     The networks of the recipe are those of `open_networks`. `settings` are the request's fields that decide the output
     (pixel limit, metrics on or off, crop). The recipe's name is not part of it.
     """
     branches = []
     for branch in recipe.branches:
         steps = [
-            [s.step.name, s.step.version, s.parameters.model_dump(mode="json"), _short_hash(s)] for s in branch.steps
+            [s.step.name, s.step.version, s.parameters.model_dump(mode="json"), _short_hash(s), *_package(s)]
+            for s in branch.steps
         ]
         branches.append([branch.name, steps, branch.output.model_dump(mode="json")])
     # the order of the branches is that of rows in the metrics table and of nothing else
@@ -235,6 +238,11 @@ def _output(content: object, common: dict, where: str) -> Output:
 def _short_hash(item: BranchStep) -> str | None:
     """The first 12 digits of the hash of a step's weights."""
     return None if item.step.load is None else item.network.model.partition("@")[2]
+
+
+def _package(step: BranchStep) -> list[str]:
+    """The package that a step comes from, with its version; nothing for those of Darkroom."""
+    return [step.step.package] if step.step.package else []
 
 
 def _plain(error: ValidationError, model: type[BaseModel]) -> str:

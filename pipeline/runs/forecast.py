@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.destination.layout import commit_path, commits_of
-from pipeline.destination.plans import Plan, shard_pictures
+from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
 from pipeline.errors import StorageError
 from pipeline.requests.job import Job
-from pipeline.runs.listing import SourcePicture
 from pipeline.runs.planning import (
     Found,
     shards_to_do,

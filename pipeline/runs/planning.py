@@ -18,10 +18,10 @@ from itertools import islice
 from pipeline.destination.history import Pictures, frames_settled, join, settled_objects
 from pipeline.destination.layout import FOLDERS, record_path, success_path
 from pipeline.destination.lease import Lease
-from pipeline.destination.plans import Plan, earlier_plans, read_record, write_plan
+from pipeline.destination.plans import Plan, SourcePicture, earlier_plans, read_record, write_plan
 from pipeline.errors import PlanError, StorageError
 from pipeline.requests.job import Job
-from pipeline.runs.listing import SourcePicture, may_have_frames, pictures_of
+from pipeline.runs.listing import may_have_frames, pictures_of
 from pipeline.runs.partition import cut, write_parts
 from pipeline.runs.redo import forget, plan_failed
 from pipeline.storage.store import Store, StoredObject, exists, list_objects, read

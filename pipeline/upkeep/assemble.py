@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipeline.destination.commits import read_commit
 from pipeline.destination.layout import ASSEMBLED, assembled_path, part_path, picture_of
 from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.errors import PictureError, PlanError
@@ -29,7 +30,6 @@ from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import Picture
 from pipeline.requests.job import stores_of
 from pipeline.requests.pictures import AssembleRequest
-from pipeline.shards.shard import read_commit
 from pipeline.storage.store import Store, read, write
 
 #: how long frames are shown that nothing is known of

@@ -1,7 +1,7 @@
 """`darkroom verify`, and with --repair: just the pictures whose results are wrong are done again, as they were asked.
 
 Objects of a picture cost that picture again; a damaged commit or part of a table costs its shard. What is done again
-goes through the run of any shard, and takes the place of what was there (`pipeline.runs.fold`).
+goes through the run of any shard, and takes the place of what was there (`pipeline.runs.redo`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from pipeline.errors import PlanError, RunError, StorageError
 from pipeline.requests.job import Access, Job, store_of
 from pipeline.requests.pictures import VerifyRequest
 from pipeline.runs.finish import finish_folded
-from pipeline.runs.fold import fold
-from pipeline.runs.redo import Redone, forget, plan_again
+from pipeline.runs.redo import Redone, fold, forget, plan_again
 from pipeline.shards.shard import run_shard
 from pipeline.storage.store import Store, write
 from pipeline.upkeep.report import render_verification
