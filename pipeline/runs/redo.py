@@ -34,7 +34,7 @@ from pipeline.destination.layout import (
 )
 from pipeline.destination.lease import Lease
 from pipeline.destination.parquet import pack, read_columns, to_parquet
-from pipeline.destination.plans import Plan, SourcePicture, mark_plan, shard_pictures, write_plan
+from pipeline.destination.plans import Plan, SourcePicture, mark_plan, read_plan, shard_pictures, write_plan
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.requests.job import Job
 from pipeline.runs.partition import write_parts
