@@ -16,9 +16,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.destination.layout import PLANS, RECORDS, plan_part, plan_path, record_path, request_path, run_of
-from pipeline.errors import PlanError, StorageError
-from pipeline.storage.store import Store, list_objects, read, write
+from pipeline.destination.layout import (
+    PLANS,
+    RECORDS,
+    listed,
+    plan_part,
+    plan_path,
+    read_json,
+    record_path,
+    request_path,
+    run_of,
+)
+from pipeline.destination.parquet import read_part
+from pipeline.errors import PlanError
+from pipeline.storage.store import Store, read, write
 
 _PICTURES = pa.schema(
     [
@@ -103,7 +114,7 @@ def read_record(destination: Store, plan: Plan) -> dict[str, Any]:
     """What was recorded with a plan (see `pipeline.requests.job.Job.record`). Raises StorageError, PlanError."""
     path = request_path(plan.run)
     try:
-        content = json.loads(read(destination, path))
+        content = read_json(destination, path)
         if not isinstance(content, dict):
             raise ValueError("no table of fields")
     except ValueError as error:
@@ -114,12 +125,7 @@ def read_record(destination: Store, plan: Plan) -> dict[str, Any]:
 
 def earlier_plans(destination: Store) -> list[tuple[Plan, bool]]:
     """Plans at the destination, oldest first, with whether their run is finished. Raises StorageError, PlanError."""
-    try:
-        paths = {found.key for found in list_objects(destination, [PLANS, RECORDS])}
-    except StorageError as error:
-        if error.kind != "missing":
-            raise
-        paths = set()
+    paths = {found.key for found in listed(destination, [PLANS, RECORDS])}
     runs = {str(run_of(path)) for path in paths}
     plans = [(read_plan(destination, run), record_path(run) in paths) for run in runs if plan_path(run) in paths]
     return sorted(plans, key=lambda pair: pair[0].sequence)
@@ -137,7 +143,7 @@ def _parse(data: bytes, url: str) -> Plan:
 
 def shard_pictures(destination: Store, plan: Plan, shard: int) -> list[SourcePicture]:
     """The pictures of one planned shard, in the order of their objects' keys."""
-    table = pq.read_table(io.BytesIO(read(destination, plan_part(plan.parts, shard))))
+    table = read_part(destination, plan_part(plan.parts, shard))
     return [SourcePicture(**row) for row in table.to_pylist()]
 
 

@@ -229,7 +229,9 @@ def _branch_table(branches: Sequence[str], metrics: pa.Table, failures: pa.Table
 
 
 def _charts(branches: Sequence[str], colours: Mapping[str, str], metrics: pa.Table) -> list[dict[str, Any]]:
-    """SVGs with their captions; charts without anything to draw are left out."""
+    """SVGs with their captions; charts without anything to draw are left out, and all of them for one picture."""
+    if pc.count_distinct(metrics["key"]).as_py() < 2:
+        return []
     shown = [b for b in colours if b in set(branches)][:_MAX_CHART_BRANCHES]
     parts = {branch: metrics.filter(pc.equal(metrics["branch"], branch)) for branch in shown}
 
