@@ -20,7 +20,7 @@ from models.training.finish import COURSE
 from models.training.loop import TrainingPlan
 from models.training.tasks import objective_of
 from pipeline.reports import plots
-from pipeline.reports.run_report import asset, environment
+from pipeline.reports.page import asset, environment
 from pipeline.training.plots import Curve, course
 
 Row = dict[str, Any]
