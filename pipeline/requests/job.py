@@ -21,7 +21,7 @@ from pipeline.destination.plans import Plan
 from pipeline.errors import RecipeError, RunError
 from pipeline.pictures.picture import Crop, parse_crop
 from pipeline.requests.form import Storage
-from pipeline.requests.models import ExploreRequest, GenerateRequest, SearchRequest
+from pipeline.requests.models import ExploreRequest, GenerateRequest, SearchRequest, SweepRequest, TrainRequest
 from pipeline.requests.pictures import AssembleRequest, DestinationRequest, DevelopRequest, RunRequest
 from pipeline.requests.recipe import Recipe, fingerprint, load_recipe, open_networks, parse_recipe
 from pipeline.storage.store import Store, check_access, open_store
@@ -181,6 +181,11 @@ def run_of(request: SearchRequest) -> Store:
 def pictures_of_run(plan: Plan, request: ExploreRequest | SearchRequest) -> Store:
     """The store that a run's pictures came from, reached as the request says. Raises StorageError."""
     return open_store(plan.source, request.source_storage)
+
+
+def beside_sources(url: str, request: TrainRequest | SweepRequest) -> Store:
+    """The store at a URL, reached as a request's sources are. Raises StorageError for what can be no address."""
+    return open_store(url, request.source_storage)
 
 
 def _read(request: DevelopRequest) -> Recipe:
