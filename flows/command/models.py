@@ -110,6 +110,6 @@ def export(model: str, url: str) -> int:
     Steps take the file as their `model` and run it under onnxruntime; so can any other program. To write it takes
     `pip install onnx onnxscript`, to run it here `pip install onnx onnxruntime`.
     """
-    from flows.command.show import export
+    from flows.command.show import training
 
-    return export.export(model, url)
+    return training.export(model, url)
