@@ -1,4 +1,4 @@
-"""`darkroom evaluate` in a terminal: progress while it runs, a table of codecs or of a suite's methods when it is done."""
+"""`darkroom evaluate` in a terminal: progress, then a table of codecs or of the methods of a suite."""
 
 from __future__ import annotations
 
