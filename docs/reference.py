@@ -80,6 +80,8 @@ def _steps() -> str:
     ]
     by_heading: dict[str, list[Step]] = {heading: [] for heading in _KINDS.values()}
     for step in all_steps():
+        if step.package:
+            continue
         by_heading[_KINDS[step.parameters.__module__.rpartition(".")[2]]].append(step)
     for heading, steps in by_heading.items():
         lines += [f"## {heading}", ""]

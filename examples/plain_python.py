@@ -2,8 +2,9 @@
 
 import sys
 
+from pipeline.destination.run_record import Summary
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.finish import Summary, develop
+from pipeline.runs.finish import develop
 
 RECIPE = {
     "name": "example",

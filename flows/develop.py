@@ -13,9 +13,11 @@ from flows.orchestration.engine import run_shards
 from flows.orchestration.progress import tell
 from flows.orchestration.states import artifact_key, darkroom_flow, leave_tables, link_report, run_ended
 from pipeline.destination.lease import hold
+from pipeline.destination.plans import Plan
+from pipeline.destination.run_record import Summary
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.finish import Summary, failure_rows, finish_run
-from pipeline.runs.planning import Plan, check_request, destination_of, plan_run
+from pipeline.runs.finish import failure_rows, finish_run
+from pipeline.runs.planning import check_request, destination_of, plan_run
 
 _SECONDS_BETWEEN_LINES = 5.0
 

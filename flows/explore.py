@@ -8,9 +8,9 @@ from prefect.artifacts import create_table_artifact
 from flows.develop import run_request
 from flows.orchestration.progress import tell
 from flows.orchestration.states import darkroom_flow, ended, link_report, message_of, retried, rounded
+from pipeline.destination.run_record import Summary
 from pipeline.exploration.explore import Exploration, explore_latents, representation
 from pipeline.requests.models import ExploreRequest
-from pipeline.runs.finish import Summary
 
 
 @retried("explore")

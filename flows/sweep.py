@@ -40,4 +40,4 @@ def run_trials(request: SweepRequest) -> SweepSummary:
             text = f"trial {line.number}: {line.ended}, {line.value}"
             update_progress_artifact(artifact, 100 * (line.done + 1) / line.of, description=text)
 
-    return run_sweep(request, report, lambda read, of: tell("reading", (read, of)))
+    return run_sweep(request, report, lambda read, of: tell("reading", (read, of)), lambda text: tell("note", text))

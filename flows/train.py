@@ -42,7 +42,7 @@ def train_model(request: TrainRequest) -> dict[str, Any]:
             text = ", ".join(f"{name} {value:.4g}" for name, value in (line.validation or line.figures).items())
             update_progress_artifact(artifact, 100 * line.fraction, description=f"step {line.step}: {text}")
 
-    card = run_training(request, report, lambda read, of: tell("reading", (read, of)))
+    card = run_training(request, report, lambda read, of: tell("reading", (read, of)), lambda text: tell("note", text))
     assert card is not None, "several processes train without Prefect"
     tell("trained", card)
     update_progress_artifact(artifact, 100.0, description=f"{card.name}: {card.steps} steps")

@@ -6,6 +6,7 @@
     ├── CheckpointError          2
     ├── TrainingError            1
     ├── DistributedError         1
+    ├── TooLargeError            2
     ├── StreamError              1
     └── TargetError              1
 
@@ -48,6 +49,12 @@ class TrainingError(DarkroomError):
 
 class DistributedError(DarkroomError):
     """Processes that cannot train together as asked; the message says why and what to do."""
+
+
+class TooLargeError(DarkroomError):
+    """An object that is larger than its reader takes; the message names it and both sizes."""
+
+    exit_code = 2
 
 
 class StreamError(DarkroomError):

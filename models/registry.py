@@ -17,8 +17,8 @@ from torch import nn
 from models.autoencoders import build_autoencoder
 from models.cards import WEIGHTS, Card, list_cards, read_card
 from models.codec.frozen import FrozenCodec
-from models.errors import ModelError
-from models.files import StorageArguments, locate, write_bytes
+from models.errors import ModelError, TooLargeError
+from models.files import PLAIN, Files
 from models.restoration.network import RestorationNetwork
 from models.restoration.tasks import RESTORATIONS
 
@@ -46,9 +46,10 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def load_model(name_or_url: str, task: str | None = None) -> Model:
+def load_model(name_or_url: str, task: str | None = None, files: Files = PLAIN) -> Model:
     """A shipped model by name, or any by the URL of its safetensors file (its card is the .json beside it).
 
+    `files` read what lies at a URL, and may raise errors of their own where that is refused.
     Raises ModelError when there is none, it is for another task, or its bytes do not match its card.
     """
     url = name_or_url
@@ -58,10 +59,10 @@ def load_model(name_or_url: str, task: str | None = None) -> Model:
             names = ", ".join(card.name for card in list_cards() if task in (None, card.task)) or "none"
             wanted = f"for {task!r} there is" if task else "there are"
             raise ModelError(f"there is no model called {name_or_url!r}; {wanted}: {names}")
-    return _load(url, task)
+    return _load(url, task, files)
 
 
-def save_model(url: str, network: nn.Module, card: Card, storage: StorageArguments | None = None) -> Card:
+def save_model(url: str, network: nn.Module, card: Card, files: Files = PLAIN) -> Card:
     """Write weights, in half precision, and card (hash and parameter count filled in) to URL.safetensors, URL.json."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
@@ -69,20 +70,15 @@ def save_model(url: str, network: nn.Module, card: Card, storage: StorageArgumen
     count = sum(p.numel() for p in network.parameters())
     card = Card(**(asdict(card) | {"sha256": hashlib.sha256(data).hexdigest(), "parameters": count}))
     stem = url.removesuffix(".safetensors")
-    write_bytes(f"{stem}.safetensors", data, storage)
-    write_bytes(f"{stem}.json", (json.dumps(asdict(card), indent=2) + "\n").encode(), storage)
+    files.write(f"{stem}.safetensors", data)
+    files.write(f"{stem}.json", (json.dumps(asdict(card), indent=2) + "\n").encode())
     return card
 
 
 @lru_cache(maxsize=8)
-def _load(url: str, task: str | None) -> Model:
-    try:
-        data = fetch(url)
-        card = read_card(fetch(url.removesuffix(".safetensors") + ".json").decode(), url)
-    except FileNotFoundError as error:
-        raise ModelError(f"no model at {url}: {error.args[-1]} does not exist") from error
-    except OSError as error:
-        raise ModelError(f"the model at {url} could not be read: {error}") from error
+def _load(url: str, task: str | None, files: Files) -> Model:
+    data = fetch(url, files)
+    card = read_card(fetch(url.removesuffix(".safetensors") + ".json", files).decode(errors="replace"), url)
     if task not in (None, card.task):
         raise ModelError(f"the model at {url} is for {card.task!r}, not for {task!r}")
     if hashlib.sha256(data).hexdigest() != card.sha256:
@@ -98,13 +94,17 @@ def _load(url: str, task: str | None) -> Model:
     return Model(network.eval().requires_grad_(False), card)
 
 
-def fetch(url: str) -> bytes:
-    """The bytes of a model's file. Raises ModelError when there are too many, OSError when they cannot be read."""
-    fs, path = locate(url)
-    size = fs.size(path)
-    if size is not None and size > SIZE_LIMIT:
-        raise ModelError(f"{url} is {size:,} bytes; models over {SIZE_LIMIT:,} are refused")
-    return fs.cat_file(path)
+def fetch(url: str, files: Files = PLAIN) -> bytes:
+    """The bytes of a model's file. Raises ModelError when there is none, it is too large, or it cannot be read."""
+    try:
+        data = files.read(url, SIZE_LIMIT)
+    except TooLargeError as error:
+        raise ModelError(f"{error}; give a file of weights, or its card") from error
+    except OSError as error:
+        raise ModelError(f"the model at {url} could not be read: {error}") from error
+    if data is None:
+        raise ModelError(f"no model at {url}: it does not exist; check the spelling")
+    return data
 
 
 def half_precision(network: nn.Module) -> nn.Module:

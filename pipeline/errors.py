@@ -7,6 +7,7 @@
     ├── UnknownStepError         2
     ├── PlanError                2
     ├── StorageError             3   (`kind`)
+    │   └── ObjectError          3
     ├── PictureError             1   (`reason`)
     ├── RunError                 1
     ├── LeaseLost                1
@@ -97,6 +98,10 @@ class StorageError(DarkroomError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class ObjectError(StorageError):
+    """One object that cannot be read, while others of the same store may be."""
 
 
 class PictureError(DarkroomError):

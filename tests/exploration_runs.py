@@ -11,7 +11,7 @@ import numpy as np
 from skimage import data as skimage_data
 
 from pipeline.destination.layout import part_path
-from pipeline.destination.schemas import to_parquet
+from pipeline.destination.parquet import to_parquet
 
 MODEL = "made@0123456789ab"
 

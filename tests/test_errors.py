@@ -19,7 +19,11 @@ ERRORS = [
     for _, kind in inspect.getmembers(module, inspect.isclass)
     if kind.__module__ == module.__name__
 ]
-ARGUMENTS = {"StorageError": ("denied", "no key"), "PictureError": ("corrupt", "no end")}
+ARGUMENTS = {
+    "StorageError": ("denied", "no key"),
+    "ObjectError": ("denied", "no key"),
+    "PictureError": ("corrupt", "no end"),
+}
 
 
 @pytest.mark.parametrize("kind", [*ERRORS, ServeError], ids=lambda kind: kind.__name__)

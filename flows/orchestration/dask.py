@@ -28,10 +28,11 @@ from prefect_dask import DaskTaskRunner
 from flows.orchestration.blocks import without_secrets
 from flows.orchestration.engine import GONE, Engine, develop_shard, plain_shard
 from models.device import choose_device
+from pipeline.destination.plans import Plan
 from pipeline.errors import RequestError, RunError
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.requests.sizes import parse_size
-from pipeline.runs.planning import Plan, destination_of, recipe_of, source_of
+from pipeline.runs.planning import destination_of, recipe_of, source_of
 from pipeline.shards.memory import available
 from pipeline.threads import cores
 

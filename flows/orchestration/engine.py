@@ -27,9 +27,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.orchestration.blocks import with_blocks
 from flows.orchestration.progress import tell
 from flows.orchestration.states import artifact_key
+from pipeline.destination.plans import Plan
 from pipeline.errors import Cancelled, RequestError, RunError, StorageError
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.planning import Plan
 from pipeline.shards.shard import run_shard
 
 #: runs of more shards are one task run

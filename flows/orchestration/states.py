@@ -5,6 +5,7 @@ They end in a state whose message has the counts, an event for others to wait fo
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -23,11 +24,11 @@ from prefect.states import Cancelled, Completed, Failed
 from flows.orchestration.blocks import with_blocks
 from flows.orchestration.progress import tell
 from pipeline.destination.layout import table_folder
+from pipeline.destination.run_record import Summary
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.destination.stage_figures import share
 from pipeline.errors import StorageError
 from pipeline.requests.form import Form
-from pipeline.runs.finish import Summary
 from pipeline.storage.access import without_credentials
 
 #: of flow runs: what is asked for
@@ -55,6 +56,8 @@ def darkroom_flow(name: str) -> Callable[[Callable[[Any], State]], Flow[[Any], S
                 _emit(FAILED, request, {"message": without_credentials(f"{type(error).__name__}: {error}")[:2000]})
                 raise
 
+        # Prefect reads the types of parameters, and cannot look up their names from here
+        run.__signature__ = inspect.signature(work, eval_str=True)  # type: ignore[attr-defined]
         return flow(name=name, flow_run_name=_NAME, persist_result=False)(run)
 
     return decorate
@@ -69,13 +72,13 @@ def retried(name: str) -> Callable[[Callable[..., Any]], Task[..., Any]]:
         task_run_name=name,
         retries=3,
         retry_delay_seconds=[5, 30, 120],
-        retry_condition_fn=_worth_retrying,
+        retry_condition_fn=worth_retrying,
         cache_policy=NO_CACHE,
         persist_result=False,
     )
 
 
-def _worth_retrying(_task: Task, _run: TaskRun, state: State) -> bool:
+def worth_retrying(_task: Task, _run: TaskRun, state: State) -> bool:
     """Storage that does not answer may answer later; nothing else that stops a task run will cure itself."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, StorageError) and error.kind in ("unreachable", "transient")

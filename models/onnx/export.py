@@ -10,7 +10,7 @@ import torch
 
 from models.cards import Card
 from models.errors import ModelError
-from models.files import StorageArguments, write_bytes
+from models.files import PLAIN, Files
 from models.registry import Model, load_model
 from models.restoration.light import SAMPLE, sample
 from models.restoration.network import RestorationNetwork
@@ -24,7 +24,7 @@ _OPERATORS = 20
 PICTURE, CONDITION, RESTORED = "picture", "condition", "restored"
 
 
-def export_model(name_or_url: str, url: str, storage: StorageArguments | None = None) -> tuple[Card, int]:
+def export_model(name_or_url: str, url: str, files: Files = PLAIN) -> tuple[Card, int]:
     """Write a restoration model, a shipped one by name or any by URL, to `url`; gives its card and its bytes.
 
     Raises ModelError when there is no such model, it is not a restoration network, URL does not end in .onnx or what
@@ -32,9 +32,9 @@ def export_model(name_or_url: str, url: str, storage: StorageArguments | None = 
     """
     if not url.endswith(".onnx"):
         raise ModelError(f"{url} does not end in .onnx; give the file that the network shall be written to")
-    model = load_model(name_or_url)
+    model = load_model(name_or_url, files=files)
     data = onnx_bytes(model)
-    write_bytes(url, data, storage)
+    files.write(url, data)
     return model.card, len(data)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.cards import read_card
 from models.device import Runtime
 from models.errors import ModelError
+from models.files import PLAIN, Files
 from models.onnx.export import CONDITION, PICTURE, RESTORED, onnx_bytes
 from models.registry import Model, fetch, load_model
 from models.restoration.light import sample
@@ -39,7 +40,7 @@ _MOST_NODES = 10_000
 _MOST_REACH = 4096
 
 
-def load_network(name_or_url: str, task: str, runtime: Runtime = "auto") -> Model:
+def load_network(name_or_url: str, task: str, runtime: Runtime = "auto", files: Files = PLAIN) -> Model:
     """A restoration model that runs under torch or onnxruntime; its network is called alike under both.
 
     A file that ends in .onnx runs under onnxruntime; any other model under torch, unless `runtime` is "onnx".
@@ -48,8 +49,8 @@ def load_network(name_or_url: str, task: str, runtime: Runtime = "auto") -> Mode
     if name_or_url.endswith(".onnx"):
         if runtime == "torch":
             raise ModelError(f"{name_or_url} runs under onnxruntime only; give the safetensors file, or runtime onnx")
-        return _load(name_or_url, task)
-    model = load_model(name_or_url, task)
+        return _load(name_or_url, task, files)
+    model = load_model(name_or_url, task, files)
     return _exported(model) if runtime == "onnx" else model
 
 
@@ -111,19 +112,14 @@ def _bound_memory() -> None:
     onnxruntime.create_and_register_allocator(place, limits)
 
 
-def _load(url: str, task: str) -> Model:
+def _load(url: str, task: str, files: Files) -> Model:
     """An exported file as a model; its tag tells the hash of this file."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise ModelError(f"{url} needs more packages: pip install onnx onnxruntime") from error
-    try:
-        data = fetch(url)
-    except FileNotFoundError as error:
-        raise ModelError(f"no model at {url}: it does not exist") from error
-    except OSError as error:
-        raise ModelError(f"the model at {url} could not be read: {error}") from error
+    data = fetch(url, files)
     facts = {entry.key: entry.value for entry in _examined(data, url).metadata_props}
     card = read_card(facts.get("card", ""), url)
     if card.task != task:

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from models.errors import CheckpointError
-from models.files import StorageArguments, locate, write_bytes
+from models.errors import CheckpointError, TooLargeError
+from models.files import Files
 from models.training.optimisers import moments
 
 #: a larger object is refused before it is read
@@ -43,14 +43,14 @@ class Progress:
     scaler: dict[str, float] = field(default_factory=dict)
 
 
-def load_start(url: str, network: nn.Module, storage: StorageArguments) -> list[str]:
+def load_start(url: str, network: nn.Module, files: Files) -> list[str]:
     """Fill the network's tensors from like-named ones of a safetensors file; returns their names.
 
     Tensors of another shape are left at their beginnings, as those of another task's stem and tail may be.
     Raises CheckpointError when there is no such file, or it holds a tensor whose name the network does not know, or
     nothing in it fits.
     """
-    data = _fetch(url, storage)
+    data = _fetch(url, files)
     if data is None:
         raise CheckpointError(f"there is nothing at {url} to start from; give the URL of a safetensors file")
     try:
@@ -72,7 +72,7 @@ def save_checkpoint(
     networks: dict[str, nn.Module],
     optimiser: torch.optim.Optimizer,
     progress: Progress,
-    storage: StorageArguments,
+    files: Files,
 ) -> None:
     """Write networks by their names, the optimiser's moments by their parameters' names, and progress."""
     tensors = {f"{part}/{k}": v for part, network in networks.items() for k, v in network.state_dict().items()}
@@ -80,15 +80,15 @@ def save_checkpoint(
         kept = {k: v for k, v in optimiser.state[parameter].items() if v is not None}
         tensors |= {f"optimiser/{name}/{k}": v for k, v in kept.items()}
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    write_bytes(url, save(tensors, metadata={"progress": json.dumps(asdict(progress))}), storage)
+    files.write(url, save(tensors, metadata={"progress": json.dumps(asdict(progress))}))
 
 
-def load_progress(url: str, task: str, storage: StorageArguments) -> tuple[Progress, dict[str, Tensor]] | None:
+def load_progress(url: str, task: str, files: Files) -> tuple[Progress, dict[str, Tensor]] | None:
     """The progress and tensors of a checkpoint; None when there is none at the URL.
 
     Raises CheckpointError when the object is no checkpoint of this task.
     """
-    data = _fetch(url, storage)
+    data = _fetch(url, files)
     if data is None:
         return None
     try:
@@ -150,15 +150,11 @@ def _checked(values: dict[str, Any]) -> Progress:
     return progress
 
 
-def _fetch(url: str, storage: StorageArguments) -> bytes | None:
-    fs, path = locate(url, storage)
+def _fetch(url: str, files: Files) -> bytes | None:
     try:
-        size = fs.size(path)
-        if size is not None and size > SIZE_LIMIT:
-            raise CheckpointError(f"{url} is {size:,} bytes; more than {SIZE_LIMIT:,} are refused")
-        return fs.cat_file(path)
-    except FileNotFoundError:
-        return None
+        return files.read(url, SIZE_LIMIT)
+    except TooLargeError as error:
+        raise CheckpointError(f"{error}; give another URL") from error
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

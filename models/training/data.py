@@ -9,19 +9,16 @@ from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import cv2
-import fsspec
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.errors import DataError
-from models.files import StorageArguments, locate
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-
+from models.errors import DataError, TooLargeError
+from models.files import PLAIN, Files, Found
 
 #: bytes of a picture file; larger ones count as unreadable
 FILE_LIMIT = 512 << 20
@@ -29,8 +26,31 @@ FILE_LIMIT = 512 << 20
 HELD_OUT, HELD_OUT_BATCH = 32, 8
 
 
-#: a picture's key and why it is not trained on
+#: a picture's URL or key, and why it is not trained on: a word or two, then perhaps a colon and what exactly is wrong
 LeftOut = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How picture files are read: those whose names end in `suffixes` are taken for pictures, all others are passed by.
+
+    `decode` makes H x W x 3 uint8 RGB of a file's bytes and its key, or a sentence that says what is wrong with it.
+    """
+
+    suffixes: tuple[str, ...]
+    decode: Callable[[bytes, str], np.ndarray | str]
+
+
+def _decode_plainly(data: bytes, key: str) -> np.ndarray | str:
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        return error.err
+    return "no picture that OpenCV reads" if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+#: what reads pictures where nothing is handed in
+OPENCV = Decoder((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"), _decode_plainly)
 
 
 class PictureSource(Protocol):
@@ -94,42 +114,45 @@ def read_training_set(
     held_out: float = 0.05,
     smallest: int = 64,
     memory_limit: int = 8 << 30,
-    storage: StorageArguments | None = None,
+    files: Files = PLAIN,
+    decoder: Decoder = OPENCV,
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainingSet:
-    """Read every picture below the URLs (comma-free fsspec URLs, searched recursively).
+    """Read every picture below the URLs, through `files` and `decoder`.
 
     A share `held_out` of the pictures, chosen by the hash of their names, is kept for validation. Pictures smaller
-    than `smallest` on a side, unreadable ones and files over 512 MiB are left out, with the reason. Stops with
-    DataError when nothing is found or when the decoded pictures would exceed `memory_limit` bytes.
+    than `smallest` on a side, unreadable ones and files over 512 MiB are left out, with the reason. Raises DataError
+    when nothing is found or the decoded pictures would exceed `memory_limit` bytes, and what `files` raise when the
+    sources cannot be listed.
     """
-    found = [one for url in urls for one in _list(url, storage)]
+    found = [one for url in urls for one in files.find(url) if one.key.lower().endswith(decoder.suffixes)]
     if not found:
-        raise DataError(f"no pictures below {', '.join(urls)}: looked for {', '.join(SUFFIXES)}")
+        raise DataError(f"no pictures below {', '.join(urls)}: looked for {', '.join(decoder.suffixes)}")
     train: list[np.ndarray] = []
     validation: list[np.ndarray] = []
     left_out: list[LeftOut] = []
     used: list[tuple[str, str]] = []
     total = 0
+    read_one = partial(read_picture, files=files, decoder=decoder)
     # closing takes back what is not read yet, so that an error or Ctrl-C need not wait for all of it
-    with ThreadPoolExecutor(8) as pool, closing(pool.map(lambda one: read_picture(*one[:2]), found)) as decoded:  # type: ignore[type-var]
-        for count, ((_, path, key), read) in enumerate(zip(found, decoded, strict=True)):
+    with ThreadPoolExecutor(8) as pool, closing(pool.map(read_one, found)) as decoded:  # type: ignore[type-var]
+        for count, (one, read) in enumerate(zip(found, decoded, strict=True)):
             if progress:
                 progress(count + 1, len(found))
             pixels = read.pixels
             if pixels is None:
-                left_out.append((path, read.fault))
+                left_out.append((one.url, read.fault))
                 continue
             if min(pixels.shape[:2]) < smallest:
-                left_out.append((path, f"smaller than {smallest} pixels"))
+                left_out.append((one.url, f"smaller than {smallest} pixels"))
                 continue
-            used.append((key, read.digest))
+            used.append((one.key, read.digest))
             total += pixels.nbytes
             if total > memory_limit:
                 raise DataError(
                     f"the decoded pictures exceed {memory_limit >> 20} MiB; train on fewer or raise the memory limit"
                 )
-            (validation if share_of_name(path) < held_out else train).append(pixels)
+            (validation if share_of_name(one.key) < held_out else train).append(pixels)
     if not train and not validation:
         raise DataError(f"none of {len(found)} pictures could be used: {reasons(left_out)}; give others")
     # a lone picture is trained on and held out, whatever its name
@@ -147,8 +170,8 @@ def pictures_mark(used: Iterable[tuple[str, str]]) -> str:
 
 
 def reasons(left_out: Iterable[LeftOut]) -> str:
-    """Count the reasons for which pictures were left out, the most frequent first: "9 unreadable, 3 too large"."""
-    counts = Counter(reason for _, reason in left_out)
+    """Count what comes before the colon of reasons, the most frequent first: "9 unreadable, 3 too large"."""
+    counts = Counter(reason.partition(":")[0] for _, reason in left_out)
     return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
 
 
@@ -192,12 +215,6 @@ def _at_least(picture: np.ndarray, size: int) -> np.ndarray:
     return cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_REFLECT) if bottom or right else picture
 
 
-def _list(url: str, storage: StorageArguments | None) -> list[tuple[fsspec.AbstractFileSystem, str, str]]:
-    fs, root = locate(url, storage)
-    paths = [path for path in sorted(fs.find(root)) if path.lower().endswith(SUFFIXES)]
-    return [(fs, path, path[len(root) :].lstrip("/") or path.rpartition("/")[2]) for path in paths]
-
-
 @dataclass(frozen=True)
 class ReadPicture:
     """A picture file: `pixels`, H x W x 3 uint8 RGB, or the `fault` that left it without; SHA-256 of its bytes."""
@@ -207,18 +224,20 @@ class ReadPicture:
     digest: str = ""
 
 
-def read_picture(fs: fsspec.AbstractFileSystem, path: str) -> ReadPicture:
-    """Read and decode a picture file of at most 512 MiB."""
+def read_picture(found: Found, files: Files = PLAIN, decoder: Decoder = OPENCV) -> ReadPicture:
+    """Read and decode a picture file of at most 512 MiB; whatever keeps it from being read is its fault."""
     try:
-        if (fs.size(path) or 0) > FILE_LIMIT:
-            return ReadPicture(None, f"larger than {FILE_LIMIT >> 20} MiB")
-        data = fs.cat_file(path)
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
-        return ReadPicture(None, "unreadable")
-    if decoded is None:
-        return ReadPicture(None, "unreadable")
-    return ReadPicture(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), "", hashlib.sha256(data).hexdigest())
+        data = files.read(found.url, FILE_LIMIT, found.size)
+    except TooLargeError:
+        return ReadPicture(None, f"larger than {FILE_LIMIT >> 20} MiB")
+    except files.faults as error:
+        return ReadPicture(None, f"unreadable: {error}")
+    if data is None:
+        return ReadPicture(None, "unreadable: it is no longer there")
+    decoded = decoder.decode(data, found.key)
+    if isinstance(decoded, str):
+        return ReadPicture(None, f"unreadable: {decoded}")
+    return ReadPicture(decoded, "", hashlib.sha256(data).hexdigest())
 
 
 def share_of_name(path: str) -> float:

@@ -12,7 +12,7 @@ from models.autoencoders.interface import Autoencoder
 from models.cards import Card
 from models.codec.frozen import FrozenCodec, freeze
 from models.codec.network import CodecNetwork
-from models.files import StorageArguments
+from models.files import PLAIN, Files
 from models.registry import half_precision, save_model
 from models.restoration.network import RestorationNetwork
 from models.restoration.tasks import RESTORATIONS
@@ -42,7 +42,7 @@ def finish(
     sizes: dict | None = None,
     device: str = "cpu",
     ranks: Ranks = ALONE,
-    storage: StorageArguments | None = None,
+    files: Files = PLAIN,
 ) -> Card:
     """Round, freeze and save a trained network with its card at `url` (…/name or …/name.safetensors).
 
@@ -67,7 +67,7 @@ def finish(
         command=training,
         notes=_start_note(network, progress.started),
     )
-    return save_model(url, _ready(network, pictures), card, storage)
+    return save_model(url, _ready(network, pictures), card, files)
 
 
 def _ready(network: nn.Module, pictures: PictureSource) -> nn.Module:

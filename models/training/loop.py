@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.device import choose_device
 from models.errors import TrainingError
-from models.files import StorageArguments
+from models.files import PLAIN, Files
 from models.training.checkpoint import Progress, load_progress, load_start, restore, save_checkpoint
 from models.training.data import PictureSource
 from models.training.distributed import ALONE, Ranks, agree, data_parallel, own_device
@@ -57,7 +57,7 @@ class TrainingPlan:
     loss: str | None = None
     corrupt: str | None = None
     augment: tuple[str, ...] = ()
-    storage: StorageArguments = field(default_factory=dict)
+    files: Files = PLAIN
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def train(
     def save() -> None:
         progress.scaler = scaler.state_dict()
         networks = {"network": network, "average": average, "best": best}
-        save_checkpoint(plan.checkpoint, networks, optimiser, progress, plan.storage)
+        save_checkpoint(plan.checkpoint, networks, optimiser, progress, plan.files)
 
     rate = peak
     while True:
@@ -173,10 +173,10 @@ def _begin(
     plan: TrainingPlan, task: Task, network: nn.Module, device: str, form: torch.memory_format
 ) -> tuple[Progress, torch.optim.Optimizer, nn.Module, nn.Module]:
     """Progress, optimiser, moving average and best average: of the checkpoint, if there is one, else from the start."""
-    found = load_progress(plan.checkpoint, plan.task, plan.storage)
+    found = load_progress(plan.checkpoint, plan.task, plan.files)
     progress = found[0] if found else Progress(plan.task)
     if plan.start and not found:
-        progress.started = load_start(plan.start, network, plan.storage)
+        progress.started = load_start(plan.start, network, plan.files)
     network.to(device, memory_format=form)  # type: ignore[call-overload]
     average = copy.deepcopy(network).requires_grad_(False).eval()
     best = copy.deepcopy(average)

@@ -14,14 +14,22 @@ from functools import partial
 from typing import Any
 
 import cv2
-import fsspec
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.errors import DataError
-from models.files import StorageArguments, locate
-from models.training.data import FILE_LIMIT, SUFFIXES, LeftOut, ReadPicture, read_picture, reasons, share_of_name
+from models.errors import DataError, TooLargeError
+from models.files import PLAIN, Files, Found
+from models.training.data import (
+    FILE_LIMIT,
+    OPENCV,
+    Decoder,
+    LeftOut,
+    ReadPicture,
+    read_picture,
+    reasons,
+    share_of_name,
+)
 
 #: longest side of a small picture
 SIDE_LIMIT = 1024
@@ -66,10 +74,11 @@ def read_small_pictures(
     train: bool | None = None,
     limit: int | None = None,
     memory_limit: int = 8 << 30,
-    storage: StorageArguments | None = None,
+    files: Files = PLAIN,
+    decoder: Decoder = OPENCV,
     progress: Progress | None = None,
 ) -> SmallPictures:
-    """Read every picture below the fsspec URLs, made C x H x W (C 1 or 3) by `resized`; several URLs are read as one.
+    """Read every picture below the URLs, made C x H x W (C 1 or 3) by `resized`; several URLs are read as one.
 
     A URL holds MNIST's four idx files, gzipped or not, in any folder below it; or an `index.json` of sheets of tiles,
     `{"tile": side, "columns": n, "classes": [...], "sheets": {file: {"split", "label", "count", "files"}}}`; or else
@@ -78,14 +87,14 @@ def read_small_pictures(
     by the hash of names, is the test split. `limit` takes that many of every URL, chosen by hash. Unreadable pictures
     are left out, with the reason.
     Raises DataError for a shape out of bounds, damaged idx files or sheets, nothing found, or more than `memory_limit`
-    bytes; OSError when the storage fails.
+    bytes; what `files` raise when the sources cannot be read.
     """
     _check_shape(shape)
     sources = (urls,) if isinstance(urls, str) else urls
     read: list[SmallPictures] = []
     for url in sources:
         room = memory_limit - sum(part.pictures.numel() for part in read)
-        read.append(_read_url(url, _Wanted(shape, train, limit, room, progress), storage))
+        read.append(_read_url(url, _Wanted(shape, train, limit, room, progress, files, decoder)))
     return joined(read)
 
 
@@ -160,6 +169,8 @@ class _Wanted:
     limit: int | None
     memory: int
     progress: Progress | None
+    files: Files
+    decoder: Decoder
 
     def rows(self, names: list[str]) -> list[int]:
         """The rows of these names that are taken, in order; DataError when they are too many."""
@@ -174,35 +185,36 @@ def _check_shape(shape: tuple[int, int, int]) -> None:
         raise DataError(f"pictures of {shape}: the shape is 1 or 3 channels, then height and width up to {SIDE_LIMIT}")
 
 
-def _read_url(url: str, wanted: _Wanted, storage: StorageArguments | None) -> SmallPictures:
-    fs, root = locate(url, storage)
-    paths = sorted(fs.find(root))
-    below = {path[len(root) :].lstrip("/") or path.rpartition("/")[2]: path for path in paths}
+def _read_url(url: str, wanted: _Wanted) -> SmallPictures:
+    below = {found.key: found for found in wanted.files.find(url)}
     if any(_IDX_PICTURES.search(key) for key in below):
-        return _read_idx_files(fs, below, wanted)
+        return _read_idx_files(below, wanted)
     if "index.json" in below:
-        return _read_sheets(fs, below, wanted)
-    return _read_folder(fs, {key: path for key, path in below.items() if key.lower().endswith(SUFFIXES)}, url, wanted)
+        return _read_sheets(below, wanted)
+    pictures = {key: found for key, found in below.items() if key.lower().endswith(wanted.decoder.suffixes)}
+    return _read_folder(pictures, url, wanted)
 
 
-def _read_idx_files(fs: fsspec.AbstractFileSystem, below: dict[str, str], wanted: _Wanted) -> SmallPictures:
+def _read_idx_files(below: dict[str, Found], wanted: _Wanted) -> SmallPictures:
     splits = {None: ("train", "t10k"), True: ("train",), False: ("t10k",)}[wanted.train]
     found = {match[1]: key for key in sorted(below, reverse=True) if (match := _IDX_PICTURES.search(key))}
     parts: list[tuple[str, np.ndarray, np.ndarray | None]] = []
     digests: list[str] = []
     for split in (split for split in splits if split in found):
         key = found[split]
-        pictures, digest = _idx(fs, below[key], 3, wanted.memory)
+        pictures, digest = _idx(wanted.files, below[key], 3, wanted.memory)
         of_labels = key.replace("images", "labels").replace("idx3", "idx1")
-        labels = _idx(fs, below[of_labels], 1, wanted.memory)[0] if of_labels in below else None
+        labels = _idx(wanted.files, below[of_labels], 1, wanted.memory)[0] if of_labels in below else None
         if labels is not None and len(labels) != len(pictures):
             raise DataError(
-                f"{below[of_labels]} has {len(labels)} labels for {len(pictures)} pictures; copy both again"
+                f"{below[of_labels].url} has {len(labels)} labels for {len(pictures)} pictures; copy both again"
             )
         parts.append((split, pictures, labels))
         digests += [digest] * len(pictures)
     if not any(len(pictures) for _, pictures, _ in parts):
-        raise DataError(f"there are no pictures of the split {splits[0]!r} beside {next(iter(found.values()))}")
+        raise DataError(
+            f"there are no pictures of the split {splits[0]!r} beside {below[next(iter(found.values()))].url}"
+        )
     names = [f"{split}/{number:05d}" for split, pictures, _ in parts for number in range(len(pictures))]
     rows = wanted.rows(names)
     sources = [picture for _, pictures, _ in parts for picture in pictures]
@@ -217,12 +229,12 @@ def _read_idx_files(fs: fsspec.AbstractFileSystem, below: dict[str, str], wanted
     )
 
 
-def _idx(fs: fsspec.AbstractFileSystem, path: str, dimensions: int, limit: int) -> tuple[np.ndarray, str]:
+def _idx(files: Files, found: Found, dimensions: int, limit: int) -> tuple[np.ndarray, str]:
     """The bytes of an idx file in so many dimensions, and its SHA-256.
 
     It begins with two zeros, 8 for uint8, the number of dimensions, and their sizes big-endian.
     """
-    data = _fetch(fs, path)
+    data, path = _fetch(files, found), found.url
     head = 4 + 4 * dimensions
     try:
         unzip = zlib.decompressobj(31) if data[:2] == b"\x1f\x8b" else None
@@ -241,10 +253,10 @@ def _idx(fs: fsspec.AbstractFileSystem, path: str, dimensions: int, limit: int) 
     return np.frombuffer(rest, np.uint8).reshape(sizes), hashlib.sha256(data).hexdigest()
 
 
-def _read_sheets(fs: fsspec.AbstractFileSystem, below: dict[str, str], wanted: _Wanted) -> SmallPictures:
-    where = below["index.json"]
+def _read_sheets(below: dict[str, Found], wanted: _Wanted) -> SmallPictures:
+    where = below["index.json"].url
     try:
-        index = json.loads(_fetch(fs, where))
+        index = json.loads(_fetch(wanted.files, below["index.json"]))
         side, columns, classes = int(index["tile"]), int(index["columns"]), [str(name) for name in index["classes"]]
         sheets = [
             (str(key), int(sheet["label"]), int(sheet["count"]), str(sheet["split"]), [str(f) for f in sheet["files"]])
@@ -263,10 +275,10 @@ def _read_sheets(fs: fsspec.AbstractFileSystem, below: dict[str, str], wanted: _
     rows, first, tiles = wanted.rows(names), 0, []
     for number, (key, label, count, _, _) in enumerate(sheets):
         inside = [row - first for row in rows if first <= row < first + count]
-        found = read_picture(fs, below[key])
+        found = read_picture(below[key], wanted.files, wanted.decoder)
         sheet = found.pixels
         if sheet is None or sheet.shape[1] < columns * side or sheet.shape[0] // side * columns < count or columns < 1:
-            raise DataError(f"{below[key]} cannot be read or is smaller than the {count} tiles it should have")
+            raise DataError(f"{below[key].url} cannot be read or is smaller than the {count} tiles it should have")
         tiles += [(_tile(sheet, tile, side, columns), label, found.digest) for tile in inside]
         first += count
         if wanted.progress:
@@ -285,9 +297,11 @@ def _tile(sheet: np.ndarray, number: int, side: int, columns: int) -> np.ndarray
     return sheet[top : top + side, left : left + side]
 
 
-def _read_folder(fs: fsspec.AbstractFileSystem, below: dict[str, str], url: str, wanted: _Wanted) -> SmallPictures:
+def _read_folder(below: dict[str, Found], url: str, wanted: _Wanted) -> SmallPictures:
     if not below:
-        raise DataError(f"no pictures below {url}: looked for idx files, index.json and {', '.join(SUFFIXES)}")
+        raise DataError(
+            f"no pictures below {url}: looked for idx files, index.json and {', '.join(wanted.decoder.suffixes)}"
+        )
     is_test = {name: share_of_name(name) < TEST_SHARE for name in below}
     names = [name for name in below if wanted.train is None or is_test[name] != wanted.train]
     if not names:
@@ -296,7 +310,7 @@ def _read_folder(fs: fsspec.AbstractFileSystem, below: dict[str, str], url: str,
             f"none of {len(below)} pictures below {url} is a {split} picture, as hashes of names decide; add more"
         )
     names = [names[row] for row in wanted.rows(names)]
-    read = partial(_read_small, fs, wanted.shape)
+    read = partial(_read_small, wanted)
     kept: list[str] = []
     left_out: list[LeftOut] = []
     pixels: list[np.ndarray] = []
@@ -327,16 +341,19 @@ def _read_folder(fs: fsspec.AbstractFileSystem, below: dict[str, str], url: str,
     )
 
 
-def _read_small(fs: fsspec.AbstractFileSystem, shape: tuple[int, int, int], path: str) -> ReadPicture:
-    found = read_picture(fs, path)
-    return found if found.pixels is None else replace(found, pixels=resized(found.pixels, shape))
+def _read_small(wanted: _Wanted, found: Found) -> ReadPicture:
+    read = read_picture(found, wanted.files, wanted.decoder)
+    return read if read.pixels is None else replace(read, pixels=resized(read.pixels, wanted.shape))
 
 
-def _fetch(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
-    size = fs.size(path)
-    if size is not None and size > FILE_LIMIT:
-        raise DataError(f"{path} is {size:,} bytes; more than {FILE_LIMIT:,} are refused")
-    return fs.cat_file(path)
+def _fetch(files: Files, found: Found) -> bytes:
+    try:
+        data = files.read(found.url, FILE_LIMIT, found.size)
+    except TooLargeError as error:
+        raise DataError(f"{error}; give a smaller one") from error
+    if data is None:
+        raise DataError(f"{found.url} is no longer there; list the source again")
+    return data
 
 
 def _salted(name: str, salt: str) -> float:

@@ -7,7 +7,6 @@ that of two parts a run.
 from __future__ import annotations
 
 import heapq
-import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,11 +17,11 @@ from operator import itemgetter
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.destination.layout import part_path
+from pipeline.destination.parquet import read_columns
 from pipeline.errors import TRANSIENT_REASONS, PlanError
-from pipeline.storage.store import Store, StoredObject, read
+from pipeline.storage.store import Store, StoredObject
 
 _READERS = 8
 #: rows that become Python objects at once
@@ -107,11 +106,6 @@ def _part(destination: Store, run: str, shard: int) -> pa.Table:
     failures = read_columns(destination, part_path("failures", run, shard), ["key", "reason"])
     passing = failures.filter(pc.is_in(failures["reason"], pa.array(sorted(TRANSIENT_REASONS))))["key"]
     return manifest.append_column("again", pc.is_in(manifest["key"], passing.combine_chunks()))
-
-
-def read_columns(destination: Store, path: str, names: Sequence[str]) -> pa.Table:
-    """Some columns of a Parquet part, in the order of `names`."""
-    return pq.read_table(io.BytesIO(read(destination, path)), columns=list(names)).select(list(names))
 
 
 def _rows(part: pa.Table) -> Iterator[tuple]:

@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,6 @@ from pipeline.destination.layout import PLANS, RECORDS, plan_part, plan_path, re
 from pipeline.errors import PlanError, StorageError
 from pipeline.requests.pictures import DestinationRequest, DevelopRequest, RunRequest
 from pipeline.requests.recipe import Recipe, load_recipe, parse_recipe
-from pipeline.runs.listing import SourcePicture
 from pipeline.storage.store import Store, list_objects, open_store, read, write
 
 _PICTURES = pa.schema(
@@ -41,11 +41,35 @@ _NOT_KEPT = {
 
 
 @dataclass(frozen=True)
+class SourcePicture:
+    """One picture that is to be developed: an object of the source, or one frame of it.
+
+    `size`, `etag` and `modified` are those of the object. `file` is the object's key where `key` names one frame of
+    several. `frame` (from 0) is null where the object is an ordinary picture, read as a whole. `frames` is how many the
+    object announces; without `frame` it is a number too large to be taken apart.
+    """
+
+    key: str
+    url: str
+    size: int
+    etag: str
+    modified: datetime | None
+    file: str | None = None
+    frame: int | None = None
+    frames: int | None = None
+
+    @property
+    def object_key(self) -> str:
+        """The key of the object the picture is in."""
+        return self.file or self.key
+
+
+@dataclass(frozen=True)
 class Plan:
     """A run that is ready to go; `objects` are its pictures, so every frame of a file counts.
 
     `parts` names the folder of its parts below `runs/`. `again` says that it does pictures of earlier runs again, and
-    `folded` that its rows have taken the place of theirs (see `pipeline.runs.fold`). Only in this process: `done`
+    `folded` that its rows have taken the place of theirs (see `pipeline.runs.redo`). Only in this process: `done`
     counts pictures that earlier runs have developed, `resumed` says that the run was begun before, `lease` is the token
     under which it may commit ("": any). `shards` may be 0.
     """

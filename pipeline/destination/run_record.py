@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.destination.plans import Plan
 from pipeline.requests.pictures import RunRequest
-from pipeline.runs.planning import Plan, destination_of
+from pipeline.runs.planning import destination_of
+from pipeline.storage.store import Store, exists, read, write
 
 _PACKAGES = (
     "prefect",
@@ -25,6 +28,22 @@ _PACKAGES = (
     "faiss-cpu",
     "umap-learn",
 )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended. `status`: complete, failed (too many pictures failed), nothing_to_do or nothing_failed."""
+
+    run: str
+    status: str
+    message: str | None
+    counts: dict[str, int]
+    reasons: dict[str, int]
+    seconds: float
+    report: str | None
+    branches: list[dict[str, Any]]
+    #: seconds by stage (see `pipeline.destination.stage_figures`)
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def account_of(request: RunRequest, plan: Plan, started: datetime, failed: int, of: int) -> dict[str, Any]:
@@ -49,6 +68,12 @@ def account_of(request: RunRequest, plan: Plan, started: datetime, failed: int, 
         "seconds": round((finished - started).total_seconds(), 3),
         "versions": versions(),
     }
+
+
+def keep(destination: Store, path: str, data: bytes) -> None:
+    """Write what is not there already: an evaluation done twice leaves every object as it was."""
+    if not exists(destination, path) or read(destination, path) != data:
+        write(destination, path, data)
 
 
 def versions() -> dict[str, str]:

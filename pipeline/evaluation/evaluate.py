@@ -17,16 +17,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.destination.layout import evaluation_path, part_path, record_path
-from pipeline.destination.schemas import to_parquet
+from pipeline.destination.parquet import to_parquet
+from pipeline.destination.plans import Plan, earlier_plans
+from pipeline.destination.run_record import Summary, keep
 from pipeline.errors import RequestError
 from pipeline.evaluation.codec_grids import Trial, choose_codecs, trials
 from pipeline.evaluation.published import PublishedCurve, choose_curves, read_curves
 from pipeline.evaluation.rate_distortion import MEASURED, Evaluation, Name, compare, measured_points, published_points
 from pipeline.evaluation.report import render_evaluation
 from pipeline.requests.pictures import DevelopRequest, EvaluateRequest
-from pipeline.runs.finish import Summary, develop
-from pipeline.runs.planning import Plan, destination_of, earlier_plans, source_of
-from pipeline.storage.store import Store, exists, list_objects, read, write
+from pipeline.runs.finish import develop
+from pipeline.runs.planning import destination_of, source_of
+from pipeline.storage.store import Store, list_objects, read
 
 #: written before a name on the command line, it takes the published curve even if a measured codec is called the same
 PUBLISHED = "published:"
@@ -107,12 +109,6 @@ def conclude(comparison: Comparison, summary: Summary) -> Evaluation:
         keep(destination, evaluation_path(summary.run, "bd_rate.parquet"), to_parquet("bd_rate", bd_rates))
         keep(destination, report, page.encode())
     return evaluation
-
-
-def keep(destination: Store, path: str, data: bytes) -> None:
-    """Write what is not there already: an evaluation done twice leaves every object as it was."""
-    if not exists(destination, path) or read(destination, path) != data:
-        write(destination, path, data)
 
 
 def _anchor(name: str, measured: Sequence[str], published: Sequence[str]) -> Name:

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.destination.run_record import Summary
 from pipeline.errors import BdRateError
 from pipeline.evaluation.bd_rate import bd_rate, decibels
 from pipeline.evaluation.codec_grids import Trial
 from pipeline.evaluation.published import PublishedCurve
-from pipeline.runs.finish import Summary
 
 Row = dict[str, Any]
 Name = tuple[str, str]

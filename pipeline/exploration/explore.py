@@ -18,9 +18,10 @@ import numpy as np
 from models.autoencoders import Autoencoder
 from models.device import choose_device
 from pipeline.destination.layout import exploration_path
-from pipeline.destination.schemas import to_parquet
+from pipeline.destination.parquet import to_parquet
+from pipeline.destination.plans import SourcePicture, shard_pictures
+from pipeline.destination.run_record import Summary, keep
 from pipeline.errors import RequestError
-from pipeline.evaluation.evaluate import keep
 from pipeline.exploration.anomalies import (
     fit_patch_memory,
     latent_distances,
@@ -42,9 +43,8 @@ from pipeline.networks.autoencoders import DEFAULT_MODEL
 from pipeline.networks.encoders import open_autoencoder
 from pipeline.requests.models import ExploreRequest
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.finish import Summary, develop
-from pipeline.runs.listing import SourcePicture
-from pipeline.runs.planning import destination_of, shard_pictures, source_of
+from pipeline.runs.finish import develop
+from pipeline.runs.planning import destination_of, source_of
 from pipeline.storage.store import Store, open_store
 
 #: nearest neighbours that are kept of every picture

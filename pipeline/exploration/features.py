@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipeline.destination.plans import SourcePicture
 from pipeline.errors import PictureError, StorageError
 from pipeline.exploration.local_features import LocalFeatures, local_features
 from pipeline.frames.shared_file import SharedFile
@@ -23,7 +24,6 @@ from pipeline.networks.encoders import model_input
 from pipeline.pictures.decode import decode
 from pipeline.pictures.perceptual_hash import perceptual_hash
 from pipeline.pictures.picture import Picture, over_white, to_8bit
-from pipeline.runs.listing import SourcePicture
 from pipeline.shards.memory import MemoryBudget, memory_for_pictures
 from pipeline.storage.store import Store, read
 from pipeline.threads import cores

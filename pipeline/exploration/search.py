@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from models.device import choose_device
 from models.inference import apply_in_batches
-from pipeline.destination.schemas import to_parquet
+from pipeline.destination.parquet import to_parquet
+from pipeline.destination.plans import SourcePicture, shard_pictures
 from pipeline.errors import PictureError, RequestError
 from pipeline.exploration.features import Look, look_at, look_at_all
 from pipeline.exploration.neighbours import open_index
@@ -24,8 +25,6 @@ from pipeline.pictures.decode import decode
 from pipeline.reports.run_report import asset, environment
 from pipeline.requests.models import SearchRequest
 from pipeline.requests.recipe import parse_recipe
-from pipeline.runs.listing import SourcePicture
-from pipeline.runs.planning import shard_pictures
 from pipeline.shards.picture import Settings, develop_picture
 from pipeline.storage.store import StorageOptions, Store, open_store, read, write
 

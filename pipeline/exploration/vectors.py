@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.destination.layout import part_path, record_path
+from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.errors import RequestError
-from pipeline.runs.planning import Plan, earlier_plans
 from pipeline.storage.store import StorageOptions, Store, open_store, read
 
 #: numbers in a vector, at most; longer ones are left out

@@ -17,7 +17,7 @@ import torch
 
 from models.device import choose_device
 from models.registry import load_model
-from pipeline.destination.schemas import to_parquet
+from pipeline.destination.parquet import to_parquet
 from pipeline.errors import RequestError
 from pipeline.generation.grids import grid, square
 from pipeline.generation.interpolation import (
@@ -39,9 +39,9 @@ from pipeline.pictures.encode import encode
 from pipeline.pictures.picture import Metadata
 from pipeline.requests.models import GenerateRequest
 from pipeline.runs.single_file import read_picture
+from pipeline.storage.files import StoredFiles
 from pipeline.storage.store import Store, check_access, open_store, write
 from pipeline.training.picture_sets import read_picture_set
-from pipeline.training.train import fsspec_options
 
 #: samples drawn where a request says nothing
 SAMPLES = 64
@@ -53,7 +53,7 @@ def generate(request: GenerateRequest) -> Generation:
     """Make and write what the request asks for.
 
     Raises ModelError, RequestError (a model without a prior and no source), PictureError (which names the picture),
-    DataError (an unusable source), StorageError and OSError.
+    DataError (an unusable source), StorageError.
     """
     opened = open_autoencoder(request.model)
     device = choose_device(request.device)
@@ -66,7 +66,7 @@ def generate(request: GenerateRequest) -> Generation:
     count = _sample_count(request)
     samples, prior = _samples(request, opened, latents, count, device) if count else (None, "")
     generation = Generation(
-        card=load_model(request.model, "autoencoder").card,
+        card=load_model(request.model, "autoencoder", StoredFiles()).card,
         destination=store.url,
         page=store.url_of("generation.html"),
         prior=prior,
@@ -114,8 +114,7 @@ def _latents(request: GenerateRequest, opened: OpenAutoencoder, device: str) -> 
     if request.source is None:
         return None
     limit = max(2, min(request.limit, MOST_NUMBERS // opened.network.latent_size))
-    storage = fsspec_options(request.source_storage)
-    found = read_picture_set((request.source,), opened.shape, limit=limit, storage=storage)
+    found = read_picture_set((request.source,), opened.shape, limit=limit, files=StoredFiles(request.source_storage))
     if len(found) < 2:
         raise RequestError(f"there is but one picture below {request.source}; a spread takes two at least")
     return encode_all(opened.network, found.pictures, device)

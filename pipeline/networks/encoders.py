@@ -20,6 +20,7 @@ from models.errors import ModelError
 from models.registry import load_model
 from models.training.small_pictures import resized
 from pipeline.pictures.picture import Picture, over_white, to_8bit
+from pipeline.storage.files import StoredFiles
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class OpenAutoencoder:
 @lru_cache(maxsize=16)
 def open_autoencoder(name_or_url: str) -> OpenAutoencoder:
     """Open a shipped autoencoder by name, or any by URL; one object however many ask. Raises ModelError."""
-    model = load_model(name_or_url, "autoencoder")
+    model = load_model(name_or_url, "autoencoder", StoredFiles())
     network = cast(Autoencoder, model.network)
     channels, height, width = network.shape
     if channels not in (1, 3):

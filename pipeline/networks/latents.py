@@ -12,7 +12,7 @@ import numpy as np
 from models.codec.bitstream import HIGHEST_QUALITY, LOWEST_QUALITY, PIXEL_LIMIT, TILE, TILE_UNIT
 from models.device import choose_device
 from models.errors import StreamError
-from pipeline.destination.schemas import pack
+from pipeline.destination.parquet import pack
 from pipeline.errors import LatentError, PictureError
 from pipeline.pictures.picture import Picture
 

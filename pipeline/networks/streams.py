@@ -20,10 +20,11 @@ from models.codec.rate_control import compress_to_bpp, compress_to_psnr
 from models.errors import ModelError, StreamError, TargetError
 from models.inference import Apply
 from models.registry import load_model
-from pipeline.errors import PictureError
+from pipeline.errors import PictureError, StorageError
 from pipeline.networks.codec_choice import CodecChoice
 from pipeline.pictures.headers import exif_orientation, profile_fits
 from pipeline.pictures.picture import Crop, Metadata, Picture, Reserve, at_once, check_crop, join_alpha, to_8bit
+from pipeline.storage.files import StoredFiles
 
 #: sizes are compared with the run's own limit, which gives another reason than damage
 _ANY_SIZE = 1 << 64
@@ -32,8 +33,8 @@ _ALPHA_SHARE = 10
 
 
 def open_codec(name_or_url: str) -> Codec:
-    """The codec of a shipped model, or of the safetensors file at a URL. Raises ModelError."""
-    model = load_model(name_or_url, "codec")
+    """The codec of a shipped model, or of the safetensors file at a URL. Raises ModelError, StorageError."""
+    model = load_model(name_or_url, "codec", StoredFiles())
     # a card may be named in any way, the name in a stream may not
     name = re.sub(r"[^A-Za-z0-9._-]", "-", model.card.name)[:64] or "unnamed"
     return Codec(cast(FrozenCodec, model.network), name, bytes.fromhex(model.card.sha256)[:HASH_BYTES])
@@ -55,7 +56,7 @@ def find_codec(digits: str, name: str, models: Sequence[str] = ()) -> Codec:
             codec = open_codec(candidate)
             if codec.model_hash.hex().startswith(digits):
                 return codec
-    except ModelError as error:
+    except (ModelError, StorageError) as error:
         raise PictureError("unknown_model", str(error)) from error
     raise PictureError(
         "unknown_model",

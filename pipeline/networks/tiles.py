@@ -19,6 +19,7 @@ from models.restoration import fill, light
 from models.restoration.network import RestorationNetwork
 from pipeline.pictures.picture import Picture
 from pipeline.steps.arrays import in_tiles, white_level
+from pipeline.storage.files import StoredFiles
 
 #: pixels a side that a tile adds to the result of a network that keeps the size, and to the input of one that enlarges
 _TILE, _TILE_ENLARGED = 896, 512
@@ -42,8 +43,8 @@ class Network:
 
 @lru_cache(maxsize=16)
 def open_network(name_or_url: str | None, task: str, runtime: Runtime = "auto") -> Network:
-    """The network of a step, one object however many steps use it. Raises ModelError."""
-    model = load_network(name_or_url or f"{task}-small", task, runtime)
+    """The network of a step, one object however many steps use it. Raises ModelError, StorageError."""
+    model = load_network(name_or_url or f"{task}-small", task, runtime, StoredFiles())
     network = cast(RestorationNetwork | OnnxNetwork, model.network)
     return Network(
         _Planes(network), network.condition == "sample", model.tag, network.scale, network.reach, network.multiple

@@ -129,13 +129,15 @@ def parse_recipe(content: object, where: str = "the recipe") -> Recipe:
 def fingerprint(recipe: Recipe, settings: Mapping[str, Any]) -> str:
     """64 hexadecimal digits that change whenever the output would: steps, versions, parameters, weights, settings.
 
+    Of a step from another package that package and its version are part of it.
+
     `settings` are the request's fields that decide the output (pixel limit, metrics on or off, crop). The recipe's name
     is not part of it. Raises RecipeError when a network's weights cannot be had.
     """
     branches = []
     for branch in recipe.branches:
         steps = [
-            [s.step.name, s.step.version, s.parameters.model_dump(mode="json"), _weights(branch, s)]
+            [s.step.name, s.step.version, s.parameters.model_dump(mode="json"), _weights(branch, s), *_package(s)]
             for s in branch.steps
         ]
         branches.append([branch.name, steps, branch.output.model_dump(mode="json")])
@@ -206,6 +208,11 @@ def _weights(branch: Branch, step: BranchStep) -> str | None:
         return step.step.load(step.parameters).model.partition("@")[2]
     except ModelError as error:
         raise RecipeError(f"branch {branch.name}, step {step.step.name}: {error}") from error
+
+
+def _package(step: BranchStep) -> list[str]:
+    """The package that a step comes from, with its version; nothing for those of Darkroom."""
+    return [step.step.package] if step.step.package else []
 
 
 def _plain(error: ValidationError, model: type[BaseModel]) -> str:

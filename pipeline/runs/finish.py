@@ -6,7 +6,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,9 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.device import choose_device
+from pipeline.destination.commits import Commit, read_commit
 from pipeline.destination.layout import part_path, picture_of, record_path, report_path, success_path
 from pipeline.destination.lease import confirm, hold
-from pipeline.destination.run_record import account_of
+from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
+from pipeline.destination.run_record import Summary, account_of
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.destination.stage_figures import together
 from pipeline.errors import PictureError, RunError, StorageError
@@ -27,31 +29,13 @@ from pipeline.pictures.picture import to_8bit
 from pipeline.reports.gallery import GalleryEntry, choose_gallery, shrunk
 from pipeline.reports.run_report import render_report
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.fold import fold
-from pipeline.runs.listing import SourcePicture
-from pipeline.runs.planning import Plan, check_request, destination_of, plan_run, recipe_of, shard_pictures, source_of
-from pipeline.runs.redo import forget
-from pipeline.shards.shard import Commit, read_commit, run_shard
+from pipeline.runs.planning import check_request, destination_of, plan_run, recipe_of, source_of
+from pipeline.runs.redo import fold, forget
+from pipeline.shards.shard import run_shard
 from pipeline.storage.store import Store, exists, read, write
 
 #: the report reads at most this many rows of a table; larger runs are reported on from evenly spaced shards
 _REPORT_ROWS = 200_000
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How a run ended. `status`: complete, failed (too many pictures failed), nothing_to_do or nothing_failed."""
-
-    run: str
-    status: str
-    message: str | None
-    counts: dict[str, int]
-    reasons: dict[str, int]
-    seconds: float
-    report: str | None
-    branches: list[dict[str, Any]]
-    #: seconds by stage (see `pipeline.destination.stage_figures`)
-    stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def develop(

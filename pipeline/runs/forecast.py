@@ -7,19 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.destination.layout import commit_path, commits_of
+from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
 from pipeline.errors import StorageError
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.listing import SourcePicture
-from pipeline.runs.planning import (
-    Found,
-    Plan,
-    check_request,
-    destination_of,
-    recipe_of,
-    shard_pictures,
-    shards_to_do,
-    what_was_done,
-)
+from pipeline.runs.planning import Found, check_request, destination_of, recipe_of, shards_to_do, what_was_done
 from pipeline.runs.redo import failed_pictures, pictures_again
 from pipeline.storage.store import Store, list_objects
 

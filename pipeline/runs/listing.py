@@ -11,10 +11,9 @@ import io
 import logging
 import queue
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import BinaryIO
 
+from pipeline.destination.plans import SourcePicture
 from pipeline.errors import PictureError, StorageError
 from pipeline.frames.files import ARRAYS, SUFFIXES, VIDEOS, count_frames
 from pipeline.storage.store import Store, StoredObject, local_path, read
@@ -24,30 +23,6 @@ _log = logging.getLogger("darkroom.plan")
 _LOOKS_AT_ONCE = 16
 #: bytes that are fetched at once while a file's structure is looked at
 _WINDOW = 256 << 10
-
-
-@dataclass(frozen=True)
-class SourcePicture:
-    """One picture that is to be developed: an object of the source, or one frame of it.
-
-    `size`, `etag` and `modified` are those of the object. `file` is the object's key where `key` names one frame of
-    several. `frame` (from 0) is null where the object is an ordinary picture, read as a whole. `frames` is how many the
-    object announces; without `frame` it is a number too large to be taken apart.
-    """
-
-    key: str
-    url: str
-    size: int
-    etag: str
-    modified: datetime | None
-    file: str | None = None
-    frame: int | None = None
-    frames: int | None = None
-
-    @property
-    def object_key(self) -> str:
-        """The key of the object the picture is in."""
-        return self.file or self.key
 
 
 def pictures_of(

@@ -10,8 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline.destination.layout import plan_part
-from pipeline.destination.plans import pack_pictures
-from pipeline.runs.listing import SourcePicture
+from pipeline.destination.plans import SourcePicture, pack_pictures
 from pipeline.storage.store import Store, write
 
 #: a shard's pictures when nobody says how many: few at first, so that workers can share small runs, more as they come

@@ -20,6 +20,7 @@ from pipeline.destination.layout import FOLDERS, record_path, success_path
 from pipeline.destination.lease import Lease
 from pipeline.destination.plans import (
     Plan,
+    SourcePicture,
     destination_of,
     earlier_plans,
     recipe_of,
@@ -31,7 +32,7 @@ from pipeline.destination.plans import (
 from pipeline.errors import PlanError, RecipeError, StorageError
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.requests.recipe import Recipe, fingerprint
-from pipeline.runs.listing import SourcePicture, may_have_frames, pictures_of
+from pipeline.runs.listing import may_have_frames, pictures_of
 from pipeline.runs.partition import cut, write_parts
 from pipeline.runs.redo import forget, plan_failed
 from pipeline.storage.store import Store, StoredObject, check_access, exists, list_objects, read

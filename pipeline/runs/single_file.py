@@ -9,9 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from fsspec.core import split_protocol
-from fsspec.implementations.local import LocalFileSystem
-
 from models.codec.bitstream import MAGIC, is_stream, read_header
 from models.device import choose_device
 from pipeline.errors import PictureError, RequestError
@@ -21,7 +18,8 @@ from pipeline.pictures.encode import encode
 from pipeline.pictures.metrics import psnr
 from pipeline.pictures.picture import Picture, parse_crop, to_8bit
 from pipeline.requests.pictures import CompressRequest, DecompressRequest, RunRequest
-from pipeline.storage.store import StorageOptions, Store, exists, open_store, read, size, write
+from pipeline.storage.files import locate
+from pipeline.storage.store import StorageOptions, Store, exists, read, size, write
 
 #: files larger than this are refused before they are read
 SIZE_LIMIT = 4 << 30
@@ -140,20 +138,6 @@ def read_picture(url: str, options: StorageOptions | None = None, pixel_limit: i
     data = _fetch(place, url)
     with _named(url):
         return decode(data, place[1], pixel_limit)
-
-
-def locate(file: str, options: StorageOptions | None = None) -> tuple[Store, str]:
-    """The store a file lies in, and its key there; a link to a file is followed wherever it leads."""
-    scheme, path = split_protocol(file)
-    if scheme in (None, "file", "local"):
-        folder, name = os.path.split(os.path.realpath(LocalFileSystem._strip_protocol(file)))
-        return open_store(folder), name
-    path, chained, container = path.partition("::")
-    folder, _, name = path.rpartition("/")
-    if not folder and scheme in ("s3", "s3a"):
-        # the bucket itself
-        return open_store(file, options), ""
-    return open_store(f"{scheme}://{folder}{chained}{container}", options), name
 
 
 def _decompressed(data: bytes, key: str, request: DecompressRequest, device: Batcher) -> Picture:

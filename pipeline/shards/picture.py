@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from models.codec.bitstream import is_stream
 from pipeline.destination.layout import picture_path, stream_path
-from pipeline.destination.stage_figures import Laps
+from pipeline.destination.plans import SourcePicture
 from pipeline.errors import PictureError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.restoration_checks import together
@@ -20,8 +20,8 @@ from pipeline.pictures.perceptual_hash import perceptual_hash
 from pipeline.pictures.picture import Crop, Picture, Reserve, at_once, cropped, parse_crop
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.requests.recipe import Branch, Recipe
-from pipeline.runs.listing import SourcePicture
 from pipeline.shards.branches import Result, Row, run_steps
+from pipeline.shards.stage_times import Laps
 
 if TYPE_CHECKING:
     from models.inference import Apply

@@ -3,49 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from models.device import choose_device
-from pipeline.destination.layout import begun_path, commit_path, part_path
+from pipeline.destination.commits import Commit, read_commit, write_commit
+from pipeline.destination.layout import begun_path, part_path
 from pipeline.destination.lease import confirm
-from pipeline.destination.schemas import to_parquet
+from pipeline.destination.parquet import to_parquet
+from pipeline.destination.plans import Plan, shard_pictures
 from pipeline.errors import Cancelled, StorageError
 from pipeline.networks.batching import Batcher
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.planning import Plan, destination_of, recipe_of, shard_pictures
+from pipeline.runs.planning import destination_of, recipe_of
 from pipeline.shards.in_work import Window, read_begun
 from pipeline.shards.stream import Done, ShardStream
 from pipeline.shards.suspects import try_alone
-from pipeline.storage.store import Store, delete, read, write
-
-__all__ = ["Cancelled", "Commit", "read_commit", "run_shard", "write_commit"]
-
-
-@dataclass(frozen=True)
-class Commit:
-    """What a shard did, as kept in `runs/<run>/shards/<shard>.json`. `outputs` names every object it wrote.
-
-    `stages` are seconds by stage (see `pipeline.destination.stage_figures`).
-    """
-
-    run: str
-    shard: int
-    objects: int
-    good: int
-    failed: int
-    branch_failures: int
-    rows: dict[str, int]
-    reasons: dict[str, int]
-    bytes_read: int
-    bytes_written: int
-    seconds: float
-    stages: dict[str, dict[str, float]] = field(default_factory=dict)
-    outputs: list[dict[str, Any]] = field(default_factory=list)
+from pipeline.storage.store import delete, write
 
 
 def run_shard(
@@ -92,17 +67,6 @@ def run_shard(
             raise
     window.remove()
     return commit
-
-
-def read_commit(destination: Store, run: str, shard: int) -> Commit:
-    """A committed shard's own account. Raises StorageError when the shard is not committed."""
-    return Commit(**json.loads(read(destination, commit_path(run, shard))))
-
-
-def write_commit(destination: Store, commit: Commit) -> None:
-    """Commit a shard, whose objects are all there."""
-    path = commit_path(commit.run, commit.shard)
-    write(destination, path, (json.dumps(vars(commit), indent=1) + "\n").encode())
 
 
 def _commit(

@@ -12,16 +12,16 @@ from typing import Any
 
 import cv2
 
-from pipeline.destination.stage_figures import StageTimes
+from pipeline.destination.plans import SourcePicture
 from pipeline.errors import Cancelled, PictureError, StorageError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.batching import Batcher
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.listing import SourcePicture
 from pipeline.runs.planning import recipe_of, source_of
 from pipeline.shards.in_work import Window
 from pipeline.shards.memory import FETCHED, MemoryBudget, cost_of, memory_for_pictures
 from pipeline.shards.picture import Developed, Settings, develop_picture, fail, unread
+from pipeline.shards.stage_times import StageTimes
 from pipeline.storage.store import Store, read, write
 from pipeline.threads import Stage, cores
 

@@ -24,11 +24,11 @@ from typing import Any
 import cv2
 
 from models.device import choose_device
+from pipeline.destination.plans import SourcePicture
 from pipeline.errors import StorageError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.batching import Batcher
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.listing import SourcePicture
 from pipeline.runs.planning import recipe_of, source_of
 from pipeline.shards.memory import memory_for_pictures
 from pipeline.shards.picture import Settings, develop_picture

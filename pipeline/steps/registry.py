@@ -15,8 +15,9 @@ All steps take uint8 or uint16 and give the same dtype back unless their docstri
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -24,6 +25,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import UnknownStepError
+
+
+class StepNameError(ValueError):
+    """A step has the name of another; the message says whose."""
 
 
 class Parameters(BaseModel):
@@ -55,6 +60,8 @@ class Step:
     load: Callable[[Any], Any] | None = None
     #: network steps that leave a stream
     has_stream: bool = False
+    #: the package that adds the step, and its version, which goes into the fingerprint; nothing for those of Darkroom
+    package: str = ""
 
 
 _STEPS: dict[str, Step] = {}
@@ -126,6 +133,29 @@ def network_step(
     )
 
 
+@contextmanager
+def registering(package: str, top: str) -> Iterator[None]:
+    """What is registered in the block is of `package` ("name version"): all of it, or nothing when the block raises.
+
+    So is what modules of its top-level package `top` have registered before.
+    """
+    before = dict(_STEPS)
+    try:
+        yield
+    except BaseException:
+        _STEPS.clear()
+        _STEPS.update(before)
+        raise
+    for name, step in _STEPS.items():
+        if name not in before or _home(step) == top:
+            _STEPS[name] = replace(step, package=package)
+
+
+def _home(step: Step) -> str:
+    made_by = step.function or step.encode or step.load
+    return made_by.__module__.partition(".")[0] if made_by else ""
+
+
 def find(name: str) -> Step:
     """The step of that name. Raises UnknownStepError with the nearest names when there is none."""
     if name in _STEPS:
@@ -142,7 +172,8 @@ def all_steps() -> list[Step]:
 
 def _add(step: Step) -> None:
     if step.name in _STEPS:
-        raise ValueError(f"step {step.name!r} is registered twice")
+        owner = _STEPS[step.name].package or "Darkroom"
+        raise StepNameError(f"its step {step.name!r} has the name of a step of {owner}")
     _STEPS[step.name] = step
 
 

@@ -17,13 +17,12 @@ import torch
 
 from models.device import choose_device
 from pipeline.destination.layout import evaluation_path, record_path
-from pipeline.destination.run_record import account_of
-from pipeline.destination.schemas import to_parquet
+from pipeline.destination.parquet import to_parquet
+from pipeline.destination.plans import Plan
+from pipeline.destination.run_record import Summary, account_of, keep
 from pipeline.errors import StorageError
-from pipeline.evaluation.evaluate import keep
 from pipeline.requests.pictures import EvaluateRequest
-from pipeline.runs.finish import Summary
-from pipeline.runs.planning import Plan, destination_of
+from pipeline.runs.planning import destination_of
 from pipeline.storage.store import read, write
 from pipeline.suites.prepare import SuiteRun
 from pipeline.suites.report import Strip, render_suite

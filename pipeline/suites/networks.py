@@ -15,6 +15,7 @@ from models.inference import Apply, tiled
 from models.onnx.runtime import load_network
 from pipeline.errors import RequestError
 from pipeline.networks.tiles import Network, network_for, open_network
+from pipeline.storage.files import StoredFiles
 from pipeline.suites.suite import Condition, Method, Spoiled, Suite, levels
 
 _TILE = 512
@@ -93,4 +94,4 @@ def _choose(name: str, tasks: Sequence[str], suite: Suite) -> Chosen:
 
 
 def _open(name: str, task: str) -> Chosen:
-    return Chosen(load_network(name, task).card.name, task, open_network(name, task))
+    return Chosen(load_network(name, task, files=StoredFiles()).card.name, task, open_network(name, task))

@@ -22,12 +22,13 @@ from PIL import Image
 from models.device import choose_device
 from pipeline.destination.layout import measured_of, measured_path, number_of, strip_path
 from pipeline.destination.lease import hold
+from pipeline.destination.plans import Plan
 from pipeline.errors import PictureError, PlanError, StorageError
 from pipeline.networks.batching import Batcher
 from pipeline.pictures.decode import decode
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.runs.forecast import Forecast
-from pipeline.runs.planning import Plan, destination_of, own_prefix, source_of
+from pipeline.runs.planning import destination_of, own_prefix, source_of
 from pipeline.shards.memory import MemoryBudget, memory_for_pictures
 from pipeline.storage.store import Store, StoredObject, list_objects, read, write
 from pipeline.suites.conclude import SuiteEvaluation, conclude

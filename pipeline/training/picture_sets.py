@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from models.errors import DataError
-from models.files import StorageArguments
+from models.files import Files
 from models.training.small_pictures import (
     Progress,
     SmallPictures,
@@ -17,6 +17,8 @@ from models.training.small_pictures import (
     read_small_pictures,
     stacked,
 )
+from pipeline.storage.files import StoredFiles
+from pipeline.training.decoder import DECODER
 
 #: folders that torchvision's CIFAR sets unpack to
 CIFAR = {"cifar-10-batches-py": "CIFAR10", "cifar-100-python": "CIFAR100"}
@@ -29,12 +31,13 @@ def read_picture_set(
     train: bool | None = None,
     limit: int | None = None,
     memory_limit: int = 8 << 30,
-    storage: StorageArguments | None = None,
+    files: Files | None = None,
     progress: Progress | None = None,
 ) -> SmallPictures:
     """What `read_small_pictures` reads, and local folders of CIFAR-10 or CIFAR-100 in Python's form.
 
-    Those come through torchvision, which checks their hashes before it reads them.
+    Pictures are decoded as `develop` does; CIFAR's come through torchvision, which checks their hashes before it reads
+    them. Raises as `read_small_pictures` does, and StorageError.
     """
     read: list[SmallPictures] = []
     for url in urls:
@@ -45,7 +48,14 @@ def read_picture_set(
         else:
             read.append(
                 read_small_pictures(
-                    url, shape, train=train, limit=limit, memory_limit=room, storage=storage, progress=progress
+                    url,
+                    shape,
+                    train=train,
+                    limit=limit,
+                    memory_limit=room,
+                    files=files or StoredFiles(),
+                    decoder=DECODER,
+                    progress=progress,
                 )
             )
     return joined(read)

@@ -15,6 +15,7 @@ from torch import Tensor
 from models.autoencoders.interface import Autoencoder
 from models.cards import Card
 from models.training.checkpoint import Progress
+from models.training.data import PictureSource
 from models.training.finish import COURSE
 from models.training.loop import TrainingPlan
 from models.training.tasks import objective_of
@@ -23,12 +24,24 @@ from pipeline.reports.run_report import asset, environment
 from pipeline.training.plots import Curve, course
 
 Row = dict[str, Any]
+#: pictures that are named of those left out
+_NAMED = 20
 #: pictures in a row of a sheet, and rows of it
 _ACROSS, _DOWN = 12, 2
 
 
-def render_training(card: Card, progress: Progress, plan: TrainingPlan, sheets: Sequence[Row] = ()) -> str:
-    """The report as HTML text, a pure function of its arguments; `sheets` are those of `picture_sheets`."""
+def render_training(
+    card: Card,
+    progress: Progress,
+    plan: TrainingPlan,
+    sheets: Sequence[Row] = (),
+    pictures: PictureSource | None = None,
+) -> str:
+    """The report as HTML text, a pure function of its arguments.
+
+    `sheets` are those of `picture_sheets`; of `pictures` it names those that were left out.
+    """
+    left_out = pictures.left_out if pictures else ()
     history = progress.history
     best = next((entry for entry in history if entry["step"] == progress.best_step), {})
     page = (
@@ -44,6 +57,8 @@ def render_training(card: Card, progress: Progress, plan: TrainingPlan, sheets: 
             guards=_guards(progress, plan, card),
             charts=_charts(history, progress.best_step if history else None),
             sheets=sheets,
+            left_out=left_out[:_NAMED],
+            more=max(0, len(left_out) - _NAMED),
             columns=[name for name in (history[-1] if history else {}) if name != "step"],
             css=Markup(asset("report.css") + "\n" + asset("evaluation.css") + "\n" + asset("training.css")),
         )

@@ -7,7 +7,6 @@ Vizier", 2017). A trial that was interrupted is proposed anew and goes on from i
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -22,16 +21,16 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
 from models.errors import TrainingError
-from models.files import locate
 from models.training.data import PictureSource
 from models.training.distributed import ALONE
 from models.training.loop import Report, TrainingPlan, train
 from pipeline.errors import RequestError
 from pipeline.requests.models import SweepRequest, TrainRequest
+from pipeline.storage.files import StoredFiles
 from pipeline.training.sweep_journal import Journal
 from pipeline.training.sweep_report import write_page, write_table
 from pipeline.training.sweep_space import Space, draw, read_space
-from pipeline.training.train import fsspec_options, interruptible, keep, least_pictures, plan_of, read_pictures
+from pipeline.training.train import interruptible, keep, least_pictures, left_out_note, plan_of, read_pictures
 
 _STUDY = "sweep"
 #: trials before any is pruned
@@ -84,17 +83,20 @@ def run_sweep(
     request: SweepRequest,
     report: Callable[[TrialReport], None] = lambda line: None,
     reading: Callable[[int, int], None] = lambda read, of: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> SweepSummary:
     """Run the trials that are still to be run; the table at the destination is new after each of them.
 
     Ctrl-C ends the trial at hand after its step and raises KeyboardInterrupt; its checkpoint is kept.
-    Raises RequestError, DataError, CheckpointError; OSError when the storage fails. A trial whose options do not fit
+    Raises RequestError, DataError, CheckpointError, StorageError. A trial whose options do not fit
     together or whose gradients stop being numbers is a failed trial, and the sweep goes on.
     """
-    space = read_space(request.space, fsspec_options(request.source_storage))
+    files = StoredFiles(request.source_storage)
+    space = read_space(request.space, files)
     _check_figure(request, space)
+    files.check_writable(f"{_root(request)}/trials.parquet")
     study = _open_study(request, space)
-    pictures = _picture_cache(reading)
+    pictures = _picture_cache(request, study, reading, note)
     _take_up_again(study)
     drawn = time.monotonic()
     while (done := len(_counted(study))) < request.trials:
@@ -125,7 +127,6 @@ def _run_trial(
     report: Callable[[Report], None],
 ) -> dict[str, Any]:
     """Train once and tell the study; returns how it ended, for the report."""
-    storage = fsspec_options(request.source_storage)
     url = f"{_root(request)}/trials/{trial.number:04d}"
     # named by what was drawn, so that a trial taken up again finds it
     name = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
@@ -163,9 +164,7 @@ def _run_trial(
         trial.set_user_attr("message", str(error))
         study.tell(trial, state=TrialState.FAIL)
         ended = {"ended": "failed", "message": str(error)}
-    fs, path = locate(checkpoint, storage)
-    with contextlib.suppress(FileNotFoundError):
-        fs.rm_file(path)
+    StoredFiles(request.source_storage).delete(checkpoint)
     return ended
 
 
@@ -185,8 +184,10 @@ def _training(
         raise _Unfit(str(error)) from error
 
 
-def _picture_cache(reading: Callable[[int, int], None]) -> Callable[[TrainRequest, TrainingPlan], PictureSource]:
-    """What reads the pictures of a trial: once for trials that want them alike."""
+def _picture_cache(
+    swept: SweepRequest, study: optuna.Study, reading: Callable[[int, int], None], note: Callable[[str], None]
+) -> Callable[[TrainRequest, TrainingPlan], PictureSource]:
+    """What reads the pictures of a trial: once for trials that want them alike, and as they were when it was begun."""
 
     kept: dict[str, PictureSource] = {}
 
@@ -196,9 +197,22 @@ def _picture_cache(reading: Callable[[int, int], None]) -> Callable[[TrainReques
             # no two sets in memory at once
             kept.clear()
             kept[wanted] = read_pictures(request, plan, reading)
+            _check_mark(swept, study, kept[wanted].mark)
+            if kept[wanted].left_out:
+                note(left_out_note(kept[wanted]))
         return kept[wanted]
 
     return cached
+
+
+def _check_mark(request: SweepRequest, study: optuna.Study, mark: str) -> None:
+    """Raise RequestError where earlier trials were trained on other pictures, which makes their scores others."""
+    if study.user_attrs.get("pictures", mark) != mark:
+        raise RequestError(
+            f"{request.destination} holds a sweep over other pictures than now lie below {', '.join(request.source)}; "
+            "give another destination, or the same pictures"
+        )
+    study.set_user_attr("pictures", mark)
 
 
 def _open_study(request: SweepRequest, space: Space) -> optuna.Study:
@@ -207,7 +221,7 @@ def _open_study(request: SweepRequest, space: Space) -> optuna.Study:
     where = f"{_root(request)}/journal"
     begun = request.model_dump_json(include=_SAME) + repr(space)
     try:
-        storage = optuna.storages.JournalStorage(Journal(where, fsspec_options(request.source_storage)))
+        storage = optuna.storages.JournalStorage(Journal(where, StoredFiles(request.source_storage)))
         study = optuna.create_study(
             storage=storage,
             study_name=_STUDY,

@@ -15,13 +15,12 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 from optuna.trial import FrozenTrial, TrialState
 
-from models.files import write_bytes
 from pipeline.reports.run_report import asset, environment
 from pipeline.requests.models import SweepRequest
+from pipeline.storage.files import StoredFiles
 from pipeline.training import sweep_plots
 from pipeline.training.sweep_plots import Dimension
 from pipeline.training.sweep_space import Choices, Space
-from pipeline.training.train import fsspec_options
 
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 _MAX_ROWS = 200
@@ -47,7 +46,7 @@ def write_page(
 
 def _put(request: SweepRequest, name: str, data: bytes) -> str:
     url = f"{request.destination.rstrip('/')}/{name}"
-    write_bytes(url, data, fsspec_options(request.source_storage))
+    StoredFiles(request.source_storage).write(url, data)
     return url
 
 

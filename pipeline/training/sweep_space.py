@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import yaml
 
-from models.files import StorageArguments, locate
+from models.errors import TooLargeError
+from models.files import PLAIN, Files
 from pipeline.errors import RequestError
 from pipeline.requests.recipe import yaml_mistake
 
@@ -71,15 +72,15 @@ class Trial(Protocol):
     ) -> float: ...
 
 
-def read_space(space: str | dict[str, Any], storage: StorageArguments | None = None) -> Space:
+def read_space(space: str | dict[str, Any], files: Files = PLAIN) -> Space:
     """A space from a mapping, or from a YAML or JSON file, whose path or URL is given.
 
     Keys are options of `darkroom train`, `TUNABLE`, and below `sizes` keyword arguments of the network. A value that is
     a mapping with `choices`, or with `low`, `high` and perhaps `log: true` or `step`, is drawn; all others are fixed.
-    Raises RequestError, naming what is wrong, and where; OSError when the file cannot be read.
+    Raises RequestError, naming what is wrong, and where, and what `files` raise when the file cannot be read.
     """
     where = space if isinstance(space, str) else "the space"
-    values = _read_file(space, storage) if isinstance(space, str) else space
+    values = _read_file(space, files) if isinstance(space, str) else space
     if not isinstance(values, dict) or not values:
         raise RequestError(f"{where} is not a mapping of options, such as {{learning_rate: {{low: 1e-4, high: 1e-2}}}}")
     for name in values:
@@ -165,11 +166,14 @@ def _number(where: str, value: Any) -> float | None:
     return number
 
 
-def _read_file(url: str, storage: StorageArguments | None) -> Any:
-    fs, path = locate(url, storage)
-    if (fs.size(path) or 0) > _BYTES:
-        raise RequestError(f"{url} is larger than {_BYTES:,} bytes; a space is a few lines")
+def _read_file(url: str, files: Files) -> Any:
     try:
-        return yaml.safe_load(fs.cat_file(path))
+        data = files.read(url, _BYTES)
+    except TooLargeError as error:
+        raise RequestError(f"{error}; a space is a few lines") from error
+    if data is None:
+        raise RequestError(f"{url}: there is no such file; check the spelling")
+    try:
+        return yaml.safe_load(data)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RequestError(f"{url} is neither YAML nor JSON: {yaml_mistake(error)}") from error

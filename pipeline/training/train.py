@@ -17,9 +17,8 @@ from models.autoencoders.objective import CONTRAST
 from models.cards import Card
 from models.device import choose_device
 from models.errors import DataError
-from models.files import write_bytes
 from models.training.checkpoint import Progress
-from models.training.data import PictureSource, read_training_set
+from models.training.data import PictureSource, read_training_set, reasons
 from models.training.distributed import ALONE, Ranks, joined, own_device, ranks_from_environment
 from models.training.finish import finish
 from models.training.logs import tensorboard_log
@@ -30,7 +29,8 @@ from models.training.small_pictures import split_by_name
 from models.training.tasks import AUTOENCODER_LOSS, objective_of, suited_rate, task_of
 from pipeline.errors import RequestError
 from pipeline.requests.models import TrainRequest
-from pipeline.storage.store import StorageOptions
+from pipeline.storage.files import StoredFiles
+from pipeline.training.decoder import DECODER
 from pipeline.training.picture_sets import read_picture_set
 from pipeline.training.report import picture_sheets, render_training
 
@@ -44,20 +44,26 @@ def run_training(
     request: TrainRequest,
     report: Callable[[Report], None] = lambda line: None,
     reading: Callable[[int, int], None] = lambda read, of: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Card | None:
     """Read the pictures, train or resume, save weights, card and a report; returns the card.
 
-    `report` gets a line a step, `reading` how many pictures of how many are read. Under torchrun every process calls
-    this; only the first reports and writes, and only it gets a card. Ctrl-C ends training after the step at hand: the
+    `report` gets a line a step, `reading` how many pictures of how many are read, `note` a sentence of what one
+    should know, such as pictures left out. Under torchrun every process calls this; only the first reports and writes,
+    and only it gets a card. Ctrl-C ends training after the step at hand: the
     checkpoint is written, then KeyboardInterrupt is raised.
-    Raises RequestError, DataError, CheckpointError, TrainingError, DistributedError; OSError when the storage fails.
+    Raises RequestError, DataError, CheckpointError, TrainingError, DistributedError, StorageError.
     """
     ranks = ranks_from_environment()
     plan = plan_of(request, ranks)
+    if ranks.first:
+        check_writable(request, plan)
     log = tensorboard_log(request.log) if request.log and ranks.first else nullcontext()
     with log as write, joined(ranks, plan.device):
         listeners = [report, *([write] if write else [])]
         pictures = read_pictures(request, plan, reading if ranks.first else None)
+        if pictures.left_out and ranks.first:
+            note(left_out_note(pictures))
         with interruptible(ranks) as stopped:
             network, progress = train(plan, pictures, lambda line: _tell(listeners, line), stopped, ranks)
             if stopped() and ranks.first:
@@ -79,18 +85,36 @@ def keep(
         network,
         progress,
         pictures,
-        data=f"{len(pictures.train):,} pictures of {', '.join(request.source)}",
+        data=_data(request, pictures),
         training=_command(request, plan, ranks),
         licence=request.licence,
         sizes=plan.sizes,
         device=plan.device,
         ranks=ranks,
-        storage=plan.storage,
+        files=plan.files,
     )
     held_out = pictures.held_out_batches(1)[0] if plan.task == "autoencoder" else torch.empty(0)
-    page = render_training(card, progress, plan, picture_sheets(network, plan, held_out))
-    write_bytes(f"{_stem(request)}.html", page.encode(), plan.storage)
+    page = render_training(card, progress, plan, picture_sheets(network, plan, held_out), pictures)
+    plan.files.write(f"{_stem(request)}.html", page.encode())
     return card
+
+
+def check_writable(request: TrainRequest, plan: TrainingPlan) -> None:
+    """Raise StorageError unless weights and checkpoint can be written, which is tried before hours are spent."""
+    for url in (plan.checkpoint, f"{_stem(request)}.safetensors"):
+        StoredFiles(request.source_storage).check_writable(url)
+
+
+def _data(request: TrainRequest, pictures: PictureSource) -> str:
+    """What the card says of the pictures."""
+    used = f"{len(pictures.train):,} pictures of {', '.join(request.source)}"
+    return f"{used}; {left_out_note(pictures)}" if pictures.left_out else used
+
+
+def left_out_note(pictures: PictureSource) -> str:
+    """Say how many pictures are left out, and why."""
+    count = len(pictures.left_out)
+    return f"{count:,} picture{'s' * (count != 1)} left out: {reasons(pictures.left_out)}"
 
 
 def plan_of(request: TrainRequest, ranks: Ranks) -> TrainingPlan:
@@ -138,7 +162,7 @@ def plan_of(request: TrainRequest, ranks: Ranks) -> TrainingPlan:
         loss=(request.loss or AUTOENCODER_LOSS) if whole else None,
         corrupt=request.corrupt,
         augment=request.augment,
-        storage=fsspec_options(request.source_storage),
+        files=StoredFiles(request.source_storage),
     )
     if plan.batch is not None and plan.batch < least_pictures(plan):
         raise RequestError("--batch 1: the term contrast compares pictures; give 2 or more, or leave it out of --loss")
@@ -151,11 +175,13 @@ def read_pictures(
     """What the request's task trains on: whole small pictures for an autoencoder, large ones for others.
 
     An autoencoder never sees a source's test pictures; of the others a share of 0.05 is held out.
-    Raises DataError; OSError when the storage fails.
+    Raises DataError, StorageError.
     """
     memory = request.memory_gib << 30
     if request.task != "autoencoder":
-        return read_training_set(request.source, memory_limit=memory, storage=plan.storage, progress=reading)
+        return read_training_set(
+            request.source, memory_limit=memory, files=plan.files, decoder=DECODER, progress=reading
+        )
     pictures = read_picture_set(
         request.source,
         tuple(plan.sizes["shape"]),
@@ -163,7 +189,7 @@ def read_pictures(
         limit=request.limit,
         # a copy is made while they are split
         memory_limit=memory // 2,
-        storage=plan.storage,
+        files=plan.files,
         progress=reading,
     )
     least = least_pictures(plan)
@@ -245,15 +271,3 @@ def _command(request: TrainRequest, plan: TrainingPlan, ranks: Ranks) -> str:
 
 def _stem(request: TrainRequest) -> str:
     return request.model.removesuffix(".safetensors")
-
-
-def fsspec_options(options: StorageOptions | None) -> dict[str, Any]:
-    """S3 access in fsspec's words, for `models`, which knows nothing of ours."""
-    options = options or StorageOptions.from_environment()
-    secrets = {"key": options.key, "secret": options.secret, "token": options.token}
-    arguments: dict[str, Any] = {name: secret.get_secret_value() for name, secret in secrets.items() if secret}
-    arguments |= {"endpoint_url": options.endpoint_url} if options.endpoint_url else {}
-    arguments |= {"anon": True} if options.anonymous else {}
-    if options.path_style is not None:
-        arguments["config_kwargs"] = {"s3": {"addressing_style": "path" if options.path_style else "virtual"}}
-    return arguments | ({"client_kwargs": {"region_name": options.region}} if options.region else {})

@@ -21,14 +21,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipeline.destination.commits import read_commit
 from pipeline.destination.layout import ASSEMBLED, assembled_path, part_path, picture_of
+from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.errors import PictureError, PlanError
 from pipeline.frames.writers import ENDINGS, write_frames
 from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import Picture
 from pipeline.requests.pictures import AssembleRequest
-from pipeline.runs.planning import Plan, earlier_plans
-from pipeline.shards.shard import read_commit
 from pipeline.storage.store import Store, open_store, read, write
 
 #: how long frames are shown that nothing is known of

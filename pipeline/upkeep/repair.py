@@ -1,7 +1,7 @@
 """`darkroom verify`, and with --repair: just the pictures whose results are wrong are done again, as they were asked.
 
 Objects of a picture cost that picture again; a damaged commit or part of a table costs its shard. What is done again
-goes through the run of any shard, and takes the place of what was there (`pipeline.runs.fold`).
+goes through the run of any shard, and takes the place of what was there (`pipeline.runs.redo`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from pipeline.destination.plans import Plan, destination_of, earlier_plans, reco
 from pipeline.errors import PlanError, RunError, StorageError
 from pipeline.requests.pictures import DevelopRequest, VerifyRequest
 from pipeline.runs.finish import finish_folded
-from pipeline.runs.fold import fold
-from pipeline.runs.redo import Redone, forget, plan_again
+from pipeline.runs.redo import Redone, fold, forget, plan_again
 from pipeline.shards.shard import run_shard
 from pipeline.storage.store import Store, write
 from pipeline.upkeep.report import render_verification

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.destination.commits import Commit, read_commit
 from pipeline.destination.layout import FOLDERS, commit_path, part_path, plan_path, request_path
 from pipeline.destination.lease import holder
 from pipeline.destination.leftovers import Paths, branches_of, leftovers, listed
@@ -19,7 +20,6 @@ from pipeline.destination.plans import Plan, destination_of, earlier_plans, shar
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import PlanError, StorageError
 from pipeline.requests.pictures import VerifyRequest
-from pipeline.shards.shard import Commit, read_commit
 from pipeline.storage.store import Store, read, size
 
 _READERS = 8

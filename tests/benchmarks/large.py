@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from pipeline.destination.run_record import Summary
 from pipeline.requests.compression import compression, decompression
 from pipeline.requests.pictures import CompressRequest, DecompressRequest, DevelopRequest
-from pipeline.runs.finish import Summary, develop
+from pipeline.runs.finish import develop
 from tests.benchmarks.measuring import Measured, in_fresh_process, peak_memory, photographs
 
 CLASSICAL: dict[str, list[dict[str, Any]]] = {

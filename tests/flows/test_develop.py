@@ -19,17 +19,19 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL
 from prefect.states import Completed, Failed
 
-from flows.develop import develop, worth_retrying
+from flows.develop import develop
 from flows.orchestration import engine
 from flows.orchestration.blocks import S3Access, with_blocks, without_secrets
 from flows.orchestration.engine import develop_shard
 from flows.orchestration.progress import listen
+from flows.orchestration.states import worth_retrying
+from pipeline.destination.commits import Commit
+from pipeline.destination.plans import Plan
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import RequestError, StorageError
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs import finish as pipeline_run
-from pipeline.runs.planning import Plan
-from pipeline.shards.shard import Commit, run_shard
+from pipeline.shards.shard import run_shard
 from pipeline.storage.store import StorageOptions, Store, list_objects, open_store, read, write
 from tests.runs import QUICK, TIMINGS, picture_file, request
 

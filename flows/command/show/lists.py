@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present
+
+if TYPE_CHECKING:
+    from pipeline.steps.registry import Step
 
 
 def recipes() -> int:
@@ -38,14 +41,19 @@ def steps(name: str | None) -> int:
     from pipeline.requests.catalogue import all_steps, find
 
     if name is None:
-        every = [{"name": step.name, "kind": step.kind, "summary": step.summary} for step in all_steps()]
+        every = [_about(step) for step in all_steps()]
         present(every, lambda: _print_steps(every))
         return 0
     step = find(name)
     schema = step.parameters.model_json_schema().get("properties", {})
-    about = {"name": step.name, "kind": step.kind, "summary": step.summary, "parameters": schema}
+    about = _about(step) | {"parameters": schema}
     present(about, lambda: _print_step(about))
     return 0
+
+
+def _about(step: Step) -> dict[str, Any]:
+    of = {"package": step.package} if step.package else {}
+    return {"name": step.name, "kind": step.kind, "summary": step.summary} | of
 
 
 def _print_steps(every: list[dict[str, Any]]) -> None:
@@ -53,13 +61,17 @@ def _print_steps(every: list[dict[str, Any]]) -> None:
     for column in ("step", "kind", "what it does"):
         table.add_column(column)
     for step in every:
-        table.add_row(f"[bold]{step['name']}[/]", step["kind"], escape(step["summary"]))
+        table.add_row(f"[bold]{step['name']}[/]", step["kind"], escape(_summary(step)))
     out.print(table)
     out.print("[dim]darkroom steps NAME shows a step's parameters[/]")
 
 
+def _summary(step: dict[str, Any]) -> str:
+    return f"{step['summary']} (from {step['package']})" if "package" in step else step["summary"]
+
+
 def _print_step(step: dict[str, Any]) -> None:
-    out.print(f"[bold]{step['name']}[/]  {escape(step['summary'])}")
+    out.print(f"[bold]{step['name']}[/]  {escape(_summary(step))}")
     table = Table(box=None, pad_edge=False)
     for column in ("parameter", "type", "default", "meaning"):
         table.add_column(column)
@@ -85,8 +97,9 @@ def models(name: str | None) -> int:
     if card is None:
         # one that is not shipped is read from its URL
         from models.registry import load_model
+        from pipeline.storage.files import StoredFiles
 
-        card = load_model(name).card
+        card = load_model(name, files=StoredFiles()).card
     present(card, lambda: _print_model(card))
     return 0
 

@@ -17,7 +17,8 @@ from models.codec.bitstream import VERSION, Header, Layout, read_header
 from models.errors import StreamError
 from pipeline.requests.compression import compression, decompression
 from pipeline.requests.pictures import CompressRequest, DecompressRequest
-from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_one_file, locate
+from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_one_file
+from pipeline.storage.files import locate
 from pipeline.storage.store import read, size
 
 #: files larger than this are refused before they are read

@@ -22,7 +22,7 @@ def sweep(request: SweepRequest, prefect: bool | None) -> int:
         from pipeline.training.sweep import run_sweep
 
         trial, reading = partial(show, "trial"), lambda read, of: show("reading", (read, of))
-        show("swept", run_sweep(request, trial, reading))
+        show("swept", run_sweep(request, trial, reading, partial(show, "note")))
 
     with through(way), progress_bars() as bars:
         bar = bars.add_task("starting", total=None, note="")
@@ -31,6 +31,8 @@ def sweep(request: SweepRequest, prefect: bool | None) -> int:
             told[event] = value
             if event == "reading":
                 bars.update(bar, description="reading pictures", completed=value[0], total=value[1])
+            elif event == "note":
+                bars.console.print(escape(value), soft_wrap=True)
             elif event == "trial" and value.line:
                 done = round(1000 * value.line.fraction)
                 note = f"loss {value.line.figures['loss']:.4g}"

@@ -29,7 +29,7 @@ def train(request: TrainRequest, prefect: bool | None) -> int:
 
     def plain(show: Show) -> None:
         reading = lambda read, of: show("reading", (read, of))  # noqa: E731
-        show("trained", run_training(request, partial(show, "report"), reading))
+        show("trained", run_training(request, partial(show, "report"), reading, partial(show, "note")))
 
     told: dict[str, Any] = {}
     with through(way), progress_bars() as bars:
@@ -48,6 +48,8 @@ def train(request: TrainRequest, prefect: bool | None) -> int:
                     bars.console.print(f"[dim]step {value.step:>6,}  {value.seconds:>6.0f} s[/]  {figures}")
                 done, text = round(1000 * value.fraction), f"step {value.step:,}"
                 bars.update(bar, description=text, completed=done, total=1000, note=_pace(first, value))
+            elif event == "note":
+                bars.console.print(escape(value), soft_wrap=True)
 
         carry_out(way, "flows.train.train", request, plain, show)
     card = outcome(told, "trained")
@@ -86,8 +88,11 @@ def _print_card(request: TrainRequest, card: Any) -> None:
 def export(model: str, url: str) -> int:
     """Write a restoration model as an ONNX file and say what it is; returns the exit code."""
     from models.onnx.export import export_model
+    from pipeline.storage.files import StoredFiles
 
-    card, size = export_model(model, url)
+    files = StoredFiles()
+    files.check_writable(url)
+    card, size = export_model(model, url, files)
     text = (
         f"[bold]{escape(card.name)}[/] ({escape(card.task)}, {card.parameters:,} parameters) is now "
         f"{escape(url)}, {size / 1e6:.1f} MB"

@@ -218,7 +218,7 @@ def test_reading_a_folder_splits_by_name_and_lists_what_is_unreadable(tmp_path: 
     assert len(first.train) + len(first.held_out) == 40
     assert 1 < len(first.held_out) < 20
     assert [p[0, 0, 0] for p in first.held_out] == [p[0, 0, 0] for p in again.held_out]
-    assert first.left_out == ((str(tmp_path / "broken.jpg"), "unreadable"),)
+    assert first.left_out == ((str(tmp_path / "broken.jpg"), "unreadable: no picture that OpenCV reads"),)
     assert first.listed == 41
 
 

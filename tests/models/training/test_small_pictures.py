@@ -76,7 +76,11 @@ def test_a_folders_classes_are_its_first_folders(tmp_path: Path) -> None:
     (tmp_path / "outside.png").write_bytes((tmp_path / "cat" / "000.png").read_bytes())
     (tmp_path / "cat" / "broken.jpg").write_bytes(b"no")
     more = read_small_pictures(str(tmp_path), (3, 10, 15))
-    assert (more.labels, more.classes, more.left_out) == (None, [], (("cat/broken.jpg", "unreadable"),))
+    assert (more.labels, more.classes, more.left_out) == (
+        None,
+        [],
+        (("cat/broken.jpg", "unreadable: no picture that OpenCV reads"),),
+    )
 
 
 def test_every_picture_is_in_one_split_and_stays_there(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.destination.schemas import LATENTS, pack, to_parquet
+from pipeline.destination.parquet import pack, to_parquet
+from pipeline.destination.schemas import LATENTS
 
 
 def row(count: int, latent: Any) -> dict[str, Any]:

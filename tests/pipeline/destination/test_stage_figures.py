@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.destination.stage_figures import STAGES, Laps, StageTimes, share, slowest, stage_rows, together
+from pipeline.destination.stage_figures import STAGES, share, slowest, stage_rows, together
 from pipeline.runs.finish import develop
+from pipeline.shards.stage_times import Laps, StageTimes
 from tests.runs import QUICK, commits, fill, request
 
 THREADS = {"fetch": 8, "work": 2, "device": 0, "write": 8}

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.destination.plans import shard_pictures
 from pipeline.errors import PictureError
 from pipeline.frames import shared_file
 from pipeline.frames.files import open_frames
@@ -25,7 +26,7 @@ from pipeline.requests.pictures import CompressRequest, DecompressRequest
 from pipeline.runs import listing as frame_source
 from pipeline.runs.finish import develop
 from pipeline.runs.listing import frame_key, pictures_of
-from pipeline.runs.planning import plan_run, shard_pictures
+from pipeline.runs.planning import plan_run
 from pipeline.storage.store import list_objects, open_store, read, write
 from tests.frame_files import DURATIONS, KINDS, RATE, animation, idx, moving, pages, stack, video
 from tests.pipeline.runs.test_kill import assert_like_undisturbed, run_and_kill

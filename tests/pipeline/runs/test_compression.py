@@ -15,12 +15,13 @@ from models.codec.frozen import FrozenCodec
 from models.errors import ModelError
 from models.inference import apply_in_batches
 from models.registry import load_model, save_model
+from pipeline.destination.run_record import Summary
 from pipeline.networks.streams import decode_stream
 from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import Picture, to_8bit
 from pipeline.requests.compression import compression, decompression
 from pipeline.requests.pictures import CompressRequest, DecompressRequest
-from pipeline.runs.finish import Summary, develop
+from pipeline.runs.finish import develop
 from pipeline.storage.store import Store, list_objects, open_store, read, write
 from tests.codec_pictures import awkward_files, photograph
 from tests.picture_files import save

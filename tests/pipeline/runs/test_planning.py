@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from pipeline.destination.history import NONE, Pictures, Settled, frames_settled, join, settled_objects
 from pipeline.destination.layout import LEASE, part_path
-from pipeline.destination.schemas import to_parquet
+from pipeline.destination.parquet import to_parquet
+from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
 from pipeline.errors import TRANSIENT_REASONS, PlanError
 from pipeline.requests.pictures import DevelopRequest, GcRequest
 from pipeline.requests.sizes import parse_size
 from pipeline.runs import planning as plan_module
-from pipeline.runs.listing import SourcePicture
 from pipeline.runs.partition import cut, growing_size
-from pipeline.runs.planning import Plan, batches, plan_run, shard_pictures
+from pipeline.runs.planning import batches, plan_run
 from pipeline.storage.store import StoredObject, list_objects, open_store, write
 from pipeline.upkeep.collect import collect
 from tests.benchmarks.measuring import in_fresh_process

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from pipeline.destination.plans import Plan
 from pipeline.errors import PlanError
 from pipeline.requests.pictures import VerifyRequest
 from pipeline.runs import finish as run_module
-from pipeline.runs import fold as fold_module
 from pipeline.runs.finish import develop
-from pipeline.runs.planning import Plan, plan_run
+from pipeline.runs.planning import plan_run
 from pipeline.upkeep.verify import check
 from tests.runs import commits, contents, darkroom, fill, picture_file, request, snapshot, table, tables
 
@@ -110,7 +110,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(
 
     module, name = {
         "before folding": (run_module, "fold"),
-        "within folding": (fold_module, "write_commit"),
+        "within folding": ("pipeline.runs.redo", "write_commit"),
         "after folding": (run_module, "finish_folded"),
         "while forgetting": ("pipeline.runs.redo", "delete"),
     }[moment]

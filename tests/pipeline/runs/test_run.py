@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.destination.plans import Plan
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import PlanError
 from pipeline.runs.finish import develop
-from pipeline.runs.planning import Plan, plan_run
+from pipeline.runs.planning import plan_run
 from pipeline.shards.shard import run_shard
 from pipeline.storage.store import list_objects, open_store, read, write
 from tests.picture_files import small_files

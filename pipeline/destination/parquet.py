@@ -1,0 +1,92 @@
+"""Rows to Parquet with the schemas of `pipeline.destination.schemas`, and parts of tables back to Arrow."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.destination.schemas import (
+    EVALUATION_SCHEMAS,
+    EXPLORATION_SCHEMAS,
+    GENERATION_SCHEMAS,
+    SCHEMAS,
+    SUITE_SCHEMAS,
+)
+from pipeline.storage.store import Store, read
+
+#: A row group ends after so many rows, or so many numbers in its lists: writing lists takes some 14 bytes a number.
+_GROUP_ROWS, _GROUP_NUMBERS = 10_000, 8_000_000
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A list column's numbers, compressed for as long as they wait to be written."""
+
+    data: bytes
+    dtype: str
+    count: int
+
+
+def pack(numbers: np.ndarray) -> Packed:
+    """Numbers, one-dimensional, to what `to_parquet` takes for them."""
+    return Packed(zlib.compress(numbers.tobytes(), 1), numbers.dtype.str, len(numbers))
+
+
+def to_parquet(table: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows (in the order given) as the bytes of one Parquet file with the table's fixed schema.
+
+    Lists may be lists, arrays, or `pack`ed. The same rows give the same bytes. Raises pyarrow.ArrowInvalid when a row
+    does not fit the schema.
+    """
+    schema = (SCHEMAS | EVALUATION_SCHEMAS | SUITE_SCHEMAS | GENERATION_SCHEMAS | EXPLORATION_SCHEMAS)[table]
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, schema, compression="zstd", write_page_index=True, data_page_version="1.0") as writer:
+        for group in _groups(rows):
+            columns = [_column(field, [row.get(field.name) for row in group]) for field in schema]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+    return buffer.getvalue()
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    group: list[Mapping[str, Any]] = []
+    numbers = 0
+    for row in rows:
+        count = sum(value.count for value in row.values() if isinstance(value, Packed))
+        if group and (len(group) == _GROUP_ROWS or numbers + count > _GROUP_NUMBERS):
+            yield group
+            group, numbers = [], 0
+        group.append(row)
+        numbers += count
+    yield group
+
+
+def _column(field: pa.Field, values: list[Any]) -> pa.Array:
+    if not field.nullable and any(value is None for value in values):
+        raise pa.ArrowInvalid(f"column {field.name} has a row without a value")
+    if not pa.types.is_list(field.type):
+        return pa.array(values, field.type)
+    # from lists and arrays Arrow would take some 20 bytes a number
+    arrays = [None if value is None else _numbers(value) for value in values]
+    parts = [pa.array(array, field.type.value_type) for array in arrays if array is not None]
+    ends = np.cumsum([0] + [0 if array is None else len(array) for array in arrays])
+    missing = pa.array([array is None for array in arrays], pa.bool_())
+    flat = pa.concat_arrays(parts) if parts else pa.array([], field.type.value_type)
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), flat, type=field.type, mask=missing)
+
+
+def _numbers(value: Any) -> np.ndarray | list:
+    if isinstance(value, Packed):
+        return np.frombuffer(zlib.decompress(value.data, bufsize=value.count), value.dtype)
+    return value
+
+
+def read_columns(destination: Store, path: str, names: Sequence[str]) -> pa.Table:
+    """Some columns of a Parquet part, in the order of `names`."""
+    return pq.read_table(io.BytesIO(read(destination, path)), columns=list(names)).select(list(names))

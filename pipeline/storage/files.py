@@ -1,0 +1,123 @@
+"""Single objects by their URLs: what `models` is handed to read and write with, and where one file lies."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fsspec.core import split_protocol
+from fsspec.implementations.local import LocalFileSystem
+
+from models.files import Found, check_size
+from pipeline.errors import ObjectError, StorageError
+from pipeline.storage import store as storage
+from pipeline.storage.store import StorageOptions, Store, list_objects, open_store
+
+#: bytes of the object by which is tried whether a place can be written to
+_PROBE = 64 << 10
+
+
+@dataclass(frozen=True)
+class StoredFiles:
+    """Objects at URLs, with retries; `models.files.Files` says what each function does.
+
+    `options` are for S3, those of the environment where None. Raises StorageError.
+    """
+
+    faults: ClassVar[tuple[type[Exception], ...]] = (ObjectError,)
+
+    options: StorageOptions | None = None
+
+    def read(self, url: str, limit: int, size: int | None = None) -> bytes | None:
+        """Return an object's bytes, None where there is none. Raises TooLargeError where they exceed `limit`."""
+        place = self._place(url)
+        try:
+            check_size(url, storage.size(*place) if size is None else size, limit)
+            data = storage.read(*place, size=size) if size is not None else storage.read(*place, 0, limit + 1)
+        except StorageError as error:
+            if error.kind == "missing":
+                return None
+            if error.kind == "unreachable":
+                raise
+            raise ObjectError(error.kind, error.message) from None
+        check_size(url, len(data), limit)
+        return data
+
+    def write(self, url: str, data: bytes) -> None:
+        """Put bytes at a URL; readers see the old or the new object."""
+        storage.write(*self._place(url), data, durable=True)
+
+    def find(self, url: str) -> Iterator[Found]:
+        """Yield every object below a URL in the order of the keys, or the one that lies there itself.
+
+        A folder that is not there holds none; a bucket that is not there raises StorageError.
+        """
+        own = self._itself(url)
+        if own is not None:
+            yield own
+            return
+        store = open_store(url, self.options)
+        try:
+            for one in list_objects(store):
+                yield Found(_below(url, one.key), one.key, one.size)
+        except StorageError as error:
+            if error.kind != "missing" or store.scheme == "s3":
+                raise
+
+    def delete(self, url: str) -> None:
+        """Delete an object; one that is not there is no error."""
+        storage.delete(*self._place(url))
+
+    def check_writable(self, url: str) -> None:
+        """Write a small object beside the one at `url` and delete it, or raise StorageError, which names `url`."""
+        probe = f"{url}.probe-{secrets.token_hex(4)}"
+        try:
+            self.write(probe, bytes(_PROBE))
+            self.delete(probe)
+        except StorageError as error:
+            told = error.message.replace(probe, url).replace(os.path.basename(probe), os.path.basename(url))
+            raise StorageError(error.kind, f"{url} cannot be written: {told}") from None
+
+    def _place(self, url: str) -> tuple[Store, str]:
+        store, key = locate(url, self.options)
+        if not key:
+            raise StorageError("invalid", f"{url} names no object; give bucket and name, as in s3://bucket/name")
+        return store, key
+
+    def _itself(self, url: str) -> Found | None:
+        store, key = locate(url, self.options)
+        if (
+            not key
+            or url.endswith("/")
+            or (store.scheme == "file" and not os.path.isfile(os.path.join(store.root, key)))
+        ):
+            return None
+        try:
+            return Found(url, key, storage.size(store, key))
+        except StorageError as error:
+            if error.kind == "missing":
+                return None
+            raise
+
+
+def locate(file: str, options: StorageOptions | None = None) -> tuple[Store, str]:
+    """Return the store a file lies in, and its key there; a link to a file is followed wherever it leads."""
+    scheme, path = split_protocol(file)
+    if scheme in (None, "file", "local"):
+        folder, name = os.path.split(os.path.realpath(LocalFileSystem._strip_protocol(file)))
+        return open_store(folder), name
+    path, chained, container = path.partition("::")
+    folder, _, name = path.rpartition("/")
+    if not folder and scheme in ("s3", "s3a"):
+        # the bucket itself
+        return open_store(file, options), ""
+    return open_store(f"{scheme}://{folder}{chained}{container}", options), name
+
+
+def _below(url: str, key: str) -> str:
+    """The URL of an object below another, which may be in a container, as in `zip://folder::file.zip`."""
+    head, chained, container = url.partition("::")
+    return f"{head if head.endswith('/') else head + '/'}{key}{chained}{container}"

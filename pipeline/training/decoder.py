@@ -1,0 +1,31 @@
+"""Picture files as training takes them: decoded as `develop` decodes them, upright, in 8 bits, over white."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from models.training.data import Decoder
+from pipeline.errors import PictureError
+from pipeline.pictures.decode import decode
+from pipeline.pictures.picture import over_white, to_8bit
+
+_SUFFIXES = (
+    ".png .jpg .jpeg .jpe .jfif .webp .bmp .tif .tiff .gif .jp2 .j2k .j2c .jpx .avif .heic .heif .jxl .ppm .pgm .pbm "
+    ".pnm .psd .ico .tga"
+)
+
+
+def decode_for_training(data: bytes, key: str) -> np.ndarray | str:
+    """Decode the bytes of a picture file to H x W x 3 uint8 RGB, or say what is wrong with it.
+
+    Samples of more than 8 bits are rounded, grey is repeated, transparent parts show white.
+    """
+    try:
+        pixels = over_white(to_8bit(decode(data, key).pixels))
+    except PictureError as error:
+        return error.message
+    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if pixels.shape[2] == 1 else pixels
+
+
+DECODER = Decoder(tuple(_SUFFIXES.split()), decode_for_training)
