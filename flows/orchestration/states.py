@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import Flow, State, Task, flow, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
@@ -36,6 +36,7 @@ _NAME = "{request.says}"
 COMPLETED, FAILED = "darkroom.run.completed", "darkroom.run.failed"
 #: what Prefect takes for the key of an asset
 _ASSET_KEY = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._~/:@-]{1,400}")
+Work = TypeVar("Work", bound=Callable[..., Any])
 
 
 def darkroom_flow(name: str) -> Callable[[Callable[[Any], State]], Flow[[Any], State]]:
@@ -63,12 +64,12 @@ def darkroom_flow(name: str) -> Callable[[Callable[[Any], State]], Flow[[Any], S
     return decorate
 
 
-def retried(name: str) -> Callable[[Callable[..., Any]], Task[..., Any]]:
+def retried(name: str) -> Callable[[Work], Work]:
     """Make a task of a function whose work may be begun again, and is where storage did not answer.
 
     `name` is that of its runs, such as "verify {request.destination}".
     """
-    return task(
+    made: Any = task(
         task_run_name=name,
         retries=3,
         retry_delay_seconds=[5, 30, 120],
@@ -76,6 +77,7 @@ def retried(name: str) -> Callable[[Callable[..., Any]], Task[..., Any]]:
         cache_policy=NO_CACHE,
         persist_result=False,
     )
+    return made
 
 
 def worth_retrying(_task: Task, _run: TaskRun, state: State) -> bool:
