@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.destination.layout import commit_path
-from pipeline.storage.store import Store, read, write
+from pipeline.destination.layout import commit_path, read_json
+from pipeline.storage.store import Store, write
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Commit:
 
 def read_commit(destination: Store, run: str, shard: int) -> Commit:
     """A committed shard's own account. Raises StorageError when the shard is not committed."""
-    return Commit(**json.loads(read(destination, commit_path(run, shard))))
+    return Commit(**read_json(destination, commit_path(run, shard)))
 
 
 def write_commit(destination: Store, commit: Commit) -> None:

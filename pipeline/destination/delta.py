@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.destination.layout import SUCCESSES, parts_of, run_of, success_path
+from pipeline.destination.parquet import read_part
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import DeltaError
-from pipeline.storage.store import Store, exists, list_objects, read
+from pipeline.storage.store import Store, exists, list_objects
 
 #: a run is appended once: its number as Delta counts an application's transactions
 _ONLY = 1
@@ -62,6 +61,6 @@ def finished_runs(destination: Store) -> list[str]:
 def _batches(destination: Store, run: str, table: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     parts = sorted(one.key for one in list_objects(destination, [parts_of(table, run)]))
     for part in parts:
-        rows = pq.read_table(io.BytesIO(read(destination, part)), schema=SCHEMAS[table])
+        rows = read_part(destination, part, SCHEMAS[table])
         whole = rows.append_column("run", pa.array([run] * len(rows), pa.string()))
         yield from whole.cast(schema).to_batches()

@@ -1,10 +1,17 @@
-"""Where everything lies below a destination: every path as a function, and the ways back from a path.
+"""Where everything lies below a destination: every path as a function, the ways back, and how what lies there is read.
 
 Nothing else in pipeline/ and flows/ spells such a path. Paths have `/`, never begin with one, and keep their form: a
 destination of an earlier version is found by the same functions.
 """
 
 from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pipeline.errors import StorageError
+from pipeline.storage.store import Store, StoredObject, list_objects, read
 
 PICTURES, STREAMS, TABLES, RUNS, EXPLORATIONS = "pictures", "streams", "tables", "runs", "explorations"
 #: every folder of ours; what lies in none of them is somebody else's, but for `ASSEMBLED`
@@ -172,3 +179,27 @@ def run_of(path: str) -> str | None:
 def number_of(path: str) -> int:
     """The number at the end of the name of a commit, a part or what a suite measured. Raises ValueError."""
     return int(path.rpartition("/")[2].partition(".")[0].removeprefix("part-"))
+
+
+def read_or_none(store: Store, path: str) -> bytes | None:
+    """Read an object; None where there is none. Raises StorageError for any other reason."""
+    try:
+        return read(store, path)
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
+        return None
+
+
+def read_json(store: Store, path: str) -> Any:
+    """Read a record, which is JSON. Raises StorageError, and ValueError for what is no JSON."""
+    return json.loads(read(store, path))
+
+
+def listed(store: Store, include: Sequence[str]) -> Iterator[StoredObject]:
+    """List the objects of a store that match any pattern, by key; a folder that is not there holds nothing."""
+    try:
+        yield from list_objects(store, include)
+    except StorageError as error:
+        if error.kind != "missing":
+            raise

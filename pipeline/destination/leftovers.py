@@ -24,16 +24,18 @@ from pipeline.destination.layout import (
     branch_folder,
     branch_of,
     folder_of,
+    listed,
     plan_path,
+    read_or_none,
     request_path,
     run_of,
     table_folder,
 )
 from pipeline.destination.plans import Plan, recorded_request
 from pipeline.destination.schemas import SCHEMAS
-from pipeline.errors import PlanError, StorageError
+from pipeline.errors import PlanError
 from pipeline.storage.s3_uploads import Upload, abort, open_uploads
-from pipeline.storage.store import Store, StoredObject, delete, list_objects, read
+from pipeline.storage.store import Store, StoredObject, delete, read
 
 Item = TypeVar("Item")
 
@@ -149,15 +151,6 @@ def branches_of(destination: Store, plan: Plan) -> list[str]:
     return list(recorded_request(destination, plan).recipe["branches"])  # type: ignore[index]
 
 
-def listed(store: Store, include: Sequence[str]) -> Iterator[StoredObject]:
-    """As `list_objects`; a folder that is not there holds nothing."""
-    try:
-        yield from list_objects(store, include)
-    except StorageError as error:
-        if error.kind != "missing":
-            raise
-
-
 def ahead(items: Iterable[Item], do: Callable[[Item], Any]) -> Iterator[tuple[Item, Any]]:
     """Each item with what `do` makes of it, in their order, some of them at once."""
     waiting: deque[tuple[Item, Future[Any]]] = deque()
@@ -172,12 +165,9 @@ def ahead(items: Iterable[Item], do: Callable[[Item], Any]) -> Iterator[tuple[It
 
 
 def _assembled(destination: Store) -> set[str]:
-    try:
-        return {one["path"] for one in json.loads(read(destination, ASSEMBLED))}
-    except StorageError as error:
-        if error.kind != "missing":
-            raise
-        return set()
+    """The paths that `darkroom assemble` wrote."""
+    said = read_or_none(destination, ASSEMBLED)
+    return {one["path"] for one in json.loads(said)} if said is not None else set()
 
 
 def _batches(found: Iterator[StoredObject]) -> Iterator[list[StoredObject]]:

@@ -87,6 +87,17 @@ def _numbers(value: Any) -> np.ndarray | list:
     return value
 
 
+def read_part(
+    destination: Store, path: str, schema: pa.Schema | None = None, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Read a Parquet part, with a schema of this version or as it was written; of `columns` those that it has.
+
+    Raises StorageError, and pyarrow.ArrowException for what is no such part.
+    """
+    names = None if columns is None else list(columns)
+    return pq.read_table(io.BytesIO(read(destination, path)), schema=schema, columns=names)
+
+
 def read_columns(destination: Store, path: str, names: Sequence[str]) -> pa.Table:
     """Some columns of a Parquet part, in the order of `names`."""
-    return pq.read_table(io.BytesIO(read(destination, path)), columns=list(names)).select(list(names))
+    return read_part(destination, path, columns=names).select(list(names))

@@ -16,11 +16,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.destination.layout import PLANS, RECORDS, plan_part, plan_path, record_path, request_path, run_of
-from pipeline.errors import PlanError, StorageError
+from pipeline.destination.layout import (
+    PLANS,
+    RECORDS,
+    listed,
+    plan_part,
+    plan_path,
+    read_json,
+    record_path,
+    request_path,
+    run_of,
+)
+from pipeline.destination.parquet import read_part
+from pipeline.errors import PlanError
 from pipeline.requests.pictures import DestinationRequest, DevelopRequest, RunRequest
 from pipeline.requests.recipe import Recipe, load_recipe, parse_recipe
-from pipeline.storage.store import Store, list_objects, open_store, read, write
+from pipeline.storage.store import Store, open_store, read, write
 
 _PICTURES = pa.schema(
     [
@@ -113,19 +124,14 @@ def recorded_request(store: Store, plan: Plan, **given: Any) -> DevelopRequest:
     """
     path = request_path(plan.run)
     try:
-        return DevelopRequest(**(json.loads(read(store, path)) | given))
+        return DevelopRequest(**(read_json(store, path) | given))
     except ValueError as error:
         raise PlanError(f"{store.url_of(path)} is not readable ({error}); develop again with --fresh") from error
 
 
 def earlier_plans(destination: Store) -> list[tuple[Plan, bool]]:
     """Plans at the destination, oldest first, with whether their run is finished. Raises StorageError, PlanError."""
-    try:
-        paths = {found.key for found in list_objects(destination, [PLANS, RECORDS])}
-    except StorageError as error:
-        if error.kind != "missing":
-            raise
-        paths = set()
+    paths = {found.key for found in listed(destination, [PLANS, RECORDS])}
     runs = {str(run_of(path)) for path in paths}
     plans = [(read_plan(destination, run), record_path(run) in paths) for run in runs if plan_path(run) in paths]
     return sorted(plans, key=lambda pair: pair[0].sequence)
@@ -143,7 +149,7 @@ def _parse(data: bytes, url: str) -> Plan:
 
 def shard_pictures(destination: Store, plan: Plan, shard: int) -> list[SourcePicture]:
     """The pictures of one planned shard, in the order of their objects' keys."""
-    table = pq.read_table(io.BytesIO(read(destination, plan_part(plan.parts, shard))))
+    table = read_part(destination, plan_part(plan.parts, shard))
     return [SourcePicture(**row) for row in table.to_pylist()]
 
 

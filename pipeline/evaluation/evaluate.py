@@ -7,17 +7,14 @@ takes time: another anchor or other published curves need no picture to be devel
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipeline.destination.layout import evaluation_path, part_path, record_path
-from pipeline.destination.parquet import to_parquet
+from pipeline.destination.layout import evaluation_path, part_path, read_json, record_path
+from pipeline.destination.parquet import read_part, to_parquet
 from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.destination.run_record import Summary, keep
 from pipeline.errors import RequestError
@@ -28,7 +25,7 @@ from pipeline.evaluation.report import render_evaluation
 from pipeline.requests.pictures import DevelopRequest, EvaluateRequest
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import destination_of, source_of
-from pipeline.storage.store import Store, list_objects, read
+from pipeline.storage.store import Store, list_objects
 
 #: written before a name on the command line, it takes the published curve even if a measured codec is called the same
 PUBLISHED = "published:"
@@ -103,7 +100,7 @@ def conclude(comparison: Comparison, summary: Summary) -> Evaluation:
         destination.url_of(report) if report else None,
     )
     if report:
-        run = json.loads(read(destination, record_path(summary.run)))
+        run = read_json(destination, record_path(summary.run))
         page = render_evaluation(run, evaluation, comparison.published)
         keep(destination, evaluation_path(summary.run, "points.parquet"), to_parquet("points", points))
         keep(destination, evaluation_path(summary.run, "bd_rate.parquet"), to_parquet("bd_rate", bd_rates))
@@ -137,14 +134,12 @@ def _measured(request: DevelopRequest, destination: Store, run: str) -> tuple[in
             continue
         keys: set[str] = set()
         for shard in range(plan.shards):
-            manifest = _columns(destination, part_path("manifest", plan.run, shard), ["key", "file"]).to_pylist()
+            manifest = read_part(
+                destination, part_path("manifest", plan.run, shard), columns=["key", "file"]
+            ).to_pylist()
             new = {row["key"] for row in manifest if (row.get("file") or row["key"]) in asked} - settled
-            rows = _columns(destination, part_path("metrics", plan.run, shard), MEASURED)
+            rows = read_part(destination, part_path("metrics", plan.run, shard), columns=MEASURED)
             parts.append(rows.filter(pc.is_in(rows["key"], pa.array(sorted(new), pa.string()))))
             keys |= new
         settled |= keys
     return len(settled), pa.concat_tables(parts)
-
-
-def _columns(destination: Store, path: str, names: Sequence[str]) -> pa.Table:
-    return pq.read_table(io.BytesIO(read(destination, path)), columns=list(names))

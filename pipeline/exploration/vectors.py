@@ -7,7 +7,6 @@ numbers of them: it is pooled to the mean and the standard deviation of every ch
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.destination.layout import part_path, record_path
+from pipeline.destination.layout import part_path, read_json, record_path
 from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.errors import RequestError
 from pipeline.storage.store import StorageOptions, Store, open_store, read
@@ -86,13 +85,13 @@ def find_latents(url: str, options: StorageOptions | None, wanted: str | None) -
 
 def recipe_steps(source: LatentsSource) -> list[dict]:
     """The steps of the branch that wrote the latents, as in a recipe."""
-    run = json.loads(read(source.destination, record_path(source.newest.run)))
+    run = read_json(source.destination, record_path(source.newest.run))
     return run["recipe"]["branches"][source.branch]
 
 
 def count_latents(source: LatentsSource) -> int:
     """How many rows the source has, about: where several models wrote latents, an equal share of all."""
-    runs = (json.loads(read(source.destination, record_path(plan.run))) for plan in source.plans)
+    runs = (read_json(source.destination, record_path(plan.run)) for plan in source.plans)
     return -(-sum(run["counts"]["latents"] for run in runs) // source.writers)
 
 

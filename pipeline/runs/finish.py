@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -12,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from models.device import choose_device
 from pipeline.destination.commits import Commit, read_commit
-from pipeline.destination.layout import part_path, picture_of, record_path, report_path, success_path
+from pipeline.destination.layout import part_path, picture_of, read_json, record_path, report_path, success_path
 from pipeline.destination.lease import confirm, hold
+from pipeline.destination.parquet import read_part
 from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
 from pipeline.destination.run_record import Summary, account_of
 from pipeline.destination.schemas import SCHEMAS
@@ -95,7 +94,7 @@ def finish_folded(request: DevelopRequest, plan: Plan, started: datetime) -> Sum
     Raises what `finish_run` does.
     """
     try:
-        before = json.loads(read(destination_of(request), record_path(plan.run)))
+        before = read_json(destination_of(request), record_path(plan.run))
     except (StorageError, ValueError):
         before = {}
     kept = {name: before[name] for name in ("started", "finished", "seconds", "engine", "device") if name in before}
@@ -188,7 +187,7 @@ def _check(plan: Plan, commits: list[Commit], counts: dict[str, int], branches: 
 
 def _nothing_to_do(destination: Store, plan: Plan) -> Summary:
     try:
-        last = json.loads(read(destination, record_path(plan.run)))
+        last = read_json(destination, record_path(plan.run))
     except StorageError:
         last = {}
     failed = last.get("status") == "failed"
@@ -210,7 +209,7 @@ def _table(destination: Store, plan: Plan, table: str, rows: int) -> pa.Table:
     """The run's rows of one table, or those of evenly spaced shards when there are too many to read."""
     every = max(1, -(-rows // _REPORT_ROWS))
     parts = [
-        pq.read_table(io.BytesIO(read(destination, part_path(table, plan.run, shard))), schema=SCHEMAS[table])
+        read_part(destination, part_path(table, plan.run, shard), SCHEMAS[table])
         for shard in range(0, plan.shards, every)
     ]
     return pa.concat_tables(parts)
@@ -278,8 +277,8 @@ def failure_rows(request: DevelopRequest, plan: Plan, limit: int) -> list[dict[s
     """The first rows of a run's failures, for people."""
     destination, rows = destination_of(request), []
     for shard in range(plan.shards):
-        part = io.BytesIO(read(destination, part_path("failures", plan.run, shard)))
-        rows += pq.read_table(part, columns=["key", "branch", "stage", "reason", "message"]).to_pylist()
+        names = ["key", "branch", "stage", "reason", "message"]
+        rows += read_part(destination, part_path("failures", plan.run, shard), columns=names).to_pylist()
         if len(rows) >= limit:
             break
     return rows[:limit]

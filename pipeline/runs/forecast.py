@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pipeline.destination.layout import commit_path, commits_of
+from pipeline.destination.layout import commit_path, commits_of, listed
 from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
-from pipeline.errors import StorageError
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.planning import Found, check_request, destination_of, recipe_of, shards_to_do, what_was_done
 from pipeline.runs.redo import failed_pictures, pictures_again
-from pipeline.storage.store import Store, list_objects
+from pipeline.storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,7 @@ def _sized(would: Forecast, shards: Iterable[list[SourcePicture]]) -> Forecast:
 
 
 def _uncommitted(destination: Store, plan: Plan) -> list[list[SourcePicture]]:
-    try:
-        committed = {one.key for one in list_objects(destination, [commits_of(plan.run)])}
-    except StorageError as error:
-        if error.kind != "missing":
-            raise
-        committed = set()
+    committed = {one.key for one in listed(destination, [commits_of(plan.run)])}
     return [
         shard_pictures(destination, plan, shard)
         for shard in range(plan.shards)

@@ -7,7 +7,6 @@ run; parts of a planning that was killed are named by no plan, and `darkroom gc`
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import posixpath
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from pipeline.destination.history import Pictures, frames_settled, join, settled_objects
-from pipeline.destination.layout import FOLDERS, record_path, success_path
+from pipeline.destination.layout import FOLDERS, read_json, record_path, success_path
 from pipeline.destination.lease import Lease
 from pipeline.destination.plans import (
     Plan,
@@ -35,7 +34,7 @@ from pipeline.requests.recipe import Recipe, fingerprint
 from pipeline.runs.listing import may_have_frames, pictures_of
 from pipeline.runs.partition import cut, write_parts
 from pipeline.runs.redo import forget, plan_failed
-from pipeline.storage.store import Store, StoredObject, check_access, exists, list_objects, read
+from pipeline.storage.store import Store, StoredObject, check_access, exists, list_objects
 
 #: objects that are taken from the listing at once: few at first, so that there is something to tell soon
 _FIRST_BATCH, _BATCH = 1_000, 10_000
@@ -246,7 +245,7 @@ def _cut_off_at_the_end(destination: Store, plan: Plan, max_failure_rate: float)
     """Whether a run with run.json still lacks its _SUCCESS: killed just before, or the limit has been raised since."""
     if exists(destination, success_path(plan.run)):
         return False
-    counts = json.loads(read(destination, record_path(plan.run)))["counts"]
+    counts = read_json(destination, record_path(plan.run))["counts"]
     return counts["failed"] / counts["objects"] <= max_failure_rate
 
 

@@ -9,7 +9,6 @@ where it was until all is folded.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.destination.commits import Commit, read_commit, write_commit
 from pipeline.destination.layout import (
@@ -29,16 +27,17 @@ from pipeline.destination.layout import (
     part_path,
     plan_part,
     plan_path,
+    read_json,
     request_path,
     targets_path,
 )
 from pipeline.destination.lease import Lease
-from pipeline.destination.parquet import pack, read_columns, to_parquet
+from pipeline.destination.parquet import pack, read_columns, read_part, to_parquet
 from pipeline.destination.plans import Plan, SourcePicture, mark_plan, read_plan, shard_pictures, source_of, write_plan
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.partition import write_parts
-from pipeline.storage.store import Store, delete, read, write
+from pipeline.storage.store import Store, delete, write
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def _is_of(path: str, keys: set[str]) -> bool:
 
 def _rows(destination: Store, table: str, run: str, shard: int) -> Iterator[dict[str, Any]]:
     """The rows of a part; lists stay packed, for as objects they would take many times their memory."""
-    part = pq.read_table(io.BytesIO(read(destination, part_path(table, run, shard))), schema=SCHEMAS[table])
+    part = read_part(destination, part_path(table, run, shard), SCHEMAS[table])
     lists = [field.name for field in part.schema if pa.types.is_list(field.type)]
     plain = part.drop_columns(lists).to_pylist()
     for at, row in enumerate(plain):
@@ -183,7 +182,7 @@ def forget(destination: Store, plan: Plan) -> None:
 
 def targets_of(destination: Store, plan: Plan) -> list[tuple[str, int]]:
     """Run and shard of which each shard of the plan does pictures again."""
-    return [(run, shard) for run, shard in json.loads(read(destination, targets_path(plan.parts)))]
+    return [(run, shard) for run, shard in read_json(destination, targets_path(plan.parts))]
 
 
 def pictures_again(destination: Store, chosen: Redone) -> list[SourcePicture]:

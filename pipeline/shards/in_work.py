@@ -13,9 +13,9 @@ from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from pipeline.destination.layout import begun_path
+from pipeline.destination.layout import begun_path, read_json
 from pipeline.errors import StorageError
-from pipeline.storage.store import Store, delete, read, write
+from pipeline.storage.store import Store, delete, write
 from pipeline.threads import Stage
 
 #: the window moves after so many pictures and is twice as long
@@ -35,7 +35,7 @@ class Begun:
 def read_begun(destination: Store, run: str, shard: int) -> Begun:
     """What the last attempt left; nothing where there was none, or it ended in order. Raises StorageError."""
     try:
-        content = json.loads(read(destination, begun_path(run, shard)))
+        content = read_json(destination, begun_path(run, shard))
         return Begun(content["suspects"], {int(index): message for index, message in content["crashed"].items()})
     except StorageError as error:
         if error.kind != "missing":

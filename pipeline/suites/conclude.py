@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from models.device import choose_device
-from pipeline.destination.layout import evaluation_path, record_path
+from pipeline.destination.layout import evaluation_path, read_json, record_path
 from pipeline.destination.parquet import to_parquet
 from pipeline.destination.plans import Plan
 from pipeline.destination.run_record import Summary, account_of, keep
@@ -127,7 +127,7 @@ def _account(
     destination, path = destination_of(request), record_path(plan.run)
     if plan.objects == 0:
         with suppress(StorageError, ValueError):
-            return json.loads(read(destination, path))
+            return read_json(destination, path)
     failed = sum(not part["scores"] for part in parts)
     device = choose_device(request.device)
     run = account_of(request, plan, started, failed, len(parts)) | {

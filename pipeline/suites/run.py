@@ -20,7 +20,7 @@ import cv2
 from PIL import Image
 
 from models.device import choose_device
-from pipeline.destination.layout import measured_of, measured_path, number_of, strip_path
+from pipeline.destination.layout import listed, measured_of, measured_path, number_of, read_json, strip_path
 from pipeline.destination.lease import hold
 from pipeline.destination.plans import Plan
 from pipeline.errors import PictureError, PlanError, StorageError
@@ -139,13 +139,8 @@ def _plan(request: EvaluateRequest, prepared: SuiteRun, found: Sequence[StoredOb
 
 def read_parts(destination: Store, run: str) -> dict[int, dict[str, Any]]:
     """What was measured of each picture so far, by its number in the listing."""
-    try:
-        keys = [entry.key for entry in list_objects(destination, [measured_of(run)])]
-    except StorageError as error:
-        if error.kind != "missing":
-            raise
-        return {}
-    return {number_of(key): json.loads(read(destination, key)) for key in keys}
+    keys = [entry.key for entry in listed(destination, [measured_of(run)])]
+    return {number_of(key): read_json(destination, key) for key in keys}
 
 
 def _measure(

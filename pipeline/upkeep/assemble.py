@@ -7,7 +7,6 @@ decompressed are known by their names alone, and so without their times.
 
 from __future__ import annotations
 
-import io
 import json
 import mmap
 import os
@@ -19,10 +18,9 @@ from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipeline.destination.commits import read_commit
 from pipeline.destination.layout import ASSEMBLED, assembled_path, part_path, picture_of
+from pipeline.destination.parquet import read_part
 from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.errors import PictureError, PlanError
 from pipeline.frames.writers import ENDINGS, write_frames
@@ -139,7 +137,7 @@ def _add(files: dict[str, _File], row: dict[str, Any]) -> None:
 def _manifest(source: Store, plan: Plan) -> Iterator[dict[str, Any]]:
     names = ["key", "etag", "file", "frame", "frames", "format", "duration_s", "reason"]
     for shard in range(plan.shards):
-        part = pq.read_table(io.BytesIO(read(source, part_path("manifest", plan.run, shard))), columns=names)
+        part = read_part(source, part_path("manifest", plan.run, shard), columns=names)
         # runs of before there were frames have not all of them
         yield from (dict.fromkeys(names) | row for row in part.to_pylist())
 

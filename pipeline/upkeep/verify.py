@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.destination.commits import Commit, read_commit
-from pipeline.destination.layout import FOLDERS, commit_path, part_path, plan_path, request_path
+from pipeline.destination.layout import FOLDERS, commit_path, listed, part_path, plan_path, request_path
 from pipeline.destination.lease import holder
-from pipeline.destination.leftovers import Paths, branches_of, leftovers, listed
+from pipeline.destination.leftovers import Paths, branches_of, leftovers
 from pipeline.destination.plans import Plan, destination_of, earlier_plans, shard_pictures
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import PlanError, StorageError

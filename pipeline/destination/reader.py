@@ -1,0 +1,140 @@
+"""Results for those who read them: runs, tables, pictures and latents at a destination, local or in a bucket.
+
+destination = open_destination("s3://bucket/developed")
+destination.table("metrics").to_table(columns=["key", "branch", "psnr"])
+destination.picture("clahe", "holiday/dune.jpg").pixels
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import and_
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from pyarrow.fs import LocalFileSystem
+
+from pipeline.destination.commits import read_commit
+from pipeline.destination.layout import RECORDS, part_path, picture_path, read_json, record_path
+from pipeline.destination.parquet import read_columns
+from pipeline.destination.plans import Plan, earlier_plans
+from pipeline.destination.schemas import SCHEMAS
+from pipeline.errors import StorageError
+from pipeline.pictures.decode import decode
+from pipeline.pictures.encode import EXTENSIONS
+from pipeline.pictures.picture import Picture
+from pipeline.storage.store import StorageOptions, Store, exists, list_objects, open_store, read
+
+#: pixels of the largest picture that is decoded where nobody says how many may be
+PIXEL_LIMIT = 178_000_000
+
+
+def open_destination(url: str | Path, storage: StorageOptions | None = None) -> Destination:
+    """Open what runs have left at `url`; `storage` says how to reach a bucket, by default what the environment says.
+
+    Nothing is contacted yet. Raises StorageError ("invalid") for a URL that cannot be one.
+    """
+    return Destination(open_store(url, storage))
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The results at one destination, read only; cheap to make and to hand to other processes.
+
+    What is read is what is there at that moment. A finished run is one that has its run.json, whether it ended well or
+    with too many failures; nothing of other runs is shown. All methods raise StorageError.
+    """
+
+    store: Store
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Read the run.json of every finished run, oldest first: name, status, counts, recipe, versions and times."""
+        records = [read_json(self.store, found.key) for found in list_objects(self.store, [RECORDS])]
+        return sorted(records, key=lambda record: (record["started"], record["run"]))
+
+    def table(self, name: str, all_runs: bool = False) -> ds.Dataset:
+        """Return a table (manifest, metrics, latents or failures) as a dataset with its schema and the column `run`.
+
+        Without `all_runs` only current rows are in it. A row of a finished run is current unless a finished run that
+        was planned later has the same key in its manifest and, where the row names a branch, a branch of that name in
+        its recipe: so what a later run could not do again has a row in failures, and none in metrics. Keys that are
+        gone from the source stay current, as their pictures stay.
+
+        Rows are read when the dataset is; that raises OSError. To know which rows are current, the keys of all
+        manifests are read at once where there are several runs. Raises ValueError for a table that there is not.
+        """
+        if name not in SCHEMAS:
+            raise ValueError(f"there is no table {name!r}; there are: {', '.join(SCHEMAS)}")
+        plans = self._finished()
+        schema = SCHEMAS[name].append(pa.field("run", pa.string()))
+        root = self.store.root.rstrip("/")
+        parts = [f"{root}/{part_path(name, plan.run, shard)}" for plan in plans for shard in range(plan.shards)]
+        if not parts:
+            return ds.dataset(schema.empty_table())
+        rows = ds.dataset(
+            parts,
+            schema=schema,
+            format="parquet",
+            filesystem=LocalFileSystem() if self.store.scheme == "file" else self.store.fs,
+            partitioning=ds.partitioning(pa.schema([("run", pa.string())]), flavor="hive"),
+            partition_base_dir=root,
+        )
+        outdated = [] if all_runs else self._outdated(plans, by_branch="branch" in SCHEMAS[name].names)
+        return rows.filter(reduce(and_, (~one for one in outdated))) if outdated else rows
+
+    def picture(self, branch: str, key: str, pixel_limit: int = PIXEL_LIMIT) -> Picture:
+        """Read and decode a branch's developed picture: pixels H x W x C, uint8 or uint16, RGB order.
+
+        Where pictures of the key lie there in several formats it is that of the newest run. Raises StorageError
+        ("missing") where there is none, PictureError for one that cannot be decoded.
+        """
+        paths = [picture_path(branch, key, extension) for extension in sorted(set(EXTENSIONS.values()))]
+        there = [path for path in paths if exists(self.store, path)]
+        if not there:
+            raise StorageError("missing", f"{self.store.url} holds no picture {key!r} of a branch {branch!r}")
+        path = there[0] if len(there) == 1 else self._newest(there)
+        return decode(read(self.store, path), path, pixel_limit)
+
+    def latents(self, model: str) -> ds.Dataset:
+        """Return the current latents of a model, by its name or by name@hash, as a dataset; see `table`."""
+        said = ds.field("model")
+        return self.table("latents").filter((said == model) | pc.starts_with(said, f"{model}@"))
+
+    def _finished(self) -> list[Plan]:
+        """Plans of finished runs, oldest first."""
+        return [plan for plan, finished in earlier_plans(self.store) if finished and not plan.folded]
+
+    def _outdated(self, plans: list[Plan], by_branch: bool) -> list[pc.Expression]:
+        """What tells the rows that later runs have superseded."""
+        found: list[pc.Expression] = []
+        # the keys of later runs, by the branches of their recipes
+        later: dict[tuple[str, ...], set[str]] = {}
+        for plan in reversed(plans if len(plans) > 1 else []):
+            keys = self._keys(plan)
+            for branches, newer in later.items():
+                both = [key for key in keys if key in newer]
+                here = (ds.field("run") == plan.run) & ds.field("key").isin(pa.array(both, pa.string()))
+                of_branch = ds.field("branch").isin(branches) | ds.field("branch").is_null()
+                if both:
+                    found.append(here & of_branch if by_branch else here)
+            recipe = read_json(self.store, record_path(plan.run))["recipe"]
+            later.setdefault(tuple(sorted(recipe["branches"])), set()).update(keys)
+        return found
+
+    def _keys(self, plan: Plan) -> list[str]:
+        parts = (part_path("manifest", plan.run, shard) for shard in range(plan.shards))
+        return [key for part in parts for key in read_columns(self.store, part, ["key"])["key"].to_pylist()]
+
+    def _newest(self, paths: list[str]) -> str:
+        """Of paths that are all there, the one that the newest run's commits name."""
+        for plan in reversed(self._finished()):
+            for shard in range(plan.shards):
+                named = {entry["path"] for entry in read_commit(self.store, plan.run, shard).outputs}
+                for path in paths:
+                    if path in named:
+                        return path
+        return paths[0]
