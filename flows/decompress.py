@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from prefect import State
 
-from flows.develop import run_request
+from flows.develop import run_job
 from flows.orchestration.states import darkroom_flow, run_ended
 from pipeline.requests.compression import decompression
+from pipeline.requests.job import check_request
 from pipeline.requests.pictures import DecompressRequest
 
 
@@ -16,4 +17,4 @@ def decompress(request: DecompressRequest) -> State:
 
     Completed or Failed as `develop` is; raises what `develop` raises.
     """
-    return run_ended(request, run_request(decompression(request)))
+    return run_ended(request, run_job(check_request(decompression(request))))

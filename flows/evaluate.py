@@ -5,10 +5,11 @@ from __future__ import annotations
 from prefect import State
 from prefect.artifacts import create_table_artifact
 
-from flows.develop import run_request
+from flows.develop import run_job
 from flows.orchestration.progress import tell
 from flows.orchestration.states import darkroom_flow, link_report, retried, rounded, run_ended
 from pipeline.evaluation.evaluate import conclude, prepare
+from pipeline.requests.job import check_request
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.suites.conclude import SuiteEvaluation
 from pipeline.suites.run import evaluate_suite
@@ -38,7 +39,8 @@ def evaluate(request: EvaluateRequest) -> State:
 
 def _evaluate_codecs(request: EvaluateRequest) -> State:
     comparison = prepare(request)
-    evaluation = conclude(comparison, run_request(comparison.develop))
+    job = check_request(comparison.develop)
+    evaluation = conclude(comparison, job, run_job(job))
     tell("evaluated", evaluation)
     summary = evaluation.summary
     if evaluation.bd_rates:

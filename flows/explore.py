@@ -5,11 +5,12 @@ from __future__ import annotations
 from prefect import State
 from prefect.artifacts import create_table_artifact
 
-from flows.develop import run_request
+from flows.develop import run_job
 from flows.orchestration.progress import tell
 from flows.orchestration.states import darkroom_flow, ended, link_report, message_of, retried, rounded
 from pipeline.destination.run_record import Summary
 from pipeline.exploration.explore import Exploration, explore_latents, representation
+from pipeline.requests.job import check_request
 from pipeline.requests.models import ExploreRequest
 
 
@@ -27,7 +28,7 @@ def explore(request: ExploreRequest) -> State:
     when there is nothing to explore, and what `develop` raises.
     """
     developed = representation(request)
-    summary = run_request(developed) if developed else None
+    summary = run_job(check_request(developed)) if developed else None
     exploration = find_out(request, summary)
     tell("explored", exploration)
     if exploration.findings.probes:
