@@ -254,7 +254,7 @@ def _picture(store: Store, key: str, request: DevelopRequest) -> np.ndarray | No
 
 
 def _frames(source: Store, planned: list[SourcePicture], request: DevelopRequest) -> dict[str, np.ndarray | None]:
-    """Likewise those of some pictures that are frames, by their keys; every file is fetched once."""
+    """Shrink pictures that are frames, for the report, by their keys; every file is fetched once."""
     files: dict[str, list[SourcePicture]] = {}
     for one in planned:
         if one.frame is not None:

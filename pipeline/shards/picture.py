@@ -38,7 +38,7 @@ class Settings:
 
     @classmethod
     def of(cls, request: DevelopRequest) -> Settings:
-        """Those of a request."""
+        """Take the settings of a request."""
         return cls(request.pixel_limit, request.measure, parse_crop(request.crop), request.model)
 
 
