@@ -12,8 +12,8 @@ from flows.develop import worth_retrying
 from flows.orchestration.blocks import with_blocks
 from flows.orchestration.progress import tell
 from flows.orchestration.states import NAME, concluded, ended
+from pipeline.reports.text import counted
 from pipeline.requests.pictures import GcRequest, VerifyRequest
-from pipeline.requests.sizes import counted
 from pipeline.upkeep.collect import Collection, collect
 from pipeline.upkeep.repair import verify as verify_plainly
 from pipeline.upkeep.verify import Verification

@@ -17,7 +17,8 @@ class Card:
     """What is known of a set of weights.
 
     `figures` were measured by `command`, the weights trained by `training`; `sha256` is of the safetensors file;
-    `notes` say what else one must know.
+    `notes` say what else one must know. `chapters` are what it was trained with before and last, oldest first, each
+    with `steps`, `seconds`, `data`, `licence`, `hardware` and `training`; `steps` and `seconds` are of all together.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Card:
     command: str = ""
     sha256: str = ""
     notes: str = ""
+    chapters: list[dict] = field(default_factory=list)
 
 
 def list_cards() -> list[Card]:

@@ -88,7 +88,7 @@ KNOWN_CIRCLES = [
     {"flows.orchestration.dask", "flows.orchestration.engine"},
 ]
 #: folders with more modules than a reader can hold in mind: likewise
-KNOWN_FULL = {"flows/command/show", "pipeline/exploration"}
+KNOWN_FULL = {"flows/command/show"}
 
 
 def room_in_table(module: str) -> str:

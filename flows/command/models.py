@@ -5,7 +5,14 @@ from __future__ import annotations
 import click
 
 from flows.command.options import command
-from pipeline.requests.models import ExploreRequest, GenerateRequest, SearchRequest, SweepRequest, TrainRequest
+from pipeline.requests.models import (
+    ExploreRequest,
+    GenerateRequest,
+    SearchRequest,
+    SweepRequest,
+    TrainPlanRequest,
+    TrainRequest,
+)
 
 
 @command(
@@ -60,6 +67,27 @@ def train(request: TrainRequest, prefect: bool | None) -> int:
     from flows.command.show import training
 
     return training.train(request, prefect)
+
+
+@command(
+    TrainPlanRequest,
+    arguments=("plan", "source", "destination"),
+    examples=[
+        (
+            "darkroom train-plan plan.yaml ./photos ./training --minutes 120 --cooldown 20",
+            "two hours of all",
+        ),
+        ("darkroom train-plan plan.yaml ./photos ./training --at-once 2 --nice 19", "in the background, until done"),
+    ],
+)
+def train_plan(request: TrainPlanRequest) -> int:
+    """Train all models of PLAN in turns on the pictures below the SOURCEs; weights and cards go to DESTINATION.
+
+    Interrupted or killed at any moment, the same command goes on with every model from its checkpoint.
+    """
+    from flows.command.show import turns
+
+    return turns.train_plan(request)
 
 
 @command(

@@ -57,7 +57,7 @@ def command(
             called = option(called)
         if request:
             called = _request_options(request, arguments)(called)
-        made = click.command(work.__name__, cls=Taught)(called)
+        made = click.command(work.__name__.replace("_", "-"), cls=Taught)(called)
         made.examples = examples
         for argument in made.params:
             if isinstance(argument, click.Argument) and argument.metavar and isinstance(argument.type, click.Choice):

@@ -44,9 +44,12 @@ class CodecNetwork(nn.Module):
         self.hyper_analysis = HyperAnalysis(latents, 128, hyper)
         self.prior = Prior(latents, hyper)
 
-    def begin_step(self, step: int) -> None:
-        """Hyper latents are nearly free at first: before anything has learned to use them, their price ends them."""
-        self.hyper_pull = min(1.0, max(0.05, step / 4000))
+    def begin_step(self, step: int, started: bool = False) -> None:
+        """Set the price of hyper latents: nearly free at first, for before anything uses them a full one ends them.
+
+        What `started` from trained weights uses them already and pays in full.
+        """
+        self.hyper_pull = 1.0 if started else min(1.0, max(0.05, step / 4000))
 
     def forward(self, picture: Tensor, quality: Tensor, hard: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """N x 3 x H x W in 0..1 (multiples of 64), N qualities: reconstruction, bpp of latents, bpp of hyper latents.

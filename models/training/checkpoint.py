@@ -11,9 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from models.cards import WEIGHTS
 from models.errors import CheckpointError, TooLargeError
 from models.files import Files
 from models.training.optimisers import moments
+from models.training.schedule import Cooldown
 
 #: a larger object is refused before it is read
 SIZE_LIMIT = 8 << 30
@@ -26,7 +28,9 @@ class Progress:
     `history` has an entry for every validation: `step`, `score`, `training loss` (the mean since the one before),
     `training score` where the source has training batches, `learning rate`, and the task's figures.
     `loss_sum` and `loss_count` are of the losses since the last one. `started` names the parameters that began from
-    given weights; `scaler` is the state of the gradient scaler.
+    given weights; `scaler` is the state of the gradient scaler. `optimised_from` and `averaged_from` are the steps at
+    which optimiser and moving average were begun, `cooldown` is there once the rate falls, `chapters` are those of
+    `models.training.chapters`.
     """
 
     task: str
@@ -41,16 +45,34 @@ class Progress:
     loss_count: int = 0
     started: list[str] = field(default_factory=list)
     scaler: dict[str, float] = field(default_factory=dict)
+    optimised_from: int = 0
+    averaged_from: int = 0
+    cooldown: Cooldown | None = None
+    chapters: list[dict[str, Any]] = field(default_factory=list)
+
+
+def cooldown_url(checkpoint: str) -> str:
+    """Where the cooldown of a checkpoint has its own, so that the constant part can go on from before it."""
+    stem = checkpoint.removesuffix(".safetensors").removesuffix(".checkpoint")
+    return f"{stem}.cooldown.safetensors"
+
+
+def start_url(name_or_url: str) -> str:
+    """The URL of weights to begin from: a shipped model by name, a codec's as it is trained, or the URL itself."""
+    if "/" in name_or_url or "\\" in name_or_url or name_or_url.endswith(".safetensors"):
+        return name_or_url
+    places = [WEIGHTS / "start" / f"{name_or_url}.safetensors", WEIGHTS / f"{name_or_url}.safetensors"]
+    return str(next((place for place in places if place.exists()), name_or_url))
 
 
 def load_start(url: str, network: nn.Module, files: Files) -> list[str]:
-    """Fill the network's tensors from like-named ones of a safetensors file; returns their names.
+    """Fill the network's tensors from like-named ones of a safetensors file, by URL or shipped name; returns names.
 
     Tensors of another shape are left at their beginnings, as those of another task's stem and tail may be.
     Raises CheckpointError when there is no such file, or it holds a tensor whose name the network does not know, or
     nothing in it fits.
     """
-    data = _fetch(url, files)
+    data = _fetch(start_url(url), files)
     if data is None:
         raise CheckpointError(f"there is nothing at {url} to start from; give the URL of a safetensors file")
     try:
@@ -106,24 +128,29 @@ def restore(
     url: str,
     tensors: dict[str, Tensor],
     networks: dict[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
+    optimiser: torch.optim.Optimizer | None,
     optimiser_name: str,
 ) -> None:
-    """Fill networks and optimiser from a checkpoint's tensors.
+    """Fill networks and, where one is given, the optimiser from a checkpoint's tensors.
 
     Raises CheckpointError, naming the URL, when they are of other sizes or another optimiser's.
     """
     try:
         for part, network in networks.items():
             network.load_state_dict(_below(tensors, f"{part}/"))
-        for name, parameter, matrix in _named(optimiser):
-            kept = _below(tensors, f"optimiser/{name}/")
-            shapes = {k: tuple(moment.shape) for k, moment in kept.items()}
-            if kept and shapes != moments(optimiser_name, parameter, matrix):
-                raise CheckpointError(f"{url} was not written by {optimiser_name}; give another URL or its optimiser")
-            optimiser.state[parameter] = {k: _like(parameter, moment) for k, moment in kept.items()}
+        if optimiser is not None:
+            _restore_moments(url, tensors, optimiser, optimiser_name)
     except RuntimeError as error:
         raise CheckpointError(f"{url} holds a network of other sizes; give another URL or the same sizes") from error
+
+
+def _restore_moments(url: str, tensors: dict[str, Tensor], optimiser: torch.optim.Optimizer, written_by: str) -> None:
+    for name, parameter, matrix in _named(optimiser):
+        kept = _below(tensors, f"optimiser/{name}/")
+        shapes = {k: tuple(moment.shape) for k, moment in kept.items()}
+        if kept and shapes != moments(written_by, parameter, matrix):
+            raise CheckpointError(f"{url} was not written by {written_by}; give another URL or its optimiser")
+        optimiser.state[parameter] = {k: _like(parameter, moment) for k, moment in kept.items()}
 
 
 def _named(optimiser: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter, bool]]:
@@ -144,6 +171,8 @@ def _like(parameter: nn.Parameter, moment: Tensor) -> Tensor:
 
 def _checked(values: dict[str, Any]) -> Progress:
     progress = Progress(**values)
+    if isinstance(progress.cooldown, dict):
+        progress.cooldown = Cooldown(**progress.cooldown)
     counts = (progress.step, progress.pictures, progress.best_step, progress.stale, progress.loss_count)
     if not all(isinstance(number, int | float) and number >= 0 for number in (*counts, progress.seconds)):
         raise ValueError("its progress is not made of numbers")

@@ -16,6 +16,8 @@ from models.files import PLAIN, Files
 from models.registry import half_precision, save_model
 from models.restoration.network import RestorationNetwork
 from models.restoration.tasks import RESTORATIONS
+from models.training.advice import advice
+from models.training.chapters import told_chapters
 from models.training.checkpoint import Progress
 from models.training.data import PictureSource, TrainingSet
 from models.training.distributed import ALONE, Ranks
@@ -51,6 +53,8 @@ def finish(
     """
     best = next((entry for entry in progress.history if entry["step"] == progress.best_step), {})
     gpus = f"{ranks.count} x " if ranks.count > 1 else ""
+    hardware = gpus + torch.cuda.get_device_name() if device.startswith("cuda") else f"CPU, {platform.machine()}"
+    chapters = told_chapters(progress, hardware)
     card = Card(
         name=url.removesuffix(".safetensors").rpartition("/")[2],
         task=progress.task,
@@ -59,13 +63,14 @@ def finish(
         parameters=0,
         data=data,
         licence=licence,
-        steps=progress.step,
-        seconds=round(progress.seconds, 1),
-        hardware=gpus + torch.cuda.get_device_name() if device.startswith("cuda") else f"CPU, {platform.machine()}",
+        steps=sum(one["steps"] for one in chapters),
+        seconds=round(sum(one["seconds"] for one in chapters), 1),
+        hardware=hardware,
         training=training,
         figures={f"held-out {name}": _rounded(value) for name, value in best.items() if name not in COURSE},
         command=training,
-        notes=_start_note(network, progress.started),
+        notes=_notes(network, progress),
+        chapters=chapters if len(chapters) > 1 else [],
     )
     return save_model(url, _ready(network, pictures), card, files)
 
@@ -88,6 +93,12 @@ def _summary(task: str, network: nn.Module) -> str:
 def _rounded(value: float) -> float:
     """To four decimals, or to four digits where that would leave fewer."""
     return round(value, 4) if abs(value) >= 0.1 else float(f"{value:.4g}")
+
+
+def _notes(network: nn.Module, progress: Progress) -> str:
+    """What else one must know: what it began from, and that it learned nothing, if so."""
+    notes = [_start_note(network, progress.started), advice(progress.history, bool(progress.started))]
+    return "; ".join(note for note in notes if note)
 
 
 def _start_note(network: nn.Module, started: list[str]) -> str:

@@ -1,9 +1,8 @@
-"""The one training loop: crops in memory, a cosine, a moving average, early stop, checkpoints to any URL."""
+"""The one training loop: crops in memory, a constant rate with a cooldown, a moving average, checkpoints to any URL."""
 
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,13 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from models.device import choose_device
-from models.errors import TrainingError
+from models.errors import CheckpointError, TrainingError
 from models.files import PLAIN, Files
-from models.training.checkpoint import Progress, load_progress, load_start, restore, save_checkpoint
+from models.training.advice import advice
+from models.training.chapters import Chapter, begin_chapter, earlier_chapters
+from models.training.checkpoint import (
+    Progress,
+    cooldown_url,
+    load_progress,
+    load_start,
+    restore,
+    save_checkpoint,
+)
 from models.training.data import PictureSource
 from models.training.distributed import ALONE, Ranks, agree, data_parallel, own_device
 from models.training.optimisers import build_optimiser, matrices
 from models.training.precision import autocast, choose_precision, gradient_scaler, memory_format
+from models.training.schedule import Budget, Cooldown, average_decay, cooldown_of, rate_factor, warm_up_factor
 from models.training.tasks import Task, suited_rate, task_of
 
 #: steps over which learning rates of new parameters rise to their peak
@@ -30,12 +39,17 @@ WARM_UP = 200
 class TrainingPlan:
     """What to train and for how long: until `steps` or `minutes` (whichever ends first) or `patience` is used up.
 
-    The learning rate falls on a cosine over that budget. `start` is the URL of weights to begin from, `batch` crops a
-    step and process, `crop` pixels a side (a multiple of the task's), `precision` one of
-    `models.training.precision.PRECISIONS`, `optimiser` one of `models.training.optimisers.OPTIMISERS`; None is the
-    task's own. `patience` counts validations without a better score. `sizes` are keyword arguments of the network,
-    `loss` and `corrupt` what an autoencoder's task takes (see `models.training.tasks.task_of`), `augment` how its
-    pictures are varied (`models.training.small_batches.AUGMENTATIONS`).
+    The learning rate is constant, and falls to zero over the last share `cooldown` of that budget; with `cool_steps` or
+    `cool_minutes` the checkpoint is cooled down over so many at once, and nothing else is trained. `start` is the URL
+    of weights to begin from, `batch` crops a step and process, `crop` pixels a side (a multiple of the task's),
+    `precision` one of `models.training.precision.PRECISIONS`, `optimiser` one of
+    `models.training.optimisers.OPTIMISERS`; None is the task's own. `patience` counts validations without a better
+    score. `sizes` are keyword arguments of the task's network, `loss` and `corrupt` what an autoencoder's task takes
+    (see `models.training.tasks.task_of`), `augment` how its pictures are varied
+    (`models.training.small_batches.AUGMENTATIONS`).
+
+    `source`, `licence` and `command` say where pictures are from, under which licence, and what trains the same again:
+    they go into the checkpoint's chapters. A checkpoint of other pictures or options is refused unless `new_chapter`.
     """
 
     task: str
@@ -43,6 +57,9 @@ class TrainingPlan:
     start: str | None = None
     steps: int | None = 20_000
     minutes: float | None = None
+    cooldown: float = 0.15
+    cool_steps: int | None = None
+    cool_minutes: float | None = None
     batch: int | None = None
     crop: int | None = None
     learning_rate: float | None = None
@@ -57,6 +74,10 @@ class TrainingPlan:
     loss: str | None = None
     corrupt: str | None = None
     augment: tuple[str, ...] = ()
+    source: str = "pictures"
+    licence: str = "unstated"
+    command: str = ""
+    new_chapter: bool = False
     files: Files = PLAIN
 
 
@@ -65,7 +86,8 @@ class Report:
     """One step's line of progress: where training is, what it measured, and what a validation after it measured.
 
     `fraction` of the budget used in 0..1, `seconds` of all sessions, `pictures` seen so far by all processes,
-    `learning_rate` of parameters with factor 1, `score` (lower is better) and `validation` where there was one.
+    `learning_rate` of parameters with factor 1, `score` (lower is better) and `validation` where there was one, `word`
+    where it shows that nothing is learned.
     """
 
     step: int
@@ -76,6 +98,7 @@ class Report:
     figures: dict[str, float]
     validation: dict[str, float] | None = None
     score: float | None = None
+    word: str | None = None
 
 
 def train(
@@ -88,10 +111,12 @@ def train(
     """Train (or go on training) the plan's network; returns its best moving average, in eval mode on the CPU.
 
     A checkpoint is written at every validation and at the end, also when `stopped` says so; a later call with the same
-    plan resumes from it. Crops and noise are drawn from (seed, step, rank), so that a resumed run sees what an
-    uninterrupted one would have. Of several processes (see `models.training.distributed`) only the first validates,
-    reports, writes and decides when to stop; the others return their moving average. Raises TrainingError when
-    gradients stop being numbers, CheckpointError when checkpoint or start do not fit.
+    plan resumes from it. The cooldown has a checkpoint of its own (`cooldown_url`), so that a longer plan goes on from
+    before it. Crops and noise are drawn from (seed, step, rank), so that a resumed run sees what an uninterrupted one
+    would have. Of several processes (see `models.training.distributed`) only the first validates, reports, writes and
+    decides when to stop; the others return their moving average.
+    Raises TrainingError when gradients stop being numbers, CheckpointError when checkpoint or start do not fit, or
+    were made of other pictures or options and no new chapter is asked for.
     """
     task = task_of(plan.task, plan.loss, plan.corrupt)
     device = own_device(choose_device(plan.device), ranks)
@@ -99,7 +124,7 @@ def train(
     form = torch.channels_last if task.channels_last else memory_format(precision, device)
     torch.manual_seed(plan.seed)
     network = task.build(**plan.sizes)
-    progress, optimiser, average, best = _begin(plan, task, network, device, form)
+    progress, optimiser, average, best = _begin(plan, task, network, device, form, pictures, ranks)
     scaler = gradient_scaler(precision, device)
     if progress.scaler:
         scaler.load_state_dict(progress.scaler)
@@ -124,25 +149,35 @@ def train(
     def save() -> None:
         progress.scaler = scaler.state_dict()
         networks = {"network": network, "average": average, "best": best}
-        save_checkpoint(plan.checkpoint, networks, optimiser, progress, plan.files)
+        url = cooldown_url(plan.checkpoint) if progress.cooldown else plan.checkpoint
+        save_checkpoint(url, networks, optimiser, progress, plan.files)
 
     rate = peak
     while True:
         progress.seconds = before + time.monotonic() - started
-        leave = progress.stale > plan.patience or stopped()
         # all processes must take the same steps at the same rates, so one of them decides
-        fraction, ended = agree([_fraction(plan, progress), float(leave)], ranks)
-        if fraction >= 1 or ended:
+        cooldown = progress.cooldown or _next_cooldown(plan, progress)
+        begins, leave = agree([float(cooldown is not None), float(stopped())], ranks)
+        if leave:
             break
-        rate = peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fraction)))
+        if begins and not progress.cooldown:
+            if ranks.first:
+                save()
+            progress.cooldown = cooldown or Cooldown(progress.step, progress.seconds, 0, None, "")
+            progress.averaged_from = progress.step
+        factor, over = agree([_rate_factor(progress), float(_is_over(progress))], ranks)
+        if over:
+            break
+        rate = peak * factor
+        since = progress.step - progress.optimised_from
         for group in optimiser.param_groups:
-            group["lr"] = group["factor"] * rate * min(1.0, (progress.step + 1) / group["warm_up"])
+            group["lr"] = group["factor"] * rate * warm_up_factor(since, group["warm_up"])
         picture = _batch(pictures, batch, crop, plan.seed, progress.step, ranks).to(device, memory_format=form)
-        task.begin_step(network, progress.step)
+        task.begin_step(network, progress.step, bool(progress.started))
         with autocast(precision, device):
             loss, figures = task.loss(trained, picture)
         norm = _descend(network, loss, optimiser, scaler)
-        _follow(average, network, progress.step)
+        _follow(average, network, average_decay(progress.step - progress.averaged_from, progress.step))
         progress.step += 1
         progress.pictures += batch * ranks.count
         progress.seconds = before + time.monotonic() - started
@@ -150,13 +185,14 @@ def train(
             shown = _numbers({"loss": loss.detach(), **figures, "gradient norm": norm})
             progress.loss_sum += shown["loss"]
             progress.loss_count += 1
-            validated, score = None, None
+            validated, score, word = None, None, None
             if progress.step % plan.validate_every == 0:
                 validated = validate(rate)
-                score = progress.history[-1]["score"]
+                score, word = progress.history[-1]["score"], advice(progress.history, bool(progress.started))
                 save()
-            used = min(1.0, _fraction(plan, progress))
-            report(Report(progress.step, used, progress.seconds, progress.pictures, rate, shown, validated, score))
+            used = _used(plan, progress)
+            line = (progress.step, used, progress.seconds, progress.pictures, rate, shown, validated, score, word)
+            report(Report(*line))
 
     validated_at = progress.history[-1]["step"] if progress.history else 0
     if ranks.first:
@@ -170,23 +206,98 @@ def train(
 
 
 def _begin(
-    plan: TrainingPlan, task: Task, network: nn.Module, device: str, form: torch.memory_format
+    plan: TrainingPlan,
+    task: Task,
+    network: nn.Module,
+    device: str,
+    form: torch.memory_format,
+    pictures: PictureSource,
+    ranks: Ranks,
 ) -> tuple[Progress, torch.optim.Optimizer, nn.Module, nn.Module]:
     """Progress, optimiser, moving average and best average: of the checkpoint, if there is one, else from the start."""
-    found = load_progress(plan.checkpoint, plan.task, plan.files)
+    url, found = _found(plan)
     progress = found[0] if found else Progress(plan.task)
-    if plan.start and not found:
-        progress.started = load_start(plan.start, network, plan.files)
+    name = plan.optimiser or task.optimiser
+    chapter = _chapter(plan, task, name, pictures, ranks)
+    if not found:
+        if plan.start:
+            progress.started = load_start(plan.start, network, plan.files)
+        progress.chapters = earlier_chapters(plan.start, plan.files) if plan.start else []
+    continued = begin_chapter(progress, chapter, plan.new_chapter, url)
     network.to(device, memory_format=form)  # type: ignore[call-overload]
     average = copy.deepcopy(network).requires_grad_(False).eval()
     best = copy.deepcopy(average)
-    name = plan.optimiser or task.optimiser
     groups = _parameter_groups(network, progress.started, task.started_warm_up)
     optimiser = build_optimiser(name, groups, plan.weight_decay)
     if found:
         networks = {"network": network, "average": average, "best": best}
-        restore(plan.checkpoint, found[1], networks, optimiser, name)
+        # another chapter's optimiser may be another, and begins anew
+        restore(url, found[1], networks, optimiser if continued else None, name)
     return progress, optimiser, average, best
+
+
+def _found(plan: TrainingPlan) -> tuple[str, tuple[Progress, dict[str, Tensor]] | None]:
+    """The checkpoint to go on from and where it is: that of the cooldown where the plan has come to it."""
+    found = load_progress(plan.checkpoint, plan.task, plan.files)
+    if found is None:
+        if plan.cool_steps or plan.cool_minutes:
+            raise CheckpointError(f"there is no checkpoint at {plan.checkpoint} to cool down; train first")
+        return plan.checkpoint, None
+    wanted = _next_cooldown(plan, found[0])
+    if wanted:
+        url = cooldown_url(plan.checkpoint)
+        cooled = load_progress(url, plan.task, plan.files)
+        if cooled and cooled[0].cooldown == wanted:
+            return url, cooled
+    return plan.checkpoint, found
+
+
+def _next_cooldown(plan: TrainingPlan, progress: Progress) -> Cooldown | None:
+    """The cooldown to begin where the constant part has come to; None while it goes on."""
+    if plan.cool_steps or plan.cool_minutes:
+        return Cooldown(progress.step, progress.seconds, plan.cool_steps, plan.cool_minutes, "asked")
+    return cooldown_of(_budget(plan), progress.step, progress.seconds, progress.stale > plan.patience)
+
+
+def _chapter(plan: TrainingPlan, task: Task, optimiser: str, pictures: PictureSource, ranks: Ranks) -> Chapter:
+    """What the plan trains with, as a checkpoint remembers it."""
+    options = {
+        "optimiser": optimiser,
+        "learning rate": plan.learning_rate or suited_rate(task, optimiser),
+        "batch": plan.batch or task.batch,
+        "crop": plan.crop or task.crop,
+        "weight decay": plan.weight_decay,
+        "seed": plan.seed,
+        "processes": ranks.count,
+    }
+    options |= {"loss": plan.loss, "corruption": plan.corrupt} if plan.loss or plan.corrupt else {}
+    options |= {"augmentation": list(plan.augment)} if plan.augment else {}
+    return Chapter(
+        f"{len(pictures.train):,} pictures of {plan.source}",
+        pictures.mark,
+        plan.licence,
+        options,
+        plan.command,
+    )
+
+
+def _budget(plan: TrainingPlan) -> Budget:
+    return Budget(plan.steps, plan.minutes, plan.cooldown)
+
+
+def _rate_factor(progress: Progress) -> float:
+    return rate_factor(progress.cooldown, progress.step, progress.seconds)
+
+
+def _is_over(progress: Progress) -> bool:
+    return progress.cooldown is not None and progress.cooldown.used(progress.step, progress.seconds) >= 1
+
+
+def _used(plan: TrainingPlan, progress: Progress) -> float:
+    """Share of everything the plan asks for that is done, 0..1."""
+    if progress.cooldown and progress.cooldown.reason in ("asked", "patience"):
+        return progress.cooldown.used(progress.step, progress.seconds)
+    return min(1.0, _budget(plan).used(progress.step, progress.seconds))
 
 
 def _parameter_groups(network: nn.Module, started: list[str], started_warm_up: int) -> list[dict]:
@@ -226,9 +337,8 @@ def _descend(
     return norm
 
 
-def _follow(average: nn.Module, network: nn.Module, step: int) -> None:
-    """Exponential moving average, short at first so that the start is forgotten; buffers are averages themselves."""
-    decay = min(0.999, (1 + step) / (10 + step))
+def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the moving average towards the network's parameters; buffers are averages themselves."""
     with torch.no_grad():
         for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
             slow.lerp_(fast, 1 - decay)
@@ -257,8 +367,3 @@ def _remember(progress: Progress, score: float, figures: dict[str, float]) -> No
 def _numbers(figures: dict[str, Tensor]) -> dict[str, float]:
     """Scalars brought from the device all at once."""
     return dict(zip(figures, torch.stack([f.float() for f in figures.values()]).tolist(), strict=True))
-
-
-def _fraction(plan: TrainingPlan, progress: Progress) -> float:
-    by_time = progress.seconds / 60 / plan.minutes if plan.minutes else 0.0
-    return max(progress.step / plan.steps if plan.steps else 0.0, by_time)

@@ -60,8 +60,8 @@ class Task:
     rates: dict[str, float]
     loss: Callable[[nn.Module, Tensor], tuple[Tensor, dict[str, Tensor]]]
     score: Callable[[nn.Module, Tensor], tuple[Tensor, dict[str, Tensor]]]
-    #: told the number of every step before it is taken
-    begin_step: Callable[[nn.Module, int], None] = lambda network, step: None
+    #: told the number of every step before it is taken, and whether training began from given weights
+    begin_step: Callable[[nn.Module, int, bool], None] = lambda network, step, started: None
     optimiser: str = "adamw"
     #: steps over which the learning rate of parameters that began from given weights rises to its peak
     started_warm_up: int = 100
@@ -97,10 +97,10 @@ def codec_score(network: nn.Module, picture: Tensor) -> tuple[Tensor, dict[str, 
     return total, figures
 
 
-def codec_begin_step(network: nn.Module, step: int) -> None:
+def codec_begin_step(network: nn.Module, step: int, started: bool) -> None:
     """See `CodecNetwork.begin_step`."""
     assert isinstance(network, CodecNetwork)
-    network.begin_step(step)
+    network.begin_step(step, started)
 
 
 def autoencoder_loss(objective: Objective, network: nn.Module, picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -146,7 +146,7 @@ TASKS = {
         codec_loss,
         codec_score,
         codec_begin_step,
-        started_warm_up=1500,
+        started_warm_up=300,
     ),
     "autoencoder": Task(
         "autoencoder",

@@ -43,22 +43,24 @@ class Lease:
     since: str
     run: str = ""
     lost: bool = False
+    #: where it lies below the destination
+    path: str = LEASE
     #: when it counts, by the monotonic clock
     settled: float = field(default_factory=lambda: time.monotonic() + SETTLED_S)
 
     def confirm(self) -> None:
         """Raise LeaseLost unless the lease is still ours, a moment after it was taken where creating is not exact."""
         time.sleep(max(0.0, self.settled - time.monotonic()))
-        confirm(self.destination, self.token)
+        confirm(self.destination, self.token, self.path)
 
 
 @contextmanager
-def hold(destination: Store, take_over: bool = False) -> Iterator[Lease]:
-    """Hold the destination's lease while inside; it goes at the end, however that comes.
+def hold(destination: Store, take_over: bool = False, path: str = LEASE) -> Iterator[Lease]:
+    """Hold the destination's lease, or another one at a path there, while inside; it goes at the end, however it comes.
 
     Raises LeaseHeld when another run has it, StorageError.
     """
-    lease = _take(destination, take_over)
+    lease = _take(destination, take_over, path)
     _held.add(lease.token)
     ended, writing = threading.Event(), threading.Lock()
     beat = threading.Thread(target=_renew, args=(lease, ended, writing), name="lease", daemon=True)
@@ -71,49 +73,49 @@ def hold(destination: Store, take_over: bool = False) -> Iterator[Lease]:
         waited = writing.acquire(timeout=BEAT_S)
         _held.discard(lease.token)
         with suppress(StorageError):
-            if (_read(destination) or {}).get("token") == lease.token:
-                delete(destination, LEASE)
+            if (_read(destination, path) or {}).get("token") == lease.token:
+                delete(destination, path)
         if waited:
             writing.release()
 
 
-def confirm(destination: Store, token: str) -> None:
+def confirm(destination: Store, token: str, path: str = LEASE) -> None:
     """Raise LeaseLost unless the lease at the destination has this token; "" is nobody's and always in order."""
     if not token:
         return
-    there = _read(destination)
+    there = _read(destination, path)
     if there is None:
-        raise LeaseLost(f"the lease {destination.url_of(LEASE)} is gone; start again to go on")
+        raise LeaseLost(f"the lease {destination.url_of(path)} is gone; start again to go on")
     if there.get("token") != token:
         raise LeaseLost(f"{destination.url} was taken over by {_holder(there)}; nothing more is committed here")
 
 
 def holder(destination: Store) -> str | None:
     """Who is at work at the destination, for people; None when nobody is, or a process that is gone."""
-    there = _read(destination)
-    return _holder(there) if there is not None and _alive(there, destination) else None
+    there = _read(destination, LEASE)
+    return _holder(there) if there is not None and _alive(there, destination, LEASE) else None
 
 
-def _take(destination: Store, take_over: bool) -> Lease:
-    lease = Lease(destination, secrets.token_hex(8), datetime.now(UTC).isoformat(timespec="seconds"))
+def _take(destination: Store, take_over: bool, path: str) -> Lease:
+    lease = Lease(destination, secrets.token_hex(8), datetime.now(UTC).isoformat(timespec="seconds"), path=path)
     for _ in range(3):
-        there = _read(destination)
+        there = _read(destination, path)
         if there is None:
-            if create(destination, LEASE, _content(lease)):
+            if create(destination, path, _content(lease)):
                 if destination.scheme == "file":
                     lease.settled = time.monotonic()
                 return lease
             # a try whose answer was lost may have created it
-            if (_read(destination) or {}).get("token") == lease.token:
+            if (_read(destination, path) or {}).get("token") == lease.token:
                 return lease
             continue
-        if not take_over and _alive(there, destination):
+        if not take_over and _alive(there, destination, path):
             raise LeaseHeld(
                 f"{destination.url} is in use by {_holder(there)}; wait for it, use another destination, "
                 "or --take-over if it is no longer at work"
             )
         _log.warning("%s: taking over from %s", destination.url, _holder(there))
-        write(destination, LEASE, _content(lease))
+        write(destination, path, _content(lease))
         lease.settled = time.monotonic() + SETTLED_S
         return lease
     raise LeaseHeld(f"{destination.url} is being taken by others at this moment; start again")
@@ -125,8 +127,8 @@ def _renew(lease: Lease, ended: threading.Event, writing: threading.Lock) -> Non
             if ended.is_set():
                 return
             try:
-                confirm(lease.destination, lease.token)
-                write(lease.destination, LEASE, _content(lease))
+                confirm(lease.destination, lease.token, lease.path)
+                write(lease.destination, lease.path, _content(lease))
             except LeaseLost as error:
                 lease.lost = True
                 _log.error("%s", error)
@@ -136,9 +138,9 @@ def _renew(lease: Lease, ended: threading.Event, writing: threading.Lock) -> Non
                 _log.warning("the lease could not be renewed: %s", error)
 
 
-def _read(destination: Store) -> dict[str, Any] | None:
+def _read(destination: Store, path: str) -> dict[str, Any] | None:
     """What the lease says; an empty dictionary when nothing can be made of it, None when there is none."""
-    data = read_or_none(destination, LEASE)
+    data = read_or_none(destination, path)
     if data is None:
         return None
     try:
@@ -162,7 +164,7 @@ def _content(lease: Lease) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def _alive(there: dict[str, Any], destination: Store) -> bool:
+def _alive(there: dict[str, Any], destination: Store, path: str) -> bool:
     """Whether the holder may still be at work."""
     pid = there.get("pid")
     if isinstance(pid, int) and there.get("machine") == _machine():
@@ -176,7 +178,7 @@ def _alive(there: dict[str, Any], destination: Store) -> bool:
     deadline = time.monotonic() + 1.5 * BEAT_S
     while time.monotonic() < deadline:
         time.sleep(BEAT_S / 10)
-        now = _read(destination)
+        now = _read(destination, path)
         if now is None:
             return False
         if now != there:

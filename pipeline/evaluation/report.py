@@ -17,8 +17,8 @@ from markupsafe import Markup
 from pipeline.evaluation import plots
 from pipeline.evaluation.published import PublishedCurve
 from pipeline.evaluation.rate_distortion import Evaluation, curve, curves_of
+from pipeline.reports.page import asset, environment
 from pipeline.reports.plots import COLOURS
-from pipeline.reports.run_report import asset, environment
 
 Row = dict[str, Any]
 

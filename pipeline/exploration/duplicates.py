@@ -15,8 +15,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from pipeline.exploration.features import Look
-from pipeline.exploration.local_features import FEWEST_AGREEING, LocalFeatures, agreeing, mirrored
+from pipeline.exploration.features import FEWEST_AGREEING, LocalFeatures, Look, agreeing, mirrored
 from pipeline.exploration.neighbours import import_faiss
 
 Kind = Literal["copy", "mirrored copy", "part", "mirrored part"]

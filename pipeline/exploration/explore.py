@@ -29,11 +29,10 @@ from pipeline.exploration.anomalies import (
     reconstruction_errors,
     together,
 )
-from pipeline.exploration.clusters import agreement, hdbscan, kmeans
+from pipeline.exploration.clusters import agreement, hdbscan, kmeans, principal_components, umap_map
 from pipeline.exploration.duplicates import find_duplicates, groups
 from pipeline.exploration.features import Look, look_at_all
 from pipeline.exploration.findings import Anomalies, Findings
-from pipeline.exploration.maps import principal_components, umap_map
 from pipeline.exploration.neighbours import exact_index
 from pipeline.exploration.page import render_exploration
 from pipeline.exploration.probes import probe, read_labels

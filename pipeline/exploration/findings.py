@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.exploration.clusters import Clusters
+from pipeline.exploration.clusters import Clusters, Components
 from pipeline.exploration.duplicates import Duplicate
 from pipeline.exploration.features import Look
-from pipeline.exploration.maps import Components
 from pipeline.exploration.probes import Probe
 from pipeline.exploration.vectors import LatentsSource, Vectors
 

@@ -14,8 +14,8 @@ from PIL import Image
 from pipeline.exploration.clusters import Clusters, central
 from pipeline.exploration.findings import Findings
 from pipeline.exploration.tables import number_or_none
+from pipeline.reports.page import asset, environment
 from pipeline.reports.plots import COLOURS
-from pipeline.reports.run_report import asset, environment
 
 #: of what a page shows, at most
 MOST_POINTS, MOST_CLUSTERS, MOST_GROUPS, MOST_ODD = 4000, 24, 40, 24

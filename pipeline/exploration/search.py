@@ -22,7 +22,7 @@ from pipeline.exploration.neighbours import open_index
 from pipeline.exploration.page import data_uri
 from pipeline.exploration.vectors import LatentsSource, find_latents, recipe_steps, vectors_of
 from pipeline.pictures.decode import decode
-from pipeline.reports.run_report import asset, environment
+from pipeline.reports.page import asset, environment
 from pipeline.requests.models import SearchRequest
 from pipeline.requests.recipe import parse_recipe
 from pipeline.shards.picture import Settings, develop_picture

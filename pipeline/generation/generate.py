@@ -19,7 +19,6 @@ from models.device import choose_device
 from models.registry import load_model
 from pipeline.destination.parquet import to_parquet
 from pipeline.errors import RequestError
-from pipeline.generation.grids import grid, square
 from pipeline.generation.interpolation import (
     MOST_NUMBERS,
     Spread,
@@ -32,7 +31,7 @@ from pipeline.generation.interpolation import (
     straight,
 )
 from pipeline.generation.page import render_generation
-from pipeline.generation.results import Generation, Interpolation, Traversal
+from pipeline.generation.results import Generation, Interpolation, Traversal, grid, square
 from pipeline.generation.traversal import explain, moved
 from pipeline.networks.encoders import OpenAutoencoder, model_input, open_autoencoder
 from pipeline.pictures.encode import encode

@@ -10,9 +10,8 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from pipeline.generation.grids import grid, square
-from pipeline.generation.results import Generation, Interpolation, Traversal
-from pipeline.reports.run_report import asset, environment
+from pipeline.generation.results import Generation, Interpolation, Traversal, grid, square
+from pipeline.reports.page import asset, environment
 
 #: samples shown; all of them are beside the page
 MOST_SAMPLES = 256

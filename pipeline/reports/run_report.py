@@ -12,10 +12,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
 
-import jinja2
 import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
@@ -24,6 +22,8 @@ from pipeline.destination.stage_figures import slowest, stage_rows
 from pipeline.errors import REASONS
 from pipeline.reports import plots
 from pipeline.reports.gallery import GalleryEntry, gallery_groups
+from pipeline.reports.page import asset, environment
+from pipeline.reports.text import number
 
 MAX_FAILURE_ROWS = 50
 #: Restorations with a warning that are listed.
@@ -31,7 +31,6 @@ MAX_WARNING_ROWS = 20
 
 _MAX_CHART_BRANCHES = 16
 _MAX_MESSAGE = 400
-_MISSING = "—"
 
 
 @dataclass(frozen=True)
@@ -122,67 +121,6 @@ def render_report(
     return page.encode("utf-8", "replace").decode()
 
 
-@functools.cache
-def environment() -> jinja2.Environment:
-    """The templates, compiled once, every value escaped, with the filters that write numbers for people."""
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.reports", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters |= {"number": number, "size": size, "duration": duration, "moment": moment}
-    return templates
-
-
-def asset(name: str) -> str:
-    """A style sheet or script that ships beside the templates."""
-    loader = jinja2.PackageLoader("pipeline.reports", "templates")
-    return loader.get_source(jinja2.Environment(autoescape=True), name)[0].strip()
-
-
-def number(value: float | None, digits: int = 0) -> str:
-    """1234.5 -> "1,234.5"; None -> "—"."""
-    return _MISSING if value is None else f"{value:,.{digits}f}"
-
-
-def size(count: float | None) -> str:
-    """Bytes for people, powers of 1000: 1234567 -> "1.23 MB"."""
-    if count is None:
-        return _MISSING
-    if count < 999.5:
-        return f"{count:.0f} bytes"
-    for unit in ("kB", "MB", "GB", "TB"):
-        count /= 1000
-        if count < 999.5 or unit == "TB":
-            break
-    return f"{count:.3g} {unit}" if count < 100 else f"{count:,.0f} {unit}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds for people: "0.42 s", "12.3 s", "3 min 07 s", "2 h 05 min"."""
-    if seconds is None:
-        return _MISSING
-    if seconds < 59.95:
-        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def moment(iso: str | None) -> str:
-    """An ISO 8601 time as "28 July 2026, 14:03 UTC"; what is no such time is given back as it is."""
-    if not iso:
-        return _MISSING
-    try:
-        time = datetime.fromisoformat(iso)
-    except ValueError:
-        return iso
-    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    return f"{time.day} {time:%B %Y, %H:%M} UTC"
-
-
 def _chain(recipe: Mapping[str, Any], branch: str) -> list[dict[str, Any]]:
     """The branch's steps, each with its name and its parameters as (name, text)."""
 
@@ -229,7 +167,9 @@ def _branch_table(branches: Sequence[str], metrics: pa.Table, failures: pa.Table
 
 
 def _charts(branches: Sequence[str], colours: Mapping[str, str], metrics: pa.Table) -> list[dict[str, Any]]:
-    """SVGs with their captions; charts without anything to draw are left out."""
+    """SVGs with their captions; charts without anything to draw are left out, and all of them for one picture."""
+    if pc.count_distinct(metrics["key"]).as_py() < 2:
+        return []
     shown = [b for b in colours if b in set(branches)][:_MAX_CHART_BRANCHES]
     parts = {branch: metrics.filter(pc.equal(metrics["branch"], branch)) for branch in shown}
 

@@ -48,7 +48,9 @@ def _field(name: str, about: dict[str, Any]) -> dict[str, Any]:
 class Form(BaseModel):
     """A request: a form in Prefect's UI, the options of a command, a Python signature."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_as_form, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_extra=_as_form, hide_input_in_errors=True, defer_build=True
+    )
     first: ClassVar[tuple[str, ...]] = ()
 
     @property

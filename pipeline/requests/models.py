@@ -91,7 +91,11 @@ class TrainingSettings(Form):
     corrupt: str | None = Field(None, description="autoencoder: spoil what it sees, by noise:SIGMA or mask:SHARE")
     augment: tuple[Literal["mirror", "shift"], ...] = Field((), description="autoencoder: vary the pictures")
     limit: int | None = Field(None, ge=2, description="autoencoder: most pictures of every source")
-    steps: int | None = Field(None, ge=1, description="most steps; default: 20000, or no limit beside --minutes")
+    steps: int | None = Field(
+        None,
+        ge=1,
+        description="most steps, of which the last 15 % cool down; default: 20000, or no limit beside --minutes",
+    )
     minutes: float | None = Field(None, gt=0, description="most minutes, earlier sessions counted")
     batch: int | None = Field(None, ge=1, le=4096, description="crops a step and process; default: the task's own")
     crop: int | None = Field(None, ge=32, le=1024, description="pixels a side; default: the task's own")
@@ -124,6 +128,33 @@ class TrainRequest(TrainingSettings):
     start: str | None = Field(None, description="URL of weights to begin from; another restoration's may do")
     checkpoint: str | None = Field(None, description="URL of the checkpoint to resume from; default: beside the model")
     log: str | None = Field(None, description="local folder for TensorBoard's curves; default: none are kept")
+    cooldown: float | None = Field(
+        None,
+        gt=0,
+        description="minutes over which the checkpoint is cooled down and finished; it stays as it is",
+    )
+    cooldown_steps: int | None = Field(None, ge=1, description="likewise, over so many steps")
+    take_over: bool = Field(False, description="go on although another training seems to be at work on the model")
+    new_chapter: bool = Field(
+        False, description="go on from a checkpoint of other pictures, options or licence; the card tells of both"
+    )
+
+
+class TrainPlanRequest(Form):
+    """Train all models of a plan in turns, each for its share of the time; go on with all of them at will."""
+
+    first = ("plan", "source", "destination")
+
+    plan: str = Field(min_length=1, description="YAML file of models, their tasks, shares and options")
+    source: tuple[str, ...] = Field(min_length=1, description="where the pictures are; several are read as one")
+    destination: str = Field(min_length=1, description="local folder for weights, cards, pages and checkpoints")
+    minutes: float | None = Field(None, gt=0, description="minutes of this session; default: until all is done")
+    cooldown: float = Field(0, ge=0, description="of these minutes, how many cool down what was trained, at the end")
+    turn: float = Field(20, gt=0, description="minutes a model is trained before the next one's turn")
+    at_once: int = Field(1, ge=1, le=64, description="trainings at once, which share the cores between them")
+    nice: int = Field(10, ge=0, le=19, description="how far trainings stand back behind other processes, 19 most")
+    licence: str = Field("unstated", description="licence of the training pictures, for the cards")
+    memory_gib: int = Field(8, ge=1, le=65536, description="most memory for decoded pictures, in every training")
 
 
 class SweepRequest(TrainingSettings):

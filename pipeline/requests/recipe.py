@@ -16,7 +16,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.errors import ModelError
-from pipeline.destination.schemas import SCHEMA_VERSION
 from pipeline.errors import RecipeError, UnknownStepError
 from pipeline.requests.catalogue import Step, find
 from pipeline.requests.offers import SHIPPED, shipped_recipes
@@ -142,6 +141,9 @@ def fingerprint(recipe: Recipe, settings: Mapping[str, Any]) -> str:
         ]
         branches.append([branch.name, steps, branch.output.model_dump(mode="json")])
     # the order of the branches is that of rows in the metrics table and of nothing else
+    # brings pyarrow along, which reading a recipe does without
+    from pipeline.destination.schemas import SCHEMA_VERSION
+
     content = [SCHEMA_VERSION, recipe.reference, sorted(branches, key=lambda branch: str(branch[0])), dict(settings)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Numbers of bytes, and of things, as people write them: 512 MB, 2 GiB, 1048576; 1 run, 2,000 runs."""
+"""Numbers of bytes as people write them: 512 MB, 2 GiB, 1048576."""
 
 from __future__ import annotations
 
@@ -22,8 +22,3 @@ def parse_size(text: str) -> int:
     if size < 1:
         raise ValueError(f"{text!r} is no size; it must be at least one byte")
     return size
-
-
-def counted(number: int, noun: str) -> str:
-    """For people: "1 run", "2,000 runs"."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -34,7 +34,7 @@ class StepNameError(ValueError):
 class Parameters(BaseModel):
     """Base of every step's parameters: unknown names are refused, values cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class StorageOptions(BaseModel):
     `anonymous` reads public buckets without signing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     endpoint_url: str | None = None
     key: SecretStr | None = None

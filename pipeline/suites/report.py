@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from pipeline.reports.run_report import asset, environment
+from pipeline.reports.page import asset, environment
 from pipeline.suites.suite import GROUPS, Suite
 
 Row = dict[str, Any]

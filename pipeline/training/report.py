@@ -20,7 +20,7 @@ from models.training.finish import COURSE
 from models.training.loop import TrainingPlan
 from models.training.tasks import objective_of
 from pipeline.reports import plots
-from pipeline.reports.run_report import asset, environment
+from pipeline.reports.page import asset, environment
 from pipeline.training.plots import Curve, course
 
 Row = dict[str, Any]
@@ -103,11 +103,16 @@ def _sheet(rows: list[np.ndarray]) -> str:
 
 
 def _why_it_ended(progress: Progress, plan: TrainingPlan) -> str:
-    if progress.stale > plan.patience:
-        return f"early stopping: {plan.patience} validations brought nothing better"
-    if plan.steps and progress.step >= plan.steps:
-        return f"all {plan.steps:,} steps were taken"
-    return f"the {plan.minutes:g} minutes were over" if plan.minutes else "it was stopped"
+    cooldown = progress.cooldown
+    if cooldown is None or cooldown.used(progress.step, progress.seconds) < 1:
+        return "it was stopped"
+    ends = {
+        "patience": f"early stopping: {plan.patience} validations brought nothing better",
+        "steps": f"all {plan.steps or 0:,} steps were taken",
+        "minutes": f"the {plan.minutes or 0:g} minutes were over",
+        "asked": "the cooldown that was asked for is over",
+    }
+    return f"{ends[cooldown.reason]}; the rate fell from step {cooldown.step:,} on"
 
 
 def _gap(best: Mapping[str, float]) -> float | None:

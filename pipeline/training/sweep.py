@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
 from models.errors import TrainingError
+from models.training.checkpoint import cooldown_url
 from models.training.data import PictureSource
 from models.training.distributed import ALONE
 from models.training.loop import Report, TrainingPlan, train
@@ -164,7 +165,8 @@ def _run_trial(
         trial.set_user_attr("message", str(error))
         study.tell(trial, state=TrialState.FAIL)
         ended = {"ended": "failed", "message": str(error)}
-    StoredFiles(request.source_storage).delete(checkpoint)
+    for one in (checkpoint, cooldown_url(checkpoint)):
+        StoredFiles(request.source_storage).delete(one)
     return ended
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline.reports.run_report import asset, environment
+from pipeline.reports.page import asset, environment
 from pipeline.requests.models import SweepRequest
 from pipeline.storage.files import StoredFiles
 from pipeline.training import sweep_plots

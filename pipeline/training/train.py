@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from models.autoencoders.objective import CONTRAST
 from models.cards import Card
 from models.device import choose_device
 from models.errors import DataError
+from models.registry import SIZE_LIMIT
 from models.training.checkpoint import Progress
 from models.training.data import PictureSource, read_training_set, reasons
 from models.training.distributed import ALONE, Ranks, joined, own_device, ranks_from_environment
@@ -27,9 +30,11 @@ from models.training.precision import choose_precision
 from models.training.small_batches import SmallTrainingSet
 from models.training.small_pictures import split_by_name
 from models.training.tasks import AUTOENCODER_LOSS, objective_of, suited_rate, task_of
+from pipeline.destination.lease import hold
 from pipeline.errors import RequestError
 from pipeline.requests.models import TrainRequest
 from pipeline.storage.files import StoredFiles
+from pipeline.storage.store import open_store
 from pipeline.training.decoder import DECODER
 from pipeline.training.picture_sets import read_picture_set
 from pipeline.training.report import picture_sheets, render_training
@@ -59,7 +64,7 @@ def run_training(
     if ranks.first:
         check_writable(request, plan)
     log = tensorboard_log(request.log) if request.log and ranks.first else nullcontext()
-    with log as write, joined(ranks, plan.device):
+    with alone_at(request) if ranks.first else nullcontext(), log as write, joined(ranks, plan.device):
         listeners = [report, *([write] if write else [])]
         pictures = read_pictures(request, plan, reading if ranks.first else None)
         if pictures.left_out and ranks.first:
@@ -68,7 +73,46 @@ def run_training(
             network, progress = train(plan, pictures, lambda line: _tell(listeners, line), stopped, ranks)
             if stopped() and ranks.first:
                 raise KeyboardInterrupt
-    return keep(request, plan, network, progress, pictures, ranks) if ranks.first else None
+    if not ranks.first:
+        return None
+    kept = set_aside(request)
+    card = keep(request, plan, network, progress, pictures, ranks)
+    if kept and not kept.endswith(f"@{card.sha256[:12]}.safetensors"):
+        note(f"the codec's earlier weights, which its streams need, are kept as {kept}")
+    return card
+
+
+def set_aside(request: TrainRequest) -> str | None:
+    """Copy a codec's weights at the request's model, and their card, to a name with their hash; return its URL.
+
+    Streams name the very weights they were made with, which a further training would overwrite.
+    """
+    files = StoredFiles(request.source_storage)
+    weights = files.read(f"{_stem(request)}.safetensors", SIZE_LIMIT) if request.task == "codec" else None
+    if weights is None:
+        return None
+    kept = f"{_stem(request)}@{hashlib.sha256(weights).hexdigest()[:12]}"
+    files.write(f"{kept}.safetensors", weights)
+    card = files.read(f"{_stem(request)}.json", SIZE_LIMIT)
+    if card is not None:
+        files.write(f"{kept}.json", card)
+    return f"{kept}.safetensors"
+
+
+@contextmanager
+def alone_at(request: TrainRequest) -> Iterator[None]:
+    """Hold the leases of the request's model and checkpoint, so that no two trainings write either at once.
+
+    Raises LeaseHeld, naming who trains there, and StorageError.
+    """
+    checkpoint = request.checkpoint or f"{_stem(request)}.checkpoint.safetensors"
+    urls = dict.fromkeys([_stem(request), checkpoint.removesuffix(".safetensors").removesuffix(".checkpoint")])
+    with ExitStack() as held:
+        for url in urls:
+            folder, _, name = url.replace("\\", "/").rpartition("/")
+            store = open_store(folder or ".", request.source_storage)
+            held.enter_context(hold(store, request.take_over, f"{name}.lease.json"))
+        yield
 
 
 def keep(
@@ -86,7 +130,7 @@ def keep(
         progress,
         pictures,
         data=_data(request, pictures),
-        training=_command(request, plan, ranks),
+        training=plan.command,
         licence=request.licence,
         sizes=plan.sizes,
         device=plan.device,
@@ -162,8 +206,14 @@ def plan_of(request: TrainRequest, ranks: Ranks) -> TrainingPlan:
         loss=(request.loss or AUTOENCODER_LOSS) if whole else None,
         corrupt=request.corrupt,
         augment=request.augment,
+        cool_steps=request.cooldown_steps,
+        cool_minutes=request.cooldown,
+        source=", ".join(request.source),
+        licence=request.licence,
+        new_chapter=request.new_chapter,
         files=StoredFiles(request.source_storage),
     )
+    plan = replace(plan, command=_command(request, plan, ranks))
     if plan.batch is not None and plan.batch < least_pictures(plan):
         raise RequestError("--batch 1: the term contrast compares pictures; give 2 or more, or leave it out of --loss")
     return plan
@@ -257,6 +307,7 @@ def _command(request: TrainRequest, plan: TrainingPlan, ranks: Ranks) -> str:
             "seed",
         )
     }
+    options |= {"cooldown": plan.cool_minutes, "cooldown_steps": plan.cool_steps}
     options |= {"crop": plan.crop or None, "limit": request.limit}
     options |= {"device": plan.device.partition(":")[0], "precision": plan.precision}
     options |= {"licence": request.licence, "memory_gib": request.memory_gib}

@@ -17,11 +17,9 @@ from pipeline.destination.lease import Lease, hold
 from pipeline.destination.plans import Plan, destination_of, earlier_plans, recorded_request, shard_pictures, source_of
 from pipeline.errors import PlanError, RunError, StorageError
 from pipeline.requests.pictures import DevelopRequest, VerifyRequest
-from pipeline.runs.finish import finish_folded
 from pipeline.runs.redo import Redone, fold, forget, plan_again
 from pipeline.shards.shard import run_shard
 from pipeline.storage.store import Store, write
-from pipeline.upkeep.report import render_verification
 from pipeline.upkeep.verify import Finding, Verification, check, wrong_shards
 
 _ROUNDS = 3
@@ -47,6 +45,8 @@ def verify(
     else:
         found = check(request, planned, progress)
     if request.report:
+        from pipeline.upkeep.report import render_verification
+
         write(destination, VERIFICATION, render_verification(found).encode())
     return found
 
@@ -117,6 +117,8 @@ def _repair_run(
         again = plan_again(asked, destination, chosen, sequence, lease)
         for shard in range(again.shards):
             run_shard(asked, again, shard)
+        from pipeline.runs.finish import finish_folded
+
         for target in fold(destination, again):
             # a commit that is still wrong keeps the account of the run as it was
             with suppress(StorageError, RunError):

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup
 
-from pipeline.reports.run_report import asset, environment
-from pipeline.requests.sizes import counted
+from pipeline.reports.page import asset, environment
+from pipeline.reports.text import counted
 from pipeline.upkeep.verify import Verification
 
 #: findings shown; --json has all of them

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from models.files import PLAIN
 from models.training.checkpoint import load_start
 from models.training.data import PictureSource, read_training_set
 from models.training.optimisers import build_optimiser, matrices
@@ -65,7 +66,7 @@ class Training:
         self.run, self.task, self.pictures, self.step = run, task, pictures, 0
         self.network = task.build(**sizes)
         if start:
-            load_start(str(start), self.network, {})
+            load_start(str(start), self.network, PLAIN)
         self.form = torch.channels_last if task.channels_last else memory_format(run.precision, "cpu")
         self.network.to(memory_format=self.form)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()

@@ -22,8 +22,8 @@ from models.training.loop import Report, TrainingPlan, train
 from models.training.small_batches import SmallTrainingSet
 from models.training.small_pictures import SmallPictures, split_by_name
 from pipeline.exploration.probes import probe_split
-from pipeline.generation.grids import grid
 from pipeline.generation.interpolation import encode_all
+from pipeline.generation.results import grid
 
 Row = dict[str, Any]
 console = Console(width=150)

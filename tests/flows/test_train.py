@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from flows.command.cli import main
+from models.files import PLAIN as PLAIN_FILES
 from models.restoration.network import RestorationNetwork
 from models.training.checkpoint import load_progress
 from pipeline.requests.models import TrainRequest
@@ -94,7 +95,7 @@ def test_torchrun_trains_with_two_processes_and_says_so_on_the_card(source: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "two.checkpoint.safetensors", "two.html", "two.json", "two.safetensors",
     ]  # fmt: skip
-    found = load_progress(str(tmp_path / "two.checkpoint.safetensors"), "denoise", {})
+    found = load_progress(str(tmp_path / "two.checkpoint.safetensors"), "denoise", PLAIN_FILES)
     assert found is not None
     assert (found[0].step, found[0].pictures) == (3, 3 * 2 * 2)
     assert card_of(model)["training"].startswith("torchrun --standalone --nproc-per-node 2 --no-python darkroom train")
@@ -116,7 +117,7 @@ def test_ctrl_c_writes_the_checkpoint_and_the_same_command_goes_on(way: str, sou
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert stderr.strip() == "stopped; the same command goes on where this one ended"
-    found = load_progress(str(checkpoint), "denoise", {})
+    found = load_progress(str(checkpoint), "denoise", PLAIN_FILES)
     assert found is not None
     step = found[0].step
     assert step >= 3
@@ -124,7 +125,7 @@ def test_ctrl_c_writes_the_checkpoint_and_the_same_command_goes_on(way: str, sou
     done = darkroom(*arguments, "--steps", step + 1)
     assert done.returncode == 0, done.stderr
     assert card_of(tmp_path / "it")["steps"] == step + 1
-    resumed = load_progress(str(checkpoint), "denoise", {})
+    resumed = load_progress(str(checkpoint), "denoise", PLAIN_FILES)
     assert resumed is not None
     # from the start, another number of steps would have meant other rates and scores
     assert resumed[0].history[: len(found[0].history)] == found[0].history

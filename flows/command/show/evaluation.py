@@ -15,8 +15,8 @@ from flows.command.show.forecast import forecast_evaluation
 from flows.command.show.prefect import Show, carry_out, outcome, way_of
 from flows.command.show.run import print_ending, run_bar
 from pipeline.evaluation.rate_distortion import Evaluation, Name
+from pipeline.reports.text import counted
 from pipeline.requests.pictures import EvaluateRequest
-from pipeline.requests.sizes import counted
 
 
 def evaluate(request: EvaluateRequest, prefect: bool | None, dry_run: bool) -> int:

@@ -12,8 +12,8 @@ from rich.table import Table
 from flows.command.console import out, present
 from flows.command.show.prefect import Show, carry_out, outcome, way_of
 from flows.command.show.run import run_bar
+from pipeline.reports.text import counted
 from pipeline.requests.models import ExploreRequest, SearchRequest
-from pipeline.requests.sizes import counted
 
 
 def explore(request: ExploreRequest, prefect: bool | None) -> int:

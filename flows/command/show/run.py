@@ -15,8 +15,8 @@ from flows.command.console import amount, manner, out, present, progress_bars
 from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
 from flows.orchestration.api import Way
 from pipeline.destination.stage_figures import share, slowest
+from pipeline.reports.text import counted
 from pipeline.requests.pictures import DevelopRequest, RunRequest
-from pipeline.requests.sizes import counted
 
 
 def develop(request: DevelopRequest, prefect: bool | None, dry_run: bool = False) -> int:

@@ -35,6 +35,7 @@ def train(request: TrainRequest, prefect: bool | None) -> int:
     with through(way), progress_bars() as bars:
         bar = bars.add_task("starting", total=None, note="")
         first: Any = None
+        said: set[str] = set()
 
         def show(event: str, value: Any) -> None:
             nonlocal first
@@ -46,6 +47,9 @@ def train(request: TrainRequest, prefect: bool | None) -> int:
                 if value.validation:
                     figures = "  ".join(f"{name} {number:.4g}" for name, number in value.validation.items())
                     bars.console.print(f"[dim]step {value.step:>6,}  {value.seconds:>6.0f} s[/]  {figures}")
+                if value.word and value.word.split(" (")[0] not in said:
+                    said.add(value.word.split(" (")[0])
+                    bars.console.print(f"[yellow]{escape(value.word)}[/]")
                 done, text = round(1000 * value.fraction), f"step {value.step:,}"
                 bars.update(bar, description=text, completed=done, total=1000, note=_pace(first, value))
             elif event == "note":

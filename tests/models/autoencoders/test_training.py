@@ -90,7 +90,8 @@ def test_early_stopping_keeps_the_step_before_it_learnt_by_heart(tmp_path: Path)
     settings = plan(tmp_path, steps=3000, validate_every=20, patience=3, sizes=sizes, learning_rate=3e-3, loss="bce")
     _, progress = train(settings, few)
     assert progress.step < 3000
-    assert progress.stale == 4
+    assert progress.cooldown is not None
+    assert progress.cooldown.reason == "patience"
     last = progress.history[-1]
     best = next(entry for entry in progress.history if entry["step"] == progress.best_step)
     assert last["score"] > best["score"]

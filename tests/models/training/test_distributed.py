@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from models.errors import DistributedError
+from models.files import PLAIN
 from models.training.checkpoint import load_progress
 from models.training.distributed import Ranks, own_device
 from tests.processes import ROOT
@@ -116,7 +117,7 @@ def test_two_processes_leave_one_checkpoint_and_have_the_same_weights(together: 
     assert sorted(path.name for path in together.glob("[wi]*.safetensors")) == [
         "interrupted.safetensors", "weights0.safetensors", "weights1.safetensors", "whole.safetensors",
     ]  # fmt: skip
-    found = load_progress(str(together / "whole.safetensors"), "codec", {})
+    found = load_progress(str(together / "whole.safetensors"), "codec", PLAIN)
     assert found is not None
     assert (found[0].step, found[0].pictures) == (4, 4 * 2 * 2)
     assert all(torch.equal(found[1][f"average/{name}"], tensor) for name, tensor in first.items())

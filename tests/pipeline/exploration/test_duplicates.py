@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.exploration.duplicates import Duplicate, compare, find_duplicates, groups, propose
-from pipeline.exploration.features import Look, look_at
-from pipeline.exploration.local_features import agreeing, local_features, mirrored
+from pipeline.exploration.features import Look, agreeing, local_features, look_at, mirrored
 from pipeline.pictures.picture import Picture
 from tests.exploration_runs import photographs
 from tests.picture_files import smooth

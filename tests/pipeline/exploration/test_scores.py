@@ -22,8 +22,7 @@ from pipeline.exploration.anomalies import (
     reconstruction_errors,
     together,
 )
-from pipeline.exploration.clusters import agreement, by_size, central, hdbscan, kmeans
-from pipeline.exploration.maps import principal_components, umap_map
+from pipeline.exploration.clusters import agreement, by_size, central, hdbscan, kmeans, principal_components, umap_map
 from pipeline.exploration.probes import probe, read_labels
 
 

@@ -20,10 +20,9 @@ from hypothesis.extra.numpy import arrays
 from models.registry import load_model
 from pipeline.errors import PictureError, RequestError
 from pipeline.generation.generate import generate
-from pipeline.generation.grids import grid
 from pipeline.generation.interpolation import Spread, great_circle, mixture_draws, spread_of, straight
 from pipeline.generation.page import render_generation
-from pipeline.generation.results import Generation
+from pipeline.generation.results import Generation, grid
 from pipeline.generation.traversal import explain
 from pipeline.requests.models import GenerateRequest
 from pipeline.storage.store import list_objects, open_store, read

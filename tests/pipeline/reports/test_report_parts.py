@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline.destination.schemas import METRICS
-from pipeline.reports import gallery, plots, run_report
+from pipeline.reports import gallery, plots, text
 from pipeline.reports.gallery import choose_gallery
 
 
@@ -66,23 +66,23 @@ def test_embedded_pictures_are_scaled(shape, max_side, expected):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (run_report.number(None), "—"),
-        (run_report.number(1234), "1,234"),
-        (run_report.number(31.4159, 2), "31.42"),
-        (run_report.size(None), "—"),
-        (run_report.size(0), "0 bytes"),
-        (run_report.size(999), "999 bytes"),
-        (run_report.size(1000), "1 kB"),
-        (run_report.size(123_400), "123 kB"),
-        (run_report.size(999_600), "1 MB"),
-        (run_report.size(5.1e15), "5,100 TB"),
-        (run_report.duration(0.4217), "0.42 s"),
-        (run_report.duration(59.96), "1 min 00 s"),
-        (run_report.duration(7500), "2 h 05 min"),
-        (run_report.duration(None), "—"),
-        (run_report.moment("2026-01-02T03:04:05+02:00"), "2 January 2026, 01:04 UTC"),
-        (run_report.moment("yesterday"), "yesterday"),
-        (run_report.moment(None), "—"),
+        (text.number(None), "—"),
+        (text.number(1234), "1,234"),
+        (text.number(31.4159, 2), "31.42"),
+        (text.size(None), "—"),
+        (text.size(0), "0 bytes"),
+        (text.size(999), "999 bytes"),
+        (text.size(1000), "1 kB"),
+        (text.size(123_400), "123 kB"),
+        (text.size(999_600), "1 MB"),
+        (text.size(5.1e15), "5,100 TB"),
+        (text.duration(0.4217), "0.42 s"),
+        (text.duration(59.96), "1 min 00 s"),
+        (text.duration(7500), "2 h 05 min"),
+        (text.duration(None), "—"),
+        (text.moment("2026-01-02T03:04:05+02:00"), "2 January 2026, 01:04 UTC"),
+        (text.moment("yesterday"), "yesterday"),
+        (text.moment(None), "—"),
     ],
 )
 def test_numbers_are_written_for_people(text, expected):

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.cards import WEIGHTS
 from models.errors import ModelError, TooLargeError
-from models.registry import WEIGHTS, load_model
+from models.registry import load_model
 from pipeline.errors import RequestError, StorageError
 from pipeline.requests.models import SweepRequest, TrainRequest
 from pipeline.storage.files import StoredFiles

@@ -10,6 +10,7 @@ import pytest
 from models.cards import Card
 from models.training.checkpoint import Progress
 from models.training.distributed import ALONE
+from models.training.schedule import Cooldown
 from pipeline.requests.models import TrainRequest
 from pipeline.training.report import render_training
 from pipeline.training.train import plan_of, run_training
@@ -58,13 +59,20 @@ def test_other_tasks_have_one_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "stale", "told"),
-    [(400, 21, "early stopping: 20 validations"), (1000, 0, "all 1,000 steps"), (400, 0, "it was stopped")],
+    ("steps", "cooldown", "told"),
+    [
+        (400, Cooldown(300, 0.0, 100, None, "patience"), "early stopping: 20 validations"),
+        (1000, Cooldown(850, 0.0, 150, None, "steps"), "all 1,000 steps"),
+        (900, Cooldown(850, 0.0, 150, None, "steps"), "it was stopped"),
+        (400, None, "it was stopped"),
+        (400, Cooldown(390, 0.0, 10, None, "asked"), "the cooldown that was asked for"),
+    ],
 )
-def test_it_says_why_training_ended_and_how_wide_the_gap_is(steps: int, stale: int, told: str) -> None:
+def test_it_says_why_training_ended_and_how_wide_the_gap_is(steps: int, cooldown: Cooldown | None, told: str) -> None:
     entry = {"step": 200, "score": 0.06, "training score": 0.05, "training loss": 0.055, "learning rate": 1e-3}
     history = [entry, entry | {"step": steps, "score": 0.07, "psnr": float("nan")}]
-    progress = Progress("autoencoder", step=steps, best_step=200, best_score=0.06, stale=stale, history=history)
+    progress = Progress("autoencoder", step=steps, best_step=200, best_score=0.06, history=history)
+    progress.cooldown = cooldown
     plan = plan_of(TrainRequest(task="autoencoder", source=("a",), model="m", steps=1000, device="cpu"), ALONE)
     page = render_training(evil_card(), progress, plan)
     assert told in page

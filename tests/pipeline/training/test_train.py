@@ -47,7 +47,7 @@ def test_everything_may_lie_in_a_bucket_and_is_resumed_from_there(request_in_buc
     assert [line.step for line in seen] == [1, 2, 3, 4]
     models = open_store(f"s3://{bucket}/models")
     assert {entry.key for entry in list_objects(models)} == {
-        "tiny.checkpoint.safetensors", "tiny.html", "tiny.json", "tiny.safetensors",
+        "tiny.checkpoint.safetensors", "tiny.cooldown.safetensors", "tiny.html", "tiny.json", "tiny.safetensors",
     }  # fmt: skip
     assert json.loads(read(models, "tiny.json")) == asdict(card)
     assert (card.steps, card.licence) == (4, "CC0")

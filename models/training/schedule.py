@@ -1,0 +1,83 @@
+"""How long a training lasts and how its learning rate runs: constant after a warm-up, then falling to zero.
+
+The rate is constant for as long as training may go on, and a cooldown of a small part of the budget ends it (Hägele et
+al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations", 2024; the form is 1 - sqrt). A
+cooldown may be taken from any checkpoint of the constant part, which itself goes on later as if there had been none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The length of a training: `steps`, `minutes`, or whichever ends first; None is no limit.
+
+    `cooldown` is the share of it, 0 to below 1, over which the learning rate falls to zero at its end.
+    """
+
+    steps: int | None
+    minutes: float | None
+    cooldown: float
+
+    def used(self, step: int, seconds: float) -> float:
+        """Share of the budget used, 0 at the start, 1 and more once it is over."""
+        return _share(self.steps, self.minutes, step, seconds)
+
+
+@dataclass(frozen=True)
+class Cooldown:
+    """A cooldown under way: the `step` and `seconds` of training it began at, its length, and why it was begun."""
+
+    step: int
+    seconds: float
+    steps: int | None
+    minutes: float | None
+    reason: str
+
+    def used(self, step: int, seconds: float) -> float:
+        """Share of the cooldown that is over, 0 to 1, at a step and second of the training."""
+        return min(1.0, _share(self.steps, self.minutes, step - self.step, seconds - self.seconds))
+
+
+def rate_factor(cooldown: Cooldown | None, step: int, seconds: float) -> float:
+    """Factor of the peak learning rate, 1 before the cooldown, then 1 - sqrt(share of it that is over)."""
+    return 1.0 if cooldown is None else 1 - math.sqrt(cooldown.used(step, seconds))
+
+
+def warm_up_factor(since: int, length: int) -> float:
+    """Factor of the learning rate, rising to 1 over `length` steps, `since` steps after the optimiser's first."""
+    return min(1.0, (since + 1) / max(1, length))
+
+
+def average_decay(since: int, step: int) -> float:
+    """Decay of the moving average `since` steps after it was begun, at a step of the training.
+
+    The average spans about the last ninth of what it has seen at first, so that its start is forgotten, then 1,000
+    steps, and 2,000 from step 50,000 on.
+    """
+    return min(0.9995 if step >= 50_000 else 0.999, (1 + since) / (10 + since))
+
+
+def cooldown_of(budget: Budget, step: int, seconds: float, out_of_patience: bool) -> Cooldown | None:
+    """The cooldown to begin now, or None while the constant part goes on.
+
+    It takes what is left of the budget; where patience ended the constant part before, as much of a budget that would
+    have ended here.
+    """
+    if budget.used(step, seconds) >= 1 - budget.cooldown:
+        steps = None if budget.steps is None else max(0, budget.steps - step)
+        minutes = None if budget.minutes is None else max(0.0, budget.minutes - seconds / 60)
+        by_steps = budget.steps is not None and step / budget.steps >= 1 - budget.cooldown
+        return Cooldown(step, seconds, steps, minutes, "steps" if by_steps else "minutes")
+    if out_of_patience:
+        return Cooldown(step, seconds, round(step * budget.cooldown / (1 - budget.cooldown)), None, "patience")
+    return None
+
+
+def _share(steps: int | None, minutes: float | None, step: int, seconds: float) -> float:
+    by_steps = 0.0 if steps is None else step / steps if steps else 1.0
+    by_time = 0.0 if minutes is None else seconds / 60 / minutes if minutes else 1.0
+    return max(by_steps, by_time)
