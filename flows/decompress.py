@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from prefect import State, flow
 
-from flows.develop import run_request
+from flows.develop import run_job
 from flows.orchestration.blocks import with_blocks
 from flows.orchestration.states import NAME, concluded, run_ended
 from pipeline.requests.compression import decompression
+from pipeline.requests.job import check_request
 from pipeline.requests.pictures import DecompressRequest
 
 
@@ -17,4 +18,4 @@ def decompress(request: DecompressRequest) -> State:
 
     Completed or Failed as `develop` is; raises what `develop` raises.
     """
-    return concluded(request, lambda: run_ended(request, run_request(decompression(with_blocks(request)))))
+    return concluded(request, lambda: run_ended(request, run_job(check_request(decompression(with_blocks(request))))))

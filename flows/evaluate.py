@@ -6,11 +6,12 @@ from prefect import State, flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.develop import run_request, worth_retrying
+from flows.develop import run_job, worth_retrying
 from flows.orchestration.blocks import with_blocks
 from flows.orchestration.progress import tell
 from flows.orchestration.states import NAME, concluded, link_report, rounded, run_ended
 from pipeline.evaluation.evaluate import conclude, prepare
+from pipeline.requests.job import check_request
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.suites.conclude import SuiteEvaluation
 from pipeline.suites.run import evaluate_suite
@@ -47,7 +48,8 @@ def evaluate(request: EvaluateRequest) -> State:
 
 def _evaluate_codecs(request: EvaluateRequest) -> State:
     comparison = prepare(request)
-    evaluation = conclude(comparison, run_request(comparison.develop))
+    job = check_request(comparison.develop)
+    evaluation = conclude(comparison, job, run_job(job))
     tell("evaluated", evaluation)
     summary = evaluation.summary
     if evaluation.bd_rates:

@@ -6,12 +6,13 @@ from prefect import State, flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.develop import run_request, worth_retrying
+from flows.develop import run_job, worth_retrying
 from flows.orchestration.blocks import with_blocks
 from flows.orchestration.progress import tell
 from flows.orchestration.states import NAME, concluded, ended, link_report, message_of, rounded
 from pipeline.destination.run_record import Summary
 from pipeline.exploration.explore import Exploration, explore_latents, representation
+from pipeline.requests.job import check_request
 from pipeline.requests.models import ExploreRequest
 
 
@@ -40,7 +41,7 @@ def explore(request: ExploreRequest) -> State:
 
 def _explore(request: ExploreRequest) -> State:
     developed = representation(request)
-    summary = run_request(developed) if developed else None
+    summary = run_job(check_request(developed)) if developed else None
     exploration = find_out(request, summary)
     tell("explored", exploration)
     if exploration.findings.probes:

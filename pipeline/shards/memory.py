@@ -136,5 +136,5 @@ def _first_number(path: str, after: str = "", unit: int = 1) -> int | None:
 
 def _enlargement(branch: Branch) -> int:
     """How many times longer a branch makes the sides of a picture."""
-    networks = (item.step.load(item.parameters) for item in branch.steps if item.step.load)
+    networks = [item.network for item in branch.steps]
     return math.prod(network.scale for network in networks if isinstance(network, Restorer))

@@ -28,6 +28,7 @@ from pipeline.destination.commits import Commit
 from pipeline.destination.plans import Plan
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import RequestError, StorageError
+from pipeline.requests.job import Job
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs import finish as pipeline_run
 from pipeline.shards.shard import run_shard
@@ -99,9 +100,9 @@ def test_s3_to_s3_completes_with_artifacts_and_the_tables_of_a_plain_run(
     out = f"s3://{bucket}/out"
     ran: list[int] = []
 
-    def noted(asked: DevelopRequest, plan: Plan, shard: int, *others: Any, **more: Any) -> Commit:
+    def noted(job: Job, plan: Plan, shard: int, *others: Any, **more: Any) -> Commit:
         ran.append(shard)
-        return run_shard(asked, plan, shard, *others, **more)
+        return run_shard(job, plan, shard, *others, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, "run_shard", noted)

@@ -49,7 +49,7 @@ def _codecs_compared(request: EvaluateRequest) -> tuple[Callable[..., Any], Call
     """What compares codecs, and what shows the result; the request is checked."""
     from pipeline.evaluation.evaluate import evaluate as evaluate_codecs
     from pipeline.evaluation.evaluate import prepare
-    from pipeline.runs.planning import check_request
+    from pipeline.requests.job import check_request
 
     check_request(prepare(request).develop)
     return evaluate_codecs, print_evaluation
