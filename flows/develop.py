@@ -6,18 +6,15 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from prefect import State, Task, flow, get_run_logger
+from prefect import State, get_run_logger
 from prefect.artifacts import create_table_artifact
-from prefect.client.schemas.objects import TaskRun
 
-from flows.orchestration.blocks import with_blocks
 from flows.orchestration.engine import run_shards
 from flows.orchestration.progress import tell
-from flows.orchestration.states import NAME, artifact_key, concluded, leave_tables, link_report, run_ended
+from flows.orchestration.states import artifact_key, darkroom_flow, leave_tables, link_report, run_ended
 from pipeline.destination.lease import hold
 from pipeline.destination.plans import Plan
 from pipeline.destination.run_record import Summary
-from pipeline.errors import StorageError
 from pipeline.requests.job import Job, check_request
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import failure_rows, finish_run
@@ -26,20 +23,14 @@ from pipeline.runs.planning import plan_run
 _SECONDS_BETWEEN_LINES = 5.0
 
 
-def worth_retrying(_task: Task, _run: TaskRun, state: State) -> bool:
-    """Storage that does not answer may answer later; nothing else that stops a task run will cure itself."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, StorageError) and error.kind in ("unreachable", "transient")
-
-
-@flow(name="develop", flow_run_name=NAME, persist_result=False)
+@darkroom_flow("develop")
 def develop(request: DevelopRequest) -> State:
     """Develop an image set: read pictures from a source, run a recipe, measure, write to a destination.
 
     Completed when all is written and at most `max_failure_rate` of the pictures failed, else Failed; what was good is
     kept either way. Raises what stopped the run: StorageError, RecipeError, PlanError.
     """
-    return concluded(request, lambda: run_ended(request, run_job(check_request(with_blocks(request)))))
+    return run_ended(request, run_job(check_request(request)))
 
 
 def run_job(job: Job) -> Summary:

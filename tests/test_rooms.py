@@ -80,7 +80,7 @@ KNOWN_CIRCLES = [
     {"flows.orchestration.dask", "flows.orchestration.engine"},
 ]
 #: folders with more modules than a reader can hold in mind: likewise
-KNOWN_FULL = {"flows/command/show"}
+KNOWN_FULL = {"flows/command/show", "models/training"}
 
 
 def room_in_table(module: str) -> str:

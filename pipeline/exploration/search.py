@@ -131,6 +131,6 @@ def _shown(key: str, look: Look | None, text: str) -> dict[str, Any]:
 
 
 def as_plain(found: Found) -> dict[str, Any]:
-    """The same for other programs."""
+    """Write what was found as plain data for other programs."""
     pictures = [{"key": key, "similarity": round(similarity, 6)} for key, similarity in found.pictures]
     return {"model": found.model, "searched": found.all, "pictures": pictures}

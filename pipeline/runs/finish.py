@@ -265,7 +265,7 @@ def _picture(store: Store, key: str, pixel_limit: int) -> np.ndarray | None:
 
 
 def _frames(source: Store, planned: list[SourcePicture], pixel_limit: int) -> dict[str, np.ndarray | None]:
-    """Likewise those of some pictures that are frames, by their keys; every file is fetched once."""
+    """Shrink pictures that are frames, for the report, by their keys; every file is fetched once."""
     files: dict[str, list[SourcePicture]] = {}
     for one in planned:
         if one.frame is not None:

@@ -184,6 +184,6 @@ def targets_of(destination: Store, plan: Plan) -> list[tuple[str, int]]:
 
 
 def pictures_again(destination: Store, chosen: Redone) -> list[SourcePicture]:
-    """Those of one shard that are to be done again."""
+    """Give the pictures of one shard that are to be done again."""
     pictures = shard_pictures(destination, chosen.plan, chosen.shard)
     return [one for one in pictures if chosen.keys is None or one.key in chosen.keys]

@@ -75,7 +75,7 @@ class Cost:
         return pixels * max(3, pixel_bytes) * self.factor
 
     def check(self, pixels: int, pixel_bytes: int, total: int) -> int:
-        """The same, for a budget of `total` bytes. Raises PictureError when the picture needs more than all of it."""
+        """Count the bytes of a picture against a budget of `total`. Raises PictureError where it needs more."""
         needed = self.of(pixels, pixel_bytes)
         if needed > total:
             whole = math.ceil((needed / (1 - FETCHED) + self.fixed + _held_at_first()) / 1e8) / 10

@@ -45,7 +45,7 @@ _OUT_OF_MEMORY = re.compile(
 
 
 def try_alone(job: Job, pictures: Mapping[int, SourcePicture], stop: Callable[[], bool]) -> dict[int, str]:
-    """Those that end a process of their own, by their numbers, and how. Ends early when `stop` says True."""
+    """Find the pictures that end a process of their own: their numbers, and how. Ends early when `stop` says True."""
     left, tries = dict(pictures), dict.fromkeys(pictures, 0)
     crashed: dict[int, str] = {}
     while left and not stop():

@@ -19,11 +19,12 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL
 from prefect.states import Completed, Failed
 
-from flows.develop import develop, worth_retrying
+from flows.develop import develop
 from flows.orchestration import engine
 from flows.orchestration.blocks import S3Access, with_blocks, without_secrets
 from flows.orchestration.engine import develop_shard
 from flows.orchestration.progress import listen
+from flows.orchestration.states import worth_retrying
 from pipeline.destination.commits import Commit
 from pipeline.destination.plans import Plan
 from pipeline.destination.schemas import SCHEMAS
