@@ -13,10 +13,12 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import datasets
 import pyarrow.dataset as ds
 
+from pipeline.destination.reader import open_destination
+
 
 def pictures(run: Path, branch: str) -> datasets.Dataset:
     """The developed pictures of a branch with what was measured of them; a picture is decoded when it is asked for."""
-    metrics = ds.dataset(run / "tables/metrics", format="parquet", partitioning="hive")
+    metrics = open_destination(run).table("metrics")
     rows = metrics.to_table(columns=["key", "psnr", "bytes"], filter=ds.field("branch") == branch).to_pylist()
     folder = run / "pictures" / branch
     files = {str(path.relative_to(folder).with_suffix("")): str(path) for path in folder.rglob("*") if path.is_file()}
@@ -26,9 +28,8 @@ def pictures(run: Path, branch: str) -> datasets.Dataset:
 
 def latents(run: Path) -> datasets.Dataset:
     """What models say of the pictures: for runs of the recipe `represent`, vectors, ready for PyTorch."""
-    parts = sorted(map(str, (run / "tables/latents").rglob("*.parquet")))
-    # without a copy of the tables in a cache: they are read where they are
-    rows = datasets.Dataset.from_parquet(parts, columns=["key", "model", "latent", "scale"], keep_in_memory=True)
+    said = open_destination(run).table("latents").to_table(columns=["key", "model", "latent", "scale"])
+    rows = datasets.Dataset.from_list(said.to_pylist())
     vectors = rows.map(lambda row: {"vector": [number * row["scale"][0] for number in row["latent"]]})
     return vectors.select_columns(["key", "model", "vector"]).with_format("torch", columns=["vector"])
 

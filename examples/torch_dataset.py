@@ -9,9 +9,8 @@ import pyarrow.dataset as ds
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.pictures.decode import decode
+from pipeline.destination.reader import open_destination
 from pipeline.pictures.picture import to_8bit
-from pipeline.storage.store import list_objects, open_store, read
 
 
 class DevelopedPictures(Dataset[tuple[torch.Tensor, str]]):
@@ -19,23 +18,22 @@ class DevelopedPictures(Dataset[tuple[torch.Tensor, str]]):
 
     def __init__(self, run: str, branch: str) -> None:
         # a URL, not a connection: loader processes open their own
-        self._run = run
-        self._folder = f"pictures/{branch}/"
-        self._paths = sorted(one.key for one in list_objects(open_store(run), [f"{self._folder}**"]))
+        self._run, self._branch = run, branch
+        self._keys = sorted(scores(run, branch))
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._keys)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, str]:
-        path = self._paths[index]
-        pixels = to_8bit(decode(read(open_store(self._run), path), path).colour)
+        key = self._keys[index]
+        pixels = to_8bit(open_destination(self._run).picture(self._branch, key).colour)
         tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
-        return tensor, path.removeprefix(self._folder).rpartition(".")[0]
+        return tensor, key
 
 
 def scores(run: str, branch: str) -> dict[str, float]:
-    """PSNR of every picture of a branch, by key, from a local run's table."""
-    table = ds.dataset(f"{run}/tables/metrics", format="parquet", partitioning="hive")
+    """PSNR of every picture of a branch, by key; of a picture that several runs developed, the last one's."""
+    table = open_destination(run).table("metrics")
     rows = table.to_table(columns=["key", "psnr"], filter=ds.field("branch") == branch)
     return dict(zip(rows["key"].to_pylist(), rows["psnr"].to_pylist(), strict=True))
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from prefect import State, flow, task
+from prefect import State
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
-from flows.develop import worth_retrying
-from flows.orchestration.blocks import with_blocks
 from flows.orchestration.progress import tell
-from flows.orchestration.states import NAME, concluded, ended
+from flows.orchestration.states import darkroom_flow, ended, retried
 from pipeline.requests.pictures import AssembleRequest
 from pipeline.upkeep.assemble import Assembled
 from pipeline.upkeep.assemble import assemble as assemble_plainly
@@ -19,14 +16,7 @@ from pipeline.upkeep.assemble import assemble as assemble_plainly
 _SHOWN = 100
 
 
-@task(
-    task_run_name="assemble {request.source}",
-    retries=3,
-    retry_delay_seconds=[5, 30, 120],
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@retried("assemble {request.source}")
 def assemble_files(request: AssembleRequest) -> list[Assembled]:
     """Put together every file of a destination; a retry begins anew."""
     return assemble_plainly(
@@ -34,16 +24,12 @@ def assemble_files(request: AssembleRequest) -> list[Assembled]:
     )
 
 
-@flow(name="assemble", flow_run_name=NAME, persist_result=False)
+@darkroom_flow("assemble")
 def assemble(request: AssembleRequest) -> State:
     """Put the developed frames of animations, pages, videos and stacks together again, a file for each.
 
     Completed when every file could be, else Failed; what could is kept. Raises PlanError and StorageError.
     """
-    return concluded(request, lambda: _assemble(with_blocks(request)))
-
-
-def _assemble(request: AssembleRequest) -> State:
     done = assemble_files(request)
     tell("assembled", done)
     create_table_artifact([asdict(one) for one in done[:_SHOWN]], key="assemble-files", description="First 100 files")

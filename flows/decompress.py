@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from prefect import State, flow
+from prefect import State
 
-from flows.develop import run_request
-from flows.orchestration.blocks import with_blocks
-from flows.orchestration.states import NAME, concluded, run_ended
+from flows.develop import run_job
+from flows.orchestration.states import darkroom_flow, run_ended
 from pipeline.requests.compression import decompression
+from pipeline.requests.job import check_request
 from pipeline.requests.pictures import DecompressRequest
 
 
-@flow(name="decompress", flow_run_name=NAME, persist_result=False)
+@darkroom_flow("decompress")
 def decompress(request: DecompressRequest) -> State:
     """Decompress the .drk streams of a source to pictures, or to a part of each.
 
     Completed or Failed as `develop` is; raises what `develop` raises.
     """
-    return concluded(request, lambda: run_ended(request, run_request(decompression(with_blocks(request)))))
+    return run_ended(request, run_job(check_request(decompression(request))))

@@ -6,60 +6,50 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from prefect import State, Task, flow, get_run_logger
+from prefect import State, get_run_logger
 from prefect.artifacts import create_table_artifact
-from prefect.client.schemas.objects import TaskRun
 
-from flows.orchestration.blocks import with_blocks
 from flows.orchestration.engine import run_shards
 from flows.orchestration.progress import tell
-from flows.orchestration.states import NAME, artifact_key, concluded, leave_tables, link_report, run_ended
+from flows.orchestration.states import artifact_key, darkroom_flow, leave_tables, link_report, run_ended
 from pipeline.destination.lease import hold
 from pipeline.destination.plans import Plan
 from pipeline.destination.run_record import Summary
-from pipeline.errors import StorageError
+from pipeline.requests.job import Job, check_request
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import failure_rows, finish_run
-from pipeline.runs.planning import check_request, destination_of, plan_run
+from pipeline.runs.planning import plan_run
 
 _SECONDS_BETWEEN_LINES = 5.0
 
 
-def worth_retrying(_task: Task, _run: TaskRun, state: State) -> bool:
-    """Storage that does not answer may answer later; nothing else that stops a task run will cure itself."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, StorageError) and error.kind in ("unreachable", "transient")
-
-
-@flow(name="develop", flow_run_name=NAME, persist_result=False)
+@darkroom_flow("develop")
 def develop(request: DevelopRequest) -> State:
     """Develop an image set: read pictures from a source, run a recipe, measure, write to a destination.
 
     Completed when all is written and at most `max_failure_rate` of the pictures failed, else Failed; what was good is
     kept either way. Raises what stopped the run: StorageError, RecipeError, PlanError.
     """
-    return concluded(request, lambda: run_ended(request, run_request(with_blocks(request))))
+    return run_ended(request, run_job(check_request(request)))
 
 
-def run_request(request: DevelopRequest) -> Summary:
+def run_job(job: Job) -> Summary:
     """Plan, develop every shard, finish, leave artifacts; only inside a flow.
 
-    Raises what stopped the run: StorageError, RecipeError, PlanError, LeaseHeld, LeaseLost.
+    Raises what stopped the run: StorageError, PlanError, RunError, LeaseHeld, LeaseLost.
     """
     logger = get_run_logger()
     started = datetime.now(UTC)
-    # before the lease, so that a request that cannot be met leaves nothing at the destination
-    check_request(request)
-    with hold(destination_of(request), request.take_over) as lease:
-        plan = plan_run(request, _listing_told(), lease)
+    with hold(job.destination, job.request.take_over) as lease:
+        plan = plan_run(job, _listing_told(), lease)
         lease.run = plan.run
         tell("planned", plan)
         logger.info("run %s: %d pictures in %d shards, %d done before", plan.run, plan.objects, plan.shards, plan.done)
         if plan.shards:
-            run_shards(request, plan)
-        summary = finish_run(request, plan, started)
+            run_shards(job, plan)
+        summary = finish_run(job, plan, started)
     tell("finished", summary)
-    _leave_artifacts(request, plan, summary)
+    _leave_artifacts(job, plan, summary)
     return summary
 
 
@@ -77,10 +67,10 @@ def _listing_told() -> Callable[[int], None]:
     return told
 
 
-def _leave_artifacts(request: DevelopRequest, plan: Plan, summary: Summary) -> None:
-    leave_tables(request, summary)
+def _leave_artifacts(job: Job, plan: Plan, summary: Summary) -> None:
+    leave_tables(job.request, summary)
     if summary.reasons and not plan.again:
-        failures = failure_rows(request, plan, limit=100)
+        failures = failure_rows(job.destination, plan, limit=100)
         create_table_artifact(list(failures), key=artifact_key("failures"), description=f"Run {summary.run}, first 100")
     if summary.report:
         link_report(summary.report, f"Report of run {summary.run}", artifact_key("report"))

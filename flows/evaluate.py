@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from prefect import State, flow, task
+from prefect import State
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
-from flows.develop import run_request, worth_retrying
-from flows.orchestration.blocks import with_blocks
+from flows.develop import run_job
 from flows.orchestration.progress import tell
-from flows.orchestration.states import NAME, concluded, link_report, rounded, run_ended
+from flows.orchestration.states import darkroom_flow, link_report, retried, rounded, run_ended
 from pipeline.evaluation.evaluate import conclude, prepare
+from pipeline.requests.job import check_request
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.suites.conclude import SuiteEvaluation
 from pipeline.suites.run import evaluate_suite
 
 
-@task(
-    task_run_name="suite {request.suite}",
-    retries=3,
-    retry_delay_seconds=[5, 30, 120],
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@retried("suite {request.suite}")
 def measure_suite(request: EvaluateRequest) -> SuiteEvaluation:
     """Measure every picture of a suite; a retry goes on where the last attempt stopped."""
     return evaluate_suite(
@@ -34,7 +26,7 @@ def measure_suite(request: EvaluateRequest) -> SuiteEvaluation:
     )
 
 
-@flow(name="evaluate", flow_run_name=NAME, persist_result=False)
+@darkroom_flow("evaluate")
 def evaluate(request: EvaluateRequest) -> State:
     """Compare codecs on the pictures of a source, or with a suite restorations, with a report.
 
@@ -42,12 +34,13 @@ def evaluate(request: EvaluateRequest) -> State:
     anything runs, and what `develop` raises.
     """
     evaluated = _evaluate_suite if request.suite else _evaluate_codecs
-    return concluded(request, lambda: evaluated(with_blocks(request)))
+    return evaluated(request)
 
 
 def _evaluate_codecs(request: EvaluateRequest) -> State:
     comparison = prepare(request)
-    evaluation = conclude(comparison, run_request(comparison.develop))
+    job = check_request(comparison.develop)
+    evaluation = conclude(comparison, job, run_job(job))
     tell("evaluated", evaluation)
     summary = evaluation.summary
     if evaluation.bd_rates:

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-from prefect import State, flow, task
+from prefect import State
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
-from flows.develop import run_request, worth_retrying
-from flows.orchestration.blocks import with_blocks
+from flows.develop import run_job
 from flows.orchestration.progress import tell
-from flows.orchestration.states import NAME, concluded, ended, link_report, message_of, rounded
+from flows.orchestration.states import darkroom_flow, ended, link_report, message_of, retried, rounded
 from pipeline.destination.run_record import Summary
 from pipeline.exploration.explore import Exploration, explore_latents, representation
+from pipeline.requests.job import check_request
 from pipeline.requests.models import ExploreRequest
 
 
-@task(
-    task_run_name="explore",
-    retries=3,
-    retry_delay_seconds=[5, 30, 120],
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@retried("explore")
 def find_out(request: ExploreRequest, summary: Summary | None) -> Exploration:
     """Explore the latents that are there, and write tables and page."""
     return explore_latents(request, summary, lambda text: tell("stage", text))
 
 
-@flow(name="explore", flow_run_name=NAME, persist_result=False)
+@darkroom_flow("explore")
 def explore(request: ExploreRequest) -> State:
     """Explore what latents say of pictures: maps, clusters, neighbours, near-duplicates, anomalies, probes.
 
     Completed or Failed as `develop` is, where pictures had to be represented first; else Completed. Raises RequestError
     when there is nothing to explore, and what `develop` raises.
     """
-    return concluded(request, lambda: _explore(with_blocks(request)))
-
-
-def _explore(request: ExploreRequest) -> State:
     developed = representation(request)
-    summary = run_request(developed) if developed else None
+    summary = run_job(check_request(developed)) if developed else None
     exploration = find_out(request, summary)
     tell("explored", exploration)
     if exploration.findings.probes:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from prefect import State, flow, task
+from prefect import State
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
-from flows.develop import worth_retrying
-from flows.orchestration.blocks import with_blocks
 from flows.orchestration.progress import tell
-from flows.orchestration.states import NAME, concluded, ended, link_report, rounded
+from flows.orchestration.states import darkroom_flow, ended, link_report, retried, rounded
 from pipeline.generation.results import Generation
 from pipeline.requests.models import GenerateRequest
 
 
-@task(
-    retries=3,
-    retry_delay_seconds=[5, 30, 120],
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@retried("make pictures")
 def make_pictures(request: GenerateRequest) -> Generation:
     """Make and write what the request asks for."""
     from pipeline.generation.generate import generate as generate_plainly
@@ -28,16 +19,12 @@ def make_pictures(request: GenerateRequest) -> Generation:
     return generate_plainly(request)
 
 
-@flow(name="generate", flow_run_name=NAME, persist_result=False)
+@darkroom_flow("generate")
 def generate(request: GenerateRequest) -> State:
     """Make new pictures with an autoencoder: samples, a way between two, what each number of its latent does.
 
     Gives what `generation.json` says. Raises RequestError, ModelError, PictureError, DataError and StorageError.
     """
-    return concluded(request, lambda: _generate(with_blocks(request)))
-
-
-def _generate(request: GenerateRequest) -> State:
     generation = make_pictures(request)
     tell("generated", generation)
     if generation.traversal:

@@ -5,24 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from prefect import State, flow, task
+from prefect import State, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.orchestration.blocks import with_blocks
 from flows.orchestration.progress import tell
-from flows.orchestration.states import NAME, concluded, ended, link_report
+from flows.orchestration.states import darkroom_flow, ended, link_report
 from pipeline.requests.models import SweepRequest
 from pipeline.training.sweep import SweepSummary, TrialReport, run_sweep
 
 
-@flow(name="sweep", flow_run_name=NAME, persist_result=False)
+@darkroom_flow("sweep")
 def sweep(request: SweepRequest) -> State:
     """Search for the best sizes, losses and rates of a training; gives the summary."""
-    return concluded(request, lambda: _sweep(with_blocks(request)))
-
-
-def _sweep(request: SweepRequest) -> State:
     summary = run_trials(request)
     tell("swept", summary)
     rows = [{"option": name, "value": str(value)} for name, value in summary.best_options.items()]

@@ -6,25 +6,20 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from prefect import State, flow, task
+from prefect import State, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.orchestration.blocks import with_blocks
 from flows.orchestration.progress import tell
-from flows.orchestration.states import NAME, concluded, ended, link_report
+from flows.orchestration.states import darkroom_flow, ended, link_report
 from models.training.loop import Report
 from pipeline.requests.models import TrainRequest
 from pipeline.training.train import run_training
 
 
-@flow(name="train", flow_run_name=NAME, persist_result=False)
+@darkroom_flow("train")
 def train(request: TrainRequest) -> State:
     """Train a network on every picture below the sources and keep its weights and card at a URL; gives the card."""
-    return concluded(request, lambda: _train(with_blocks(request)))
-
-
-def _train(request: TrainRequest) -> State:
     card = train_model(request)
     create_table_artifact([card["figures"]], key="train-summary", description=f"{card['name']}: {card['steps']} steps")
     link_report(f"{request.model.removesuffix('.safetensors')}.html", f"Report of {card['name']}", "train-report")

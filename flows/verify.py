@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from prefect import State, flow, task
+from prefect import State
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
-from flows.develop import worth_retrying
-from flows.orchestration.blocks import with_blocks
 from flows.orchestration.progress import tell
-from flows.orchestration.states import NAME, concluded, ended
+from flows.orchestration.states import darkroom_flow, ended, retried
 from pipeline.reports.text import counted
 from pipeline.requests.pictures import GcRequest, VerifyRequest
 from pipeline.upkeep.collect import Collection, collect
@@ -21,29 +18,18 @@ from pipeline.upkeep.verify import Verification
 _SHOWN = 100
 
 
-@task(
-    task_run_name="verify {request.destination}",
-    retries=3,
-    retry_delay_seconds=[5, 30, 120],
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@retried("verify {request.destination}")
 def verify_destination(request: VerifyRequest) -> Verification:
     """Check every shard of a destination; a retry begins anew."""
     return verify_plainly(request, lambda count: tell("shards", count), lambda good: tell("shard", good))
 
 
-@flow(name="verify", flow_run_name=NAME, persist_result=False)
+@darkroom_flow("verify")
 def verify(request: VerifyRequest) -> State:
     """Check every object and row that runs have left at a destination; repair what is wrong.
 
     Completed when all is well at the end, else Failed. Raises PlanError, LeaseHeld and StorageError.
     """
-    return concluded(request, lambda: _verify(with_blocks(request)))
-
-
-def _verify(request: VerifyRequest) -> State:
     found = verify_destination(request)
     tell("verified", found)
     if found.findings:
@@ -56,26 +42,15 @@ def _verify(request: VerifyRequest) -> State:
     return ended(request, message, bool(found.findings), facts={"counts": counts})
 
 
-@task(
-    task_run_name="gc {request.destination}",
-    retries=3,
-    retry_delay_seconds=[5, 30, 120],
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@retried("gc {request.destination}")
 def collect_leftovers(request: GcRequest) -> Collection:
     """Remove what no commit names."""
     return collect(request, lambda count: tell("removed", count))
 
 
-@flow(name="gc", flow_run_name=NAME, persist_result=False)
+@darkroom_flow("gc")
 def gc(request: GcRequest) -> State:
     """Remove what no commit names at a destination. Raises PlanError, LeaseHeld and StorageError."""
-    return concluded(request, lambda: _collect(with_blocks(request)))
-
-
-def _collect(request: GcRequest) -> State:
     found = collect_leftovers(request)
     tell("collected", found)
     would = "would be " if found.dry_run else ""

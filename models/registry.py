@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +24,7 @@ from models.files import PLAIN, Files
 from models.restoration.network import RestorationNetwork
 from models.restoration.tasks import RESTORATIONS
 
+T = TypeVar("T")
 #: a weights file larger than this is refused before it is read
 SIZE_LIMIT = 1 << 30
 
@@ -46,11 +49,14 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def load_model(name_or_url: str, task: str | None = None, files: Files = PLAIN) -> Model:
+def load_model(name_or_url: str, task: str | None = None, files: Files = PLAIN, sha256: str | None = None) -> Model:
     """A shipped model by name, or any by the URL of its safetensors file (its card is the .json beside it).
 
-    `files` read what lies at a URL, and may raise errors of their own where that is refused.
-    Raises ModelError when there is none, it is for another task, or its bytes do not match its card.
+    `files` read what lies at a URL, and may raise errors of their own where that is refused. `sha256` is the hash that
+    the weights must have, 64 hexadecimal digits; None: whatever lies there is taken. Weights that are loaded already
+    are not loaded twice; without `sha256` their file is read all the same, for it may have been replaced.
+    Raises ModelError when there is none, it is for another task, its bytes do not match its card, or are others than
+    `sha256`.
     """
     url = name_or_url
     if "/" not in url and "\\" not in url and not url.endswith(".safetensors"):
@@ -59,7 +65,10 @@ def load_model(name_or_url: str, task: str | None = None, files: Files = PLAIN) 
             names = ", ".join(card.name for card in list_cards() if task in (None, card.task)) or "none"
             wanted = f"for {task!r} there is" if task else "there are"
             raise ModelError(f"there is no model called {name_or_url!r}; {wanted}: {names}")
-    return _load(url, task, files)
+    kept = (_LOADED.get(url, sha256) if sha256 else None) or _read(url, files, sha256)
+    if task not in (None, kept.card.task):
+        raise ModelError(f"the model at {url} is for {kept.card.task!r}, not for {task!r}")
+    return kept
 
 
 def save_model(url: str, network: nn.Module, card: Card, files: Files = PLAIN) -> Card:
@@ -75,14 +84,53 @@ def save_model(url: str, network: nn.Module, card: Card, files: Files = PLAIN) -
     return card
 
 
-@lru_cache(maxsize=8)
-def _load(url: str, task: str | None, files: Files) -> Model:
+class Loaded(Generic[T]):
+    """The last few things that were made of files, by what names the file and by the hash of its bytes."""
+
+    def __init__(self, most: int = 16):
+        self._most = most
+        self._made: OrderedDict[tuple[str, ...], T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, *key: str) -> T | None:
+        """What was kept under a key, if it is still there."""
+        with self._lock:
+            if key in self._made:
+                self._made.move_to_end(key)
+            return self._made.get(key)
+
+    def keep(self, made: T, *key: str) -> T:
+        """Keep one more under a key, in place of what was there, and forget the one that was not asked for longest."""
+        with self._lock:
+            self._made[key] = made
+            self._made.move_to_end(key)
+            while len(self._made) > self._most:
+                self._made.popitem(last=False)
+        return made
+
+
+_LOADED = Loaded[Model]()
+
+
+def check_hash(url: str, found: str, planned: str | None) -> None:
+    """Raise ModelError, which names both, where the bytes that were read of a file are not those that were planned."""
+    if planned not in (None, found):
+        raise ModelError(
+            f"planned are the weights {str(planned)[:12]}, but those at {url} are {found[:12]} now; put the planned "
+            "file back there, or begin a run with those that are there"
+        )
+
+
+def _read(url: str, files: Files, planned: str | None) -> Model:
     data = fetch(url, files)
+    found = hashlib.sha256(data).hexdigest()
+    check_hash(url, found, planned)
     card = read_card(fetch(url.removesuffix(".safetensors") + ".json", files).decode(errors="replace"), url)
-    if task not in (None, card.task):
-        raise ModelError(f"the model at {url} is for {card.task!r}, not for {task!r}")
-    if hashlib.sha256(data).hexdigest() != card.sha256:
+    if found != card.sha256:
         raise ModelError(f"the weights at {url} do not match the SHA-256 on their card; copy both files again")
+    kept = _LOADED.get(url, found)
+    if kept is not None and kept.card == card:
+        return kept
     try:
         tensors = load(data)
         network = NETWORKS[card.task](**card.sizes)
@@ -91,7 +139,7 @@ def _load(url: str, task: str | None, files: Files) -> Model:
             network.check()
     except (SafetensorError, RuntimeError, TypeError, KeyError, ValueError) as error:
         raise ModelError(f"the weights at {url} do not fit the sizes on their card: {error}") from error
-    return Model(network.eval().requires_grad_(False), card)
+    return _LOADED.keep(Model(network.eval().requires_grad_(False), card), url, found)
 
 
 def fetch(url: str, files: Files = PLAIN) -> bytes:

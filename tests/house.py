@@ -142,14 +142,22 @@ def _texts(tree: ast.Module) -> Iterator[str]:
             yield node.value
 
 
+#: fields of requests that say what is to be opened
+_ENDS = {"source", "destination", "recipe", "run", "source_storage", "destination_storage", "run_storage"}
+
+
 def resolves_a_request(root: Path) -> list[str]:
-    """Modules outside `pipeline.requests.job`, once for each call there that makes of a request what it stands for."""
+    """Modules outside `pipeline.requests.job`, once for each call there that opens what a request names."""
     asked = ("recipe_of", "source_of", "destination_of")
+    opening = ("open_store", "load_recipe", "parse_recipe")
     places = []
     for name, path in modules(root).items():
-        calls = (node.func for node in ast.walk(parsed(path)) if isinstance(node, ast.Call))
-        names = [getattr(call, "id", getattr(call, "attr", "")) for call in calls]
-        places += [name for called in names if called in asked and name != "pipeline.requests.job"]
+        calls = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
+        for call in calls if name != "pipeline.requests.job" else []:
+            called = getattr(call.func, "id", getattr(call.func, "attr", ""))
+            parts = [part for one in call.args for part in ast.walk(one)]
+            of_request = any(isinstance(part, ast.Attribute) and part.attr in _ENDS for part in parts)
+            places += [name] if called in asked or (called in opening and of_request) else []
     return places
 
 

@@ -61,7 +61,7 @@ def search(request: SearchRequest) -> int:
 def train(request: TrainRequest, prefect: bool | None) -> int:
     """Train a network on all pictures below the SOURCEs; weights, card and a report go to the URL MODEL.
 
-    Again means on: the same command resumes from its checkpoint. On several GPUs, without Prefect:
+    The same command, given again, resumes from its checkpoint. On several GPUs, without Prefect:
     torchrun --standalone --nproc-per-node 2 --no-python darkroom train ...
     """
     from flows.command.show import training
@@ -122,7 +122,7 @@ def generate(request: GenerateRequest, prefect: bool | None) -> int:
 def sweep(request: SweepRequest, prefect: bool | None) -> int:
     """Search for the best sizes, losses and rates: one training a trial; table, page and weights go to DESTINATION.
 
-    Again means on: the same command goes on with the trials that are left, and with more of them if --trials says so.
+    The same command, given again, goes on with the trials that are left, and with more of them if --trials says so.
     """
     from flows.command.show import sweep
 
@@ -138,6 +138,6 @@ def export(model: str, url: str) -> int:
     Steps take the file as their `model` and run it under onnxruntime; so can any other program. To write it takes
     `pip install onnx onnxscript`, to run it here `pip install onnx onnxruntime`.
     """
-    from flows.command.show import export
+    from flows.command.show import training
 
-    return export.export(model, url)
+    return training.export(model, url)

@@ -62,9 +62,9 @@ def compress(request: CompressRequest, prefect: bool | None, dry_run: bool) -> i
 
     A SOURCE that is one file is compressed to the file DESTINATION, in this process, and nothing else is written.
     """
-    from flows.command.show import compression
+    from flows.command.show import streams
 
-    return compression.compress(request, prefect, dry_run)
+    return streams.compress(request, prefect, dry_run)
 
 
 @command(
@@ -83,9 +83,9 @@ def decompress(request: DecompressRequest, prefect: bool | None, dry_run: bool) 
 
     A SOURCE that is one file is decompressed to the file DESTINATION, in this process, and nothing else is written.
     """
-    from flows.command.show import compression
+    from flows.command.show import streams
 
-    return compression.decompress(request, prefect, dry_run)
+    return streams.decompress(request, prefect, dry_run)
 
 
 @command(

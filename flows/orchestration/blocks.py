@@ -33,7 +33,7 @@ class S3Access(Block):
     anonymous: bool | None = Field(None, description="read public buckets without signing")
 
     def options(self) -> StorageOptions:
-        """The same, in the pipeline's words; what is empty comes from the environment.
+        """Give the block's access as the pipeline's options; what is empty comes from the environment.
 
         Credentials come whole from one of the two. Raises ValueError when they are not whole.
         """

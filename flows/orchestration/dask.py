@@ -1,7 +1,8 @@
 """Shards on Dask: a cluster by its address, or worker processes of this machine.
 
-What travels to a worker is the request, what the run is, the shard's number and the name of an event that stops it;
-what comes back is counts. Access to S3 that a Prefect block holds stays behind: the worker asks Prefect for the block.
+What travels to a worker is the record of the job, what the run is, the shard's number and the name of an event that
+stops it; what comes back is counts. Access to S3 that a Prefect block holds stays behind: the worker asks Prefect for
+the block.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_dask import DaskTaskRunner
 
 from flows.orchestration.blocks import without_secrets
-from flows.orchestration.engine import GONE, Engine, develop_shard, plain_shard
+from flows.orchestration.engine import GONE, Engine, Work, develop_shard, plain_shard
 from models.device import choose_device
 from pipeline.destination.plans import Plan
 from pipeline.errors import RequestError, RunError
+from pipeline.requests.job import Job
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.requests.sizes import parse_size
-from pipeline.runs.planning import destination_of, recipe_of, source_of
 from pipeline.shards.memory import available
 from pipeline.threads import cores
 
@@ -56,12 +57,13 @@ _SECONDS_TO_STOP = 10.0
 
 
 @contextmanager
-def dask_engine(request: DevelopRequest, plan: Plan, each_a_task_run: bool) -> Iterator[Engine]:
+def dask_engine(job: Job, plan: Plan, each_a_task_run: bool) -> Iterator[Engine]:
     """The workers of a cluster; those of this machine end with the block.
 
     Raises RequestError when no scheduler answers or the stores are this process's own.
     """
-    for store in (source_of(request), destination_of(request)):
+    request = job.request
+    for store in (job.source, job.destination):
         if store.scheme == "memory":
             raise RequestError(f"{store.url} is the memory of this process; Dask workers need a folder or a bucket")
     name = f"darkroom-stop-{plan.run}-{uuid.uuid4().hex}"
@@ -77,13 +79,13 @@ def dask_engine(request: DevelopRequest, plan: Plan, each_a_task_run: bool) -> I
             client = runner.client
         except OSError as error:
             raise RequestError(f"no Dask scheduler answers at {request.cluster}; check the address") from error
-        sent, watch = _for_workers(request), _Watch(client)
-        annotations = {"resources": {"GPU": 1}} if sent.device.startswith("cuda") else {}
+        sent, watch = _for_workers(job), _Watch(client)
+        annotations = {"resources": {"GPU": 1}} if str(sent.record["device"]).startswith("cuda") else {}
         running: list[Any] = []
 
         def submit(shard: int) -> Any:
             watch.check()
-            arguments = {"request": sent, "plan": plan, "shard": shard, "stop": StopEvent(name)}
+            arguments = {"work": sent, "plan": plan, "shard": shard, "stop": StopEvent(name)}
             with dask.annotate(**annotations):
                 if each_a_task_run:
                     future = runner.submit(develop_shard, arguments).wrapped_future
@@ -150,11 +152,10 @@ def _worker_processes(request: DevelopRequest) -> int:
     return request.workers or max(1, cores() // 2)
 
 
-def _for_workers(request: DevelopRequest) -> DevelopRequest:
-    """The request as it makes sense on another machine: no file of ours, no secret of Prefect's."""
+def _for_workers(job: Job) -> Work:
+    """The job as it makes sense on another machine: its share of that machine, no secret of Prefect's."""
+    request = job.request
     changes: dict[str, Any] = {}
-    if isinstance(request.recipe, str):
-        changes["recipe"] = recipe_of(request).as_request()
     if request.cluster:
         changes["workers"] = request.workers or 1
     else:
@@ -164,7 +165,7 @@ def _for_workers(request: DevelopRequest) -> DevelopRequest:
         processes = len(gpus) or _worker_processes(request)
         memory = parse_size(request.memory) if request.memory else available() // 2
         changes |= {"workers": max(1, cores() // processes), "memory": str(max(1, memory // processes))}
-    return without_secrets(request.model_copy(update=changes))
+    return Work(job.record() | changes, without_secrets(job.access))
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The shards of a run on the engine that is asked for: a task run each, or one for all of them where they are many.
 
 Prefect records a task run in some 35 ms of its server's time and keeps 19 kB of it, so their number does not grow
-with the pictures. Whatever runs a shard is given the request, what the run is (`Plan`, some 300 bytes) and the shard's
-number, and says counts; which pictures those are is read at the destination.
+with the pictures. Whatever runs a shard is given the record of the job, what the run is (`Plan`, some 300 bytes) and
+the shard's number, and says counts; which pictures those are is read at the destination.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from flows.orchestration.progress import tell
 from flows.orchestration.states import artifact_key
 from pipeline.destination.plans import Plan
 from pipeline.errors import Cancelled, RequestError, RunError, StorageError
-from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.job import Access, Job
 from pipeline.shards.shard import run_shard
 
 #: runs of more shards are one task run
@@ -40,6 +40,23 @@ GONE = "the cluster is gone; see the scheduler's log, then run the same command 
 _SECONDS_BETWEEN_UPDATES, _SECONDS_BETWEEN_CHECKS = 2.0, 1.0
 
 Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job on its way to whatever develops its shards: its record, and how its stores are reached."""
+
+    record: dict[str, Any]
+    access: Access
+
+    @classmethod
+    def of(cls, job: Job) -> Work:
+        """That of a job, with its access as it was given; see `without_secrets` for what may leave the machine."""
+        return cls(job.record(), job.access)
+
+    def job(self) -> Job:
+        """The job, opened here. Raises RunError where this place would do something else than was planned."""
+        return Job.from_record(self.record, with_blocks(self.access))
 
 
 @dataclass(frozen=True)
@@ -61,42 +78,42 @@ class Engine:
     elsewhere: bool = False
 
 
-def run_shards(request: DevelopRequest, plan: Plan) -> None:
+def run_shards(job: Job, plan: Plan) -> None:
     """Develop every shard of a plan; only inside a flow. Raises what stopped the run.
 
     Storage that fails as a whole ends it at once; another error of a shard when all others are done.
     """
     if plan.shards > MOST_TASK_RUNS:
-        develop_shards(request, plan)
+        develop_shards(Work.of(job), plan)
     else:
-        _develop_all(request, plan, each_a_task_run=True)
+        _develop_all(job, plan, each_a_task_run=True)
 
 
 @task(task_run_name="shard {shard}", cache_policy=NO_CACHE, persist_result=False)
-def develop_shard(request: DevelopRequest, plan: Plan, shard: int, stop: Stop) -> dict[str, int] | State:
+def develop_shard(work: Work, plan: Plan, shard: int, stop: Stop) -> dict[str, int] | State:
     """Develop and commit one shard; says how many pictures were good and how many failed."""
     try:
-        return plain_shard(request, plan, shard, stop)
+        return plain_shard(work, plan, shard, stop)
     except Cancelled as error:
         return CancelledState(message=str(error))
 
 
 @task(task_run_name="shards of {plan.run}", cache_policy=NO_CACHE, persist_result=False)
-def develop_shards(request: DevelopRequest, plan: Plan) -> None:
+def develop_shards(work: Work, plan: Plan) -> None:
     """Develop and commit all shards of a plan in one task run."""
-    _develop_all(request, plan, each_a_task_run=False)
+    _develop_all(work.job(), plan, each_a_task_run=False)
 
 
-def plain_shard(request: DevelopRequest, plan: Plan, shard: int, stop: Stop) -> dict[str, int]:
+def plain_shard(work: Work, plan: Plan, shard: int, stop: Stop) -> dict[str, int]:
     """Develop and commit one shard without a task run; says how many pictures were good and how many failed."""
-    commit = run_shard(with_blocks(request), plan, shard, lambda good: tell("picture", good), stop=stop)
+    commit = run_shard(work.job(), plan, shard, lambda good: tell("picture", good), stop=stop)
     return {"objects": commit.objects, "good": commit.good, "failed": commit.failed}
 
 
-def _develop_all(request: DevelopRequest, plan: Plan, each_a_task_run: bool) -> None:
+def _develop_all(job: Job, plan: Plan, each_a_task_run: bool) -> None:
     artifact: Any = create_progress_artifact(0.0, key=artifact_key("progress"), description=f"run {plan.run}")
     done, told = 0, 0.0
-    with _engine(request, plan, each_a_task_run) as engine:
+    with _engine(job, plan, each_a_task_run) as engine:
         try:
             for counts in outcomes(range(plan.shards), engine):
                 done += counts["objects"]
@@ -173,25 +190,25 @@ def _outcome(future: Any, check: Callable[[], None]) -> Any:
     return result.result(raise_on_failure=False) if isinstance(result, State) else result
 
 
-def _engine(request: DevelopRequest, plan: Plan, each_a_task_run: bool) -> Any:
-    if request.engine == "threads":
-        return _threads(request, plan, each_a_task_run)
+def _engine(job: Job, plan: Plan, each_a_task_run: bool) -> Any:
+    if job.request.engine == "threads":
+        return _threads(job, plan, each_a_task_run)
     try:
         from flows.orchestration.dask import dask_engine
     except ImportError as error:
         raise RequestError(
             "the dask engine is not installed: pip install prefect-dask distributed, or use --engine threads"
         ) from error
-    return dask_engine(request, plan, each_a_task_run)
+    return dask_engine(job, plan, each_a_task_run)
 
 
 @contextmanager
-def _threads(request: DevelopRequest, plan: Plan, each_a_task_run: bool) -> Iterator[Engine]:
+def _threads(job: Job, plan: Plan, each_a_task_run: bool) -> Iterator[Engine]:
     """One shard after another in this process: one keeps all cores busy, a second would only double the memory."""
-    stop = threading.Event()
+    stop, work = threading.Event(), Work.of(job)
 
     def arguments(shard: int) -> dict[str, Any]:
-        return {"request": request, "plan": plan, "shard": shard, "stop": stop.is_set}
+        return {"work": work, "plan": plan, "shard": shard, "stop": stop.is_set}
 
     if each_a_task_run:
         runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1)

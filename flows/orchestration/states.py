@@ -1,44 +1,89 @@
-"""How flows end: a state whose message has the counts, an event for others to wait for, links for people to follow."""
+"""How flows are made, tried again and ended.
+
+They end in a state whose message has the counts, an event for others to wait for, and links for people to follow.
+"""
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from prefect import State
+from prefect import Flow, State, Task, flow, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.assets import Asset, materialize
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
+from flows.orchestration.blocks import with_blocks
 from flows.orchestration.progress import tell
 from pipeline.destination.layout import table_folder
 from pipeline.destination.run_record import Summary
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.destination.stage_figures import share
+from pipeline.errors import StorageError
 from pipeline.requests.form import Form
 from pipeline.storage.access import without_credentials
 
 #: of flow runs: what is asked for
-NAME = "{request.says}"
+_NAME = "{request.says}"
 COMPLETED, FAILED = "darkroom.run.completed", "darkroom.run.failed"
 #: what Prefect takes for the key of an asset
 _ASSET_KEY = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._~/:@-]{1,400}")
+Work = TypeVar("Work", bound=Callable[..., Any])
 
 
-def concluded(request: Form, work: Callable[[], State]) -> State:
-    """The state that a flow ends in; somebody's Ctrl-C is no crash, and what stops it is an event, too."""
-    try:
-        return work()
-    except KeyboardInterrupt:
-        return Cancelled(message="stopped; the same request goes on where this run ended")
-    except Exception as error:
-        _emit(FAILED, request, {"message": without_credentials(f"{type(error).__name__}: {error}")[:2000]})
-        raise
+def darkroom_flow(name: str) -> Callable[[Callable[[Any], State]], Flow[[Any], State]]:
+    """Make a flow of a function that takes one request and gives the state that the flow ends in.
+
+    The function gets the request with the access to S3 of the blocks that it names. Somebody's Ctrl-C is no crash, and
+    what stops the flow is an event, too.
+    """
+
+    def decorate(work: Callable[[Any], State]) -> Flow[[Any], State]:
+        @wraps(work)
+        def run(request: Any) -> State:
+            try:
+                return work(with_blocks(request))
+            except KeyboardInterrupt:
+                return Cancelled(message="stopped; the same request goes on where this run ended")
+            except Exception as error:
+                _emit(FAILED, request, {"message": without_credentials(f"{type(error).__name__}: {error}")[:2000]})
+                raise
+
+        # Prefect reads the types of parameters, and cannot look up their names from here
+        run.__signature__ = inspect.signature(work, eval_str=True)  # type: ignore[attr-defined]
+        return flow(name=name, flow_run_name=_NAME, persist_result=False)(run)
+
+    return decorate
+
+
+def retried(name: str) -> Callable[[Work], Work]:
+    """Make a task of a function whose work may be begun again, and is where storage did not answer.
+
+    `name` is that of its runs, such as "verify {request.destination}".
+    """
+    made: Any = task(
+        task_run_name=name,
+        retries=3,
+        retry_delay_seconds=[5, 30, 120],
+        retry_condition_fn=worth_retrying,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+    return made
+
+
+def worth_retrying(_task: Task, _run: TaskRun, state: State) -> bool:
+    """Storage that does not answer may answer later; nothing else that stops a task run will cure itself."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, StorageError) and error.kind in ("unreachable", "transient")
 
 
 def ended(

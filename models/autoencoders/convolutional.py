@@ -84,7 +84,7 @@ class Encoder(nn.Module):
         return x
 
     def kernels(self) -> list[Tensor]:
-        """Those of the strided convolutions."""
+        """Give the kernels of the strided convolutions."""
         return [weight for weight in self.shrink.parameters() if weight.ndim == 4]
 
 

@@ -157,7 +157,7 @@ class PythonCoder:
 
 
 class ConstrictionCoder:
-    """The same coder by constriction."""
+    """The ANS coder of constriction, which reads and writes the same words as the one above."""
 
     def __init__(self, words: np.ndarray | None = None):
         ans = constriction.stream.stack.AnsCoder

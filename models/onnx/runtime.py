@@ -19,7 +19,7 @@ from models.device import Runtime
 from models.errors import ModelError
 from models.files import PLAIN, Files
 from models.onnx.export import CONDITION, PICTURE, RESTORED, onnx_bytes
-from models.registry import Model, fetch, load_model
+from models.registry import Loaded, Model, check_hash, fetch, load_model
 from models.restoration.light import sample
 from models.restoration.network import RestorationNetwork
 
@@ -38,19 +38,23 @@ _NAMES = (
 OPERATORS = frozenset(_NAMES.split())
 _MOST_NODES = 10_000
 _MOST_REACH = 4096
+_LOADED, _EXPORTED = Loaded[Model](), Loaded[Model]()
 
 
-def load_network(name_or_url: str, task: str, runtime: Runtime = "auto", files: Files = PLAIN) -> Model:
+def load_network(
+    name_or_url: str, task: str, runtime: Runtime = "auto", files: Files = PLAIN, sha256: str | None = None
+) -> Model:
     """A restoration model that runs under torch or onnxruntime; its network is called alike under both.
 
     A file that ends in .onnx runs under onnxruntime; any other model under torch, unless `runtime` is "onnx".
-    Raises ModelError when it cannot be loaded, or what ONNX needs is not installed.
+    `sha256` is the hash that the file must have; None: whatever lies there is taken. Raises ModelError when it cannot
+    be loaded, is another file, or what ONNX needs is not installed.
     """
     if name_or_url.endswith(".onnx"):
         if runtime == "torch":
             raise ModelError(f"{name_or_url} runs under onnxruntime only; give the safetensors file, or runtime onnx")
-        return _load(name_or_url, task, files)
-    model = load_model(name_or_url, task, files)
+        return _load(name_or_url, task, files, sha256)
+    model = load_model(name_or_url, task, files, sha256)
     return _exported(model) if runtime == "onnx" else model
 
 
@@ -112,19 +116,29 @@ def _bound_memory() -> None:
     onnxruntime.create_and_register_allocator(place, limits)
 
 
-def _load(url: str, task: str, files: Files) -> Model:
+def _load(url: str, task: str, files: Files, planned: str | None) -> Model:
     """An exported file as a model; its tag tells the hash of this file."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise ModelError(f"{url} needs more packages: pip install onnx onnxruntime") from error
+    model = (_LOADED.get(url, planned) if planned else None) or _read(url, files, planned)
+    if model.card.task != task:
+        raise ModelError(f"the model at {url} is for {model.card.task!r}, not for {task!r}")
+    return model
+
+
+def _read(url: str, files: Files, planned: str | None) -> Model:
     data = fetch(url, files)
+    found = hashlib.sha256(data).hexdigest()
+    check_hash(url, found, planned)
+    kept = _LOADED.get(url, found)
+    if kept is not None:
+        return kept
     facts = {entry.key: entry.value for entry in _examined(data, url).metadata_props}
-    card = read_card(facts.get("card", ""), url)
-    if card.task != task:
-        raise ModelError(f"the model at {url} is for {card.task!r}, not for {task!r}")
-    return Model(_network(data, facts, url), replace(card, sha256=hashlib.sha256(data).hexdigest()))
+    card = replace(read_card(facts.get("card", ""), url), sha256=found)
+    return _LOADED.keep(Model(_network(data, facts, url), card), url, found)
 
 
 def _examined(data: bytes, url: str) -> onnx.ModelProto:
@@ -175,6 +189,9 @@ def _network(data: bytes, facts: dict[str, str], url: str) -> OnnxNetwork:
 
 def _exported(model: Model) -> Model:
     """A torch model as one of onnxruntime's, by way of a file in memory."""
+    kept = _EXPORTED.get(model.card.name, model.card.sha256)
+    if kept is not None:
+        return kept
     try:
         import onnxruntime  # noqa: F401
     except ImportError as error:
@@ -184,4 +201,4 @@ def _exported(model: Model) -> Model:
     network = OnnxNetwork(
         data, torch_network.condition, torch_network.scale, torch_network.reach, torch_network.multiple
     )
-    return replace(model, network=network)
+    return _EXPORTED.keep(replace(model, network=network), model.card.name, model.card.sha256)

@@ -58,7 +58,7 @@ class SmallTrainingSet:
         return _batches(self.held_out.pictures[:HELD_OUT])
 
     def training_batches(self, crop: int) -> list[Tensor]:
-        """As many of those trained on, spread over all of them."""
+        """Give as many pictures trained on as are held out, spread over all of them."""
         count = min(len(self.train), len(self.held_out), HELD_OUT)
         rows = torch.linspace(0, len(self.train) - 1, count).long()
         return _batches(self.train.pictures[rows])

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.destination.layout import LEASE, read_json
+from pipeline.destination.layout import LEASE, read_or_none
 from pipeline.errors import LeaseHeld, LeaseLost, StorageError
 from pipeline.storage.exclusive import create
 from pipeline.storage.store import Store, delete, write
@@ -140,12 +140,11 @@ def _renew(lease: Lease, ended: threading.Event, writing: threading.Lock) -> Non
 
 def _read(destination: Store, path: str) -> dict[str, Any] | None:
     """What the lease says; an empty dictionary when nothing can be made of it, None when there is none."""
-    try:
-        content = read_json(destination, path)
-    except StorageError as error:
-        if error.kind != "missing":
-            raise
+    data = read_or_none(destination, path)
+    if data is None:
         return None
+    try:
+        content = json.loads(data)
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}

@@ -31,7 +31,7 @@ from pipeline.destination.layout import (
     run_of,
     table_folder,
 )
-from pipeline.destination.plans import Plan, recorded_request
+from pipeline.destination.plans import Plan, read_record
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import PlanError
 from pipeline.storage.s3_uploads import Upload, abort, open_uploads
@@ -147,8 +147,12 @@ def remove(destination: Store, leftover: Leftover) -> None:
 
 
 def branches_of(destination: Store, plan: Plan) -> list[str]:
-    """The branches of a run's recipe."""
-    return list(recorded_request(destination, plan).recipe["branches"])  # type: ignore[index]
+    """The branches of a run's recipe. Raises StorageError, PlanError."""
+    try:
+        return list(read_record(destination, plan)["recipe"]["branches"])
+    except (KeyError, TypeError) as error:
+        said = f"the record of run {plan.run} at {destination.url} names no branches; develop again with --fresh"
+        raise PlanError(said) from error
 
 
 def ahead(items: Iterable[Item], do: Callable[[Item], Any]) -> Iterator[tuple[Item, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -29,9 +29,7 @@ from pipeline.destination.layout import (
 )
 from pipeline.destination.parquet import read_part
 from pipeline.errors import PlanError
-from pipeline.requests.pictures import DestinationRequest, DevelopRequest, RunRequest
-from pipeline.requests.recipe import Recipe, load_recipe, parse_recipe
-from pipeline.storage.store import Store, open_store, read, write
+from pipeline.storage.store import Store, read, write
 
 _PICTURES = pa.schema(
     [
@@ -45,10 +43,6 @@ _PICTURES = pa.schema(
         ("frames", pa.int32()),
     ]
 )
-#: what a request is given anew every time, and what has no place beside results
-_NOT_KEPT = {
-    "source_storage", "destination_storage", "source_block", "destination_block", "fresh", "take_over", "retry_failed",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,10 +93,9 @@ class Plan:
     lease: str = ""
 
 
-def write_plan(destination: Store, plan: Plan, request: DevelopRequest) -> None:
-    """Make a plan valid, now that its parts are written; the request is kept beside it, without any access."""
-    kept = request.model_dump(mode="json", exclude=_NOT_KEPT) | {"recipe": recipe_of(request).as_request()}
-    write(destination, request_path(plan.run), _json(kept))
+def write_plan(destination: Store, plan: Plan, record: Mapping[str, Any]) -> None:
+    """Make a plan valid, now that its parts are written; what its run will do is kept beside it, as plain data."""
+    write(destination, request_path(plan.run), _json(dict(record)))
     mark_plan(destination, plan)
 
 
@@ -117,16 +110,17 @@ def read_plan(destination: Store, run: str) -> Plan:
     return _parse(read(destination, plan_path(run)), destination.url_of(plan_path(run)))
 
 
-def recorded_request(store: Store, plan: Plan, **given: Any) -> DevelopRequest:
-    """The request that a plan at a store was made for; `given` are fields for this time, such as access.
-
-    Raises StorageError, PlanError.
-    """
+def read_record(destination: Store, plan: Plan) -> dict[str, Any]:
+    """What was recorded with a plan (see `pipeline.requests.job.Job.record`). Raises StorageError, PlanError."""
     path = request_path(plan.run)
     try:
-        return DevelopRequest(**(read_json(store, path) | given))
+        content = read_json(destination, path)
+        if not isinstance(content, dict):
+            raise ValueError("no table of fields")
     except ValueError as error:
-        raise PlanError(f"{store.url_of(path)} is not readable ({error}); develop again with --fresh") from error
+        raise PlanError(f"{destination.url_of(path)} is not readable ({error}); develop again with --fresh") from error
+    # records of earlier versions of Darkroom do not say what they were resolved to, but for this
+    return {"resolved": {"fingerprint": plan.fingerprint}} | content
 
 
 def earlier_plans(destination: Store) -> list[tuple[Plan, bool]]:
@@ -159,21 +153,6 @@ def pack_pictures(pictures: Sequence[SourcePicture]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(columns, schema=_PICTURES), buffer, compression="zstd")
     return buffer.getvalue()
-
-
-def recipe_of(request: DevelopRequest) -> Recipe:
-    """The request's recipe, checked. Raises RecipeError."""
-    return parse_recipe(request.recipe) if isinstance(request.recipe, dict) else load_recipe(request.recipe)
-
-
-def source_of(request: RunRequest) -> Store:
-    """The store the request reads from."""
-    return open_store(request.source, request.source_storage)
-
-
-def destination_of(request: RunRequest | DestinationRequest) -> Store:
-    """The store the request writes to."""
-    return open_store(request.destination, request.destination_storage)
 
 
 def _json(content: Any) -> bytes:

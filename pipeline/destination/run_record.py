@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.destination.plans import Plan
-from pipeline.requests.pictures import RunRequest
-from pipeline.runs.planning import destination_of
 from pipeline.storage.store import Store, exists, read, write
 
 _PACKAGES = (
@@ -46,14 +44,16 @@ class Summary:
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def account_of(request: RunRequest, plan: Plan, started: datetime, failed: int, of: int) -> dict[str, Any]:
+def account_of(
+    plan: Plan, destination: Store, started: datetime, failed: int, of: int, max_failure_rate: float
+) -> dict[str, Any]:
     """The account of a run that ends now, `failed` of `of` pictures without success; `status`: complete or failed."""
     finished = datetime.now(UTC)
     rate = failed / of
-    broken = rate > request.max_failure_rate
+    broken = rate > max_failure_rate
     message = (
         f"{failed} of {of} pictures failed ({rate:.1%}); "
-        f"the limit is {request.max_failure_rate:.1%} (max_failure_rate). All that was good is kept."
+        f"the limit is {max_failure_rate:.1%} (max_failure_rate). All that was good is kept."
     )
     return {
         "run": plan.run,
@@ -61,7 +61,7 @@ def account_of(request: RunRequest, plan: Plan, started: datetime, failed: int, 
         "message": message if broken else None,
         "darkroom_version": importlib.metadata.version("darkroom"),
         "source": plan.source,
-        "destination": destination_of(request).url,
+        "destination": destination.url,
         "fingerprint": plan.fingerprint,
         "started": started.isoformat(timespec="seconds"),
         "finished": finished.isoformat(timespec="seconds"),

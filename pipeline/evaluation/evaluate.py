@@ -22,10 +22,10 @@ from pipeline.evaluation.codec_grids import Trial, choose_codecs, trials
 from pipeline.evaluation.published import PublishedCurve, choose_curves, read_curves
 from pipeline.evaluation.rate_distortion import MEASURED, Evaluation, Name, compare, measured_points, published_points
 from pipeline.evaluation.report import render_evaluation
+from pipeline.requests.job import Job, check_request
 from pipeline.requests.pictures import DevelopRequest, EvaluateRequest
-from pipeline.runs.finish import develop
-from pipeline.runs.planning import destination_of, source_of
-from pipeline.storage.store import Store, list_objects
+from pipeline.runs.finish import run_job
+from pipeline.storage.store import list_objects
 
 #: written before a name on the command line, it takes the published curve even if a measured codec is called the same
 PUBLISHED = "published:"
@@ -33,7 +33,7 @@ PUBLISHED = "published:"
 
 @dataclass(frozen=True)
 class Comparison:
-    """A checked request: what is run, which branch is which codec's, the anchor as (name, group), curves to draw."""
+    """A checked request: what is to be run, which branch is which codec's, the anchor as (name, group), and curves."""
 
     develop: DevelopRequest
     trials: list[Trial]
@@ -53,7 +53,8 @@ def evaluate(
     Raises RequestError for unknown codecs, anchors or curves, before anything is run.
     """
     comparison = prepare(request)
-    return conclude(comparison, develop(comparison.develop, planned, progress, listing))
+    job = check_request(comparison.develop)
+    return conclude(comparison, job, run_job(job, planned, progress, listing))
 
 
 def prepare(request: EvaluateRequest) -> Comparison:
@@ -76,11 +77,10 @@ def prepare(request: EvaluateRequest) -> Comparison:
     return Comparison(developed, tried, anchor, {name: curves[name] for name in drawn})
 
 
-def conclude(comparison: Comparison, summary: Summary) -> Evaluation:
+def conclude(comparison: Comparison, job: Job, summary: Summary) -> Evaluation:
     """Points, BD-rates and report of a finished run, written where they differ from what is there."""
-    request = comparison.develop
-    destination = destination_of(request)
-    asked, rows = _measured(request, destination, summary.run)
+    destination = job.destination
+    asked, rows = _measured(job, summary.run)
     points, pictures, absent = measured_points(comparison.trials, rows)
     labels = {trial.codec.name: trial.codec.label for trial in comparison.trials}
     report, bd_rates = None, []
@@ -118,12 +118,13 @@ def _anchor(name: str, measured: Sequence[str], published: Sequence[str]) -> Nam
     raise RequestError(f"there is no curve {name!r} to be the anchor; {there}: name one of those as the anchor")
 
 
-def _measured(request: DevelopRequest, destination: Store, run: str) -> tuple[int, pa.Table]:
+def _measured(job: Job, run: str) -> tuple[int, pa.Table]:
     """How many objects the source holds, and the metrics of all that finished runs of the same work say of them.
 
     A run that followed another has developed only what is new since; of an object in several runs, the last counts.
     """
-    listed = list_objects(source_of(request), request.include, request.suffixes, request.exclude)
+    request, destination = job.request, job.destination
+    listed = list_objects(job.source, request.include, request.suffixes, request.exclude)
     asked = {found.key for found in listed}
     plans = earlier_plans(destination)
     own = next(plan for plan, _ in plans if plan.run == run)

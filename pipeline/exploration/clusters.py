@@ -131,7 +131,7 @@ def agreement(labels: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
 
 
 def by_size(found: np.ndarray) -> np.ndarray:
-    """The same clusters numbered from the largest, 0; -1 stays."""
+    """Number the clusters anew, from the largest, 0; -1 stays."""
     names, counts = np.unique(found[found >= 0], return_counts=True)
     order = {name: rank for rank, name in enumerate(names[np.argsort(-counts, kind="stable")])} | {-1: -1}
     return np.array([order[name] for name in found.tolist()], np.int32)

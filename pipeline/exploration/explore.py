@@ -19,7 +19,7 @@ from models.autoencoders import Autoencoder
 from models.device import choose_device
 from pipeline.destination.layout import exploration_path
 from pipeline.destination.parquet import to_parquet
-from pipeline.destination.plans import SourcePicture, shard_pictures
+from pipeline.destination.plans import SourcePicture, earlier_plans, shard_pictures
 from pipeline.destination.run_record import Summary, keep
 from pipeline.errors import RequestError
 from pipeline.exploration.anomalies import (
@@ -37,14 +37,14 @@ from pipeline.exploration.neighbours import exact_index
 from pipeline.exploration.page import render_exploration
 from pipeline.exploration.probes import probe, read_labels
 from pipeline.exploration.tables import account_of, heat_path, heat_pictures, tables_of
-from pipeline.exploration.vectors import LatentsSource, find_latents, plans_at, read_vectors, recipe_steps
+from pipeline.exploration.vectors import LatentsSource, find_latents, read_vectors, recipe_steps
 from pipeline.networks.autoencoders import DEFAULT_MODEL
 from pipeline.networks.encoders import open_autoencoder
+from pipeline.requests.job import pictures_of_run, stores_of
 from pipeline.requests.models import ExploreRequest
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import develop
-from pipeline.runs.planning import destination_of, source_of
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.store import Store
 
 #: nearest neighbours that are kept of every picture
 NEIGHBOURS = 10
@@ -84,7 +84,7 @@ def representation(request: ExploreRequest) -> DevelopRequest | None:
 
     Raises RequestError where pictures are to be represented and no destination is named.
     """
-    if _is_run(request):
+    if earlier_plans(stores_of(request).source):
         return None
     if request.destination == request.source:
         raise RequestError(f"{request.source} holds no run; give a DESTINATION, where its latents can go")
@@ -99,11 +99,11 @@ def explore_latents(
     """Explore the latents that are there, and write tables and page. Raises RequestError, StorageError."""
     started = datetime.now(UTC)
     _check_libraries()
-    source = latents_of(request)
-    findings = _find_out(request, source, stage)
+    opened = open_latents(request)
+    source, destination = opened.source, opened.destination
+    findings = _find_out(request, opened, stage)
     stage("writing")
     place = partial(exploration_path, _mark(request, source))
-    destination = destination_of(request)
     heat = heat_pictures(findings)
     for row, data in heat.items():
         keep(destination, place(heat_path(row)), data)
@@ -117,11 +117,22 @@ def explore_latents(
     return Exploration(findings, destination.url_of(place("explore.html")), seconds, summary)
 
 
-def latents_of(request: ExploreRequest) -> LatentsSource:
-    """The latents that a request is about. Raises RequestError when there are none."""
-    if _is_run(request):
-        return find_latents(request.source, request.source_storage, request.model)
-    return find_latents(request.destination, request.destination_storage, "vectors")
+@dataclass(frozen=True)
+class Latents:
+    """The latents that a request is about, the store of their pictures, and the one that findings go to."""
+
+    source: LatentsSource
+    pictures: Store
+    destination: Store
+
+
+def open_latents(request: ExploreRequest) -> Latents:
+    """What a request explores. Raises RequestError when there are no latents, StorageError."""
+    stores = stores_of(request)
+    if earlier_plans(stores.source):
+        found = find_latents(stores.source, request.model)
+        return Latents(found, pictures_of_run(found.newest, request), stores.destination)
+    return Latents(find_latents(stores.destination, "vectors"), stores.source, stores.destination)
 
 
 def network_of(source: LatentsSource) -> tuple[Autoencoder, str] | None:
@@ -133,7 +144,8 @@ def network_of(source: LatentsSource) -> tuple[Autoencoder, str] | None:
     return opened.network, opened.model
 
 
-def _find_out(request: ExploreRequest, source: LatentsSource, stage: Callable[[str], None]) -> Findings:
+def _find_out(request: ExploreRequest, opened: Latents, stage: Callable[[str], None]) -> Findings:
+    source = opened.source
     notes: list[str] = []
     stage("reading latents")
     vectors = read_vectors(source, request.limit)
@@ -144,7 +156,7 @@ def _find_out(request: ExploreRequest, source: LatentsSource, stage: Callable[[s
     labels = read_labels(request.labels, vectors.keys, request.source_storage) if request.labels else None
     network = _network(source, notes)
     stage("looking at pictures")
-    looks = _looks(request, source, vectors.keys, network)
+    looks = _looks(request, opened, vectors.keys, network)
     gone = sum(look is None for look in looks)
     if gone:
         notes.append(f"{gone:,} pictures could not be read again; they have no thumbnail and fewer scores")
@@ -184,10 +196,6 @@ def _find_out(request: ExploreRequest, source: LatentsSource, stage: Callable[[s
     )
 
 
-def _is_run(request: ExploreRequest) -> bool:
-    return bool(plans_at(request.source, request.source_storage))
-
-
 def _network(source: LatentsSource, notes: list[str]) -> Autoencoder | None:
     found = network_of(source)
     if found is None:
@@ -200,18 +208,18 @@ def _network(source: LatentsSource, notes: list[str]) -> Autoencoder | None:
 
 
 def _looks(
-    request: ExploreRequest, source: LatentsSource, keys: Sequence[str], network: Autoencoder | None
+    request: ExploreRequest, opened: Latents, keys: Sequence[str], network: Autoencoder | None
 ) -> list[Look | None]:
     """A look at every picture, or None, in the order of the keys."""
     wanted, pictures = set(keys), dict[str, SourcePicture]()
-    for plan in source.plans:
+    for plan in opened.source.plans:
         for shard in range(plan.shards):
-            for one in shard_pictures(source.destination, plan, shard):
+            for one in shard_pictures(opened.source.destination, plan, shard):
                 if one.key in wanted:
                     pictures.setdefault(one.key, one)
     shape = None if network is None else network.shape
     found = look_at_all(
-        _pictures_store(request, source),
+        opened.pictures,
         list(pictures.values()),
         request.pixel_limit,
         shape,
@@ -219,11 +227,6 @@ def _looks(
         memory=request.memory,
     )
     return [found.get(key) for key in keys]
-
-
-def _pictures_store(request: ExploreRequest, source: LatentsSource) -> Store:
-    """Where the run's pictures are."""
-    return source_of(request) if not _is_run(request) else open_store(source.newest.source, request.source_storage)
 
 
 def _without_self(rows: np.ndarray, similarities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

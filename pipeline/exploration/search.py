@@ -23,9 +23,10 @@ from pipeline.exploration.page import data_uri
 from pipeline.exploration.vectors import LatentsSource, find_latents, recipe_steps, vectors_of
 from pipeline.pictures.decode import decode
 from pipeline.reports.page import asset, environment
+from pipeline.requests.job import Settings, pictures_of_run, run_of
 from pipeline.requests.models import SearchRequest
-from pipeline.requests.recipe import parse_recipe
-from pipeline.shards.picture import Settings, develop_picture
+from pipeline.requests.recipe import open_networks, parse_recipe
+from pipeline.shards.picture import develop_picture
 from pipeline.storage.store import StorageOptions, Store, open_store, read, write
 
 #: pictures that a page shows
@@ -45,7 +46,7 @@ class Found:
 
 def search(request: SearchRequest) -> Found:
     """Look a picture up. Raises RequestError, ModelError, PictureError, StorageError."""
-    source = find_latents(request.run, request.run_storage, request.model)
+    source = find_latents(run_of(request), request.model)
     store, name = _split(request.picture, request.picture_storage)
     data = read(store, name)
     vector = _vector(source, data, name, request)
@@ -71,7 +72,7 @@ def _split(url: str, options: StorageOptions | None) -> tuple[Store, str]:
 def _vector(source: LatentsSource, data: bytes, name: str, request: SearchRequest) -> np.ndarray:
     """1 x D float32: what the branch that wrote the latents makes of the picture."""
     branches = {source.branch: recipe_steps(source)}
-    recipe = parse_recipe({"name": _QUERY, "branches": branches, "output": {"format": "none"}})
+    recipe = open_networks(parse_recipe({"name": _QUERY, "branches": branches, "output": {"format": "none"}}))
     one = SourcePicture(name, name, len(data), "", None)
     apply = partial(apply_in_batches, device=choose_device(request.device))
     developed = develop_picture(one, data, recipe, Settings(request.pixel_limit, measure=False), apply)
@@ -105,7 +106,7 @@ def _write_page(
             for one in shard_pictures(source.destination, plan, shard):
                 if one.key in wanted:
                     planned.setdefault(one.key, one)
-    where = open_store(source.newest.source, request.source_storage)
+    where = pictures_of_run(source.newest, request)
     looks = look_at_all(where, list(planned.values()), request.pixel_limit, None, False)
     query = look_at(decode(data, name, request.pixel_limit), None, False)
     page = (
@@ -130,6 +131,6 @@ def _shown(key: str, look: Look | None, text: str) -> dict[str, Any]:
 
 
 def as_plain(found: Found) -> dict[str, Any]:
-    """The same for other programs."""
+    """Write what was found as plain data for other programs."""
     pictures = [{"key": key, "similarity": round(similarity, 6)} for key, similarity in found.pictures]
     return {"model": found.model, "searched": found.all, "pictures": pictures}

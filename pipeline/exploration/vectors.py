@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.destination.layout import part_path, read_json, record_path
 from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.errors import RequestError
-from pipeline.storage.store import StorageOptions, Store, open_store, read
+from pipeline.storage.store import Store, read
 
 #: numbers in a vector, at most; longer ones are left out
 LONGEST = 65_536
@@ -53,19 +53,13 @@ class Vectors:
     left_out: int
 
 
-def plans_at(url: str, options: StorageOptions | None) -> list[tuple[Plan, bool]]:
-    """Plans at the destination of runs, oldest first, with whether they are finished. Raises StorageError."""
-    return earlier_plans(open_store(url, options))
-
-
-def find_latents(url: str, options: StorageOptions | None, wanted: str | None) -> LatentsSource:
+def find_latents(destination: Store, wanted: str | None) -> LatentsSource:
     """The latents at the destination of runs.
 
     `wanted` is the name of a model, its tag, the URL of its weights or a branch; the default is the first
     representation, else the first codec. Raises RequestError when there are none, StorageError.
     """
-    destination = open_store(url, options)
-    finished = [plan for plan, done in reversed(plans_at(url, options)) if done]
+    finished = [plan for plan, done in reversed(earlier_plans(destination)) if done]
     for number, newest in enumerate(finished):
         found = _writers(destination, newest)
         if not found:

@@ -36,10 +36,11 @@ from pipeline.generation.traversal import explain, moved
 from pipeline.networks.encoders import OpenAutoencoder, model_input, open_autoencoder
 from pipeline.pictures.encode import encode
 from pipeline.pictures.picture import Metadata
+from pipeline.requests.job import store_of
 from pipeline.requests.models import GenerateRequest
 from pipeline.runs.single_file import read_picture
 from pipeline.storage.files import StoredFiles
-from pipeline.storage.store import Store, check_access, open_store, write
+from pipeline.storage.store import Store, check_access, write
 from pipeline.training.picture_sets import read_picture_set
 
 #: samples drawn where a request says nothing
@@ -56,7 +57,7 @@ def generate(request: GenerateRequest) -> Generation:
     """
     opened = open_autoencoder(request.model)
     device = choose_device(request.device)
-    store = open_store(request.destination, request.destination_storage)
+    store = store_of(request)
     check_access(store, for_writing=True)
     _check(request, opened)
     network = opened.network.to(device)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,18 +32,21 @@ class UseAutoencoder(Parameters):
 
 @dataclass(frozen=True)
 class Representer:
-    """A network that says of a picture what it is like: a vector, float32. `model` is name@hash."""
+    """A network that says of a picture what it is like: a vector, float32.
+
+    `model` is name@hash, `weights` the whole SHA-256 of their file.
+    """
 
     model: str
+    weights: str
     represent: Callable[[Picture, Apply], np.ndarray]
 
 
-@lru_cache(maxsize=16)
-def represent(parameters: UseAutoencoder) -> Representer:
+def represent(parameters: UseAutoencoder, sha256: str | None = None) -> Representer:
     """A vector that says what the picture is like, into the latents table; the picture stays as it is."""
     from pipeline.networks.encoders import Part, model_input, open_autoencoder
 
-    opened = open_autoencoder(parameters.model)
+    opened = open_autoencoder(parameters.model, sha256)
     encoder = Part(opened.network, opened.network.encode)
 
     def vector(picture: Picture, apply: Apply) -> np.ndarray:
@@ -53,18 +55,17 @@ def represent(parameters: UseAutoencoder) -> Representer:
             raise PictureError("step_failed", f"represent: {opened.model} gives numbers that are none; train it again")
         return latent.numpy()
 
-    return Representer(opened.model, vector)
+    return Representer(opened.model, opened.weights, vector)
 
 
-@lru_cache(maxsize=16)
-def reconstruct(parameters: UseAutoencoder) -> Restorer:
+def reconstruct(parameters: UseAutoencoder, sha256: str | None = None) -> Restorer:
     """What an autoencoder keeps of a picture: encoded and decoded at the model's size, then back to the picture's own.
 
     The way back is bicubic; alpha, channels and bit depth are those of the picture.
     """
     from pipeline.networks.encoders import Part, model_input, open_autoencoder
 
-    opened = open_autoencoder(parameters.model)
+    opened = open_autoencoder(parameters.model, sha256)
     whole = Part(opened.network, opened.network.forward)
 
     def reconstructed(picture: Picture, apply: Apply) -> Restored:
@@ -76,7 +77,7 @@ def reconstruct(parameters: UseAutoencoder) -> Restorer:
         small = to_levels(kept * white_level(picture.pixels), picture.pixels.dtype)
         return Restored(join_alpha(resample(small, width, height, "cubic"), picture.alpha))
 
-    return Restorer(opened.model, 1, reconstructed)
+    return Restorer(opened.model, opened.weights, 1, reconstructed)
 
 
 network_step("represent", UseAutoencoder, represent)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import cast
 
 import torch
@@ -25,22 +24,25 @@ from pipeline.storage.files import StoredFiles
 
 @dataclass(frozen=True)
 class OpenAutoencoder:
-    """An autoencoder with its tag, name@hash, and the C, H, W of the pictures it takes."""
+    """An autoencoder with its tag, name@hash, the SHA-256 of its weights, and the C, H, W of the pictures it takes."""
 
     network: Autoencoder
     model: str
+    weights: str
     shape: tuple[int, int, int]
 
 
-@lru_cache(maxsize=16)
-def open_autoencoder(name_or_url: str) -> OpenAutoencoder:
-    """Open a shipped autoencoder by name, or any by URL; one object however many ask. Raises ModelError."""
-    model = load_model(name_or_url, "autoencoder", StoredFiles())
+def open_autoencoder(name_or_url: str, sha256: str | None = None) -> OpenAutoencoder:
+    """Open a shipped autoencoder by name, or any by URL, with weights of that hash, or any (None).
+
+    Raises ModelError, StorageError.
+    """
+    model = load_model(name_or_url, "autoencoder", StoredFiles(), sha256)
     network = cast(Autoencoder, model.network)
     channels, height, width = network.shape
     if channels not in (1, 3):
         raise ModelError(f"the autoencoder {name_or_url} takes {channels} channels; pictures have 1 or 3")
-    return OpenAutoencoder(network, model.tag, (channels, height, width))
+    return OpenAutoencoder(network, model.tag, model.card.sha256, (channels, height, width))
 
 
 def model_input(picture: Picture, shape: tuple[int, int, int]) -> Tensor:

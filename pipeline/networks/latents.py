@@ -11,7 +11,7 @@ import numpy as np
 
 from models.codec.bitstream import HIGHEST_QUALITY, LOWEST_QUALITY, PIXEL_LIMIT, TILE, TILE_UNIT
 from models.device import choose_device
-from models.errors import StreamError
+from models.errors import ModelError, StreamError
 from pipeline.destination.parquet import pack
 from pipeline.errors import LatentError, PictureError
 from pipeline.pictures.picture import Picture
@@ -111,16 +111,16 @@ def picture_of_row(row: Mapping[str, Any], device: str = "cpu", models: Sequence
     """
     from models.codec.codec import picture_of
     from models.inference import apply_in_batches
-    from pipeline.networks.streams import find_codec
+    from pipeline.networks.streams import find_codec, open_codec
 
     latent = latent_of(row)
     tag = _TAG.fullmatch(str(_column(row, "model")))
     if tag is None:
         raise LatentError(f"model is {row['model']!r}; it is a name, @ and 12 hexadecimal digits")
     try:
-        codec = find_codec(tag[2], tag[1], models)
+        codec = find_codec(tag[2], tag[1], [open_codec(url) for url in models])
         return picture_of(codec, latent, partial(apply_in_batches, device=choose_device(device)))
-    except (StreamError, PictureError) as error:
+    except (StreamError, PictureError, ModelError) as error:
         raise LatentError(str(error)) from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from models.codec.bitstream import EXTENSION
@@ -20,9 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CodecNetwork:
-    """A network that leaves a stream of a whole picture, and gives back what it holds. `model` is name@hash."""
+    """A network that leaves a stream of a whole picture, and gives back what it holds.
+
+    `model` is name@hash, `weights` the whole SHA-256 of their file.
+    """
 
     model: str
+    weights: str
     encode: Callable[[Picture, Apply], tuple[bytes, Latent]]
     decode: Callable[[bytes, str, Apply], Picture]
 
@@ -31,12 +34,11 @@ class AutoencodeParameters(CodecChoice, Parameters):
     """A quality, or a target that it is chosen for; and the model."""
 
 
-@lru_cache(maxsize=16)
-def autoencode(parameters: AutoencodeParameters) -> CodecNetwork:
+def autoencode(parameters: AutoencodeParameters, sha256: str | None = None) -> CodecNetwork:
     """Learned compression to a .drk stream and back, to a quality, size or PSNR; 16-bit pictures are rounded to 8."""
-    from pipeline.networks.streams import decode_with, encode_stream, open_codec, tag_of
+    from pipeline.networks.streams import decode_with, encode_stream, load_codec, tag_of
 
-    codec = open_codec(parameters.model)
+    codec, weights = load_codec(parameters.model, sha256)
 
     def encode(picture: Picture, apply: Apply) -> tuple[bytes, Latent]:
         return encode_stream(codec, picture, parameters, apply)
@@ -45,7 +47,7 @@ def autoencode(parameters: AutoencodeParameters) -> CodecNetwork:
         # our own stream, of a picture that was within the run's limit
         return decode_with(codec, data, key, apply, pixel_limit=sys.maxsize)
 
-    return CodecNetwork(tag_of(codec), encode, decode)
+    return CodecNetwork(tag_of(codec), weights, encode, decode)
 
 
 network_step("autoencode", AutoencodeParameters, autoencode, extension=EXTENSION)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import cv2
@@ -98,61 +97,62 @@ class Restored:
 
 @dataclass(frozen=True)
 class Restorer:
-    """A network that restores whole pictures. `model` is name@hash, `scale` how many times longer sides become."""
+    """A network that restores whole pictures.
+
+    `model` is name@hash, `weights` the whole SHA-256 of their file, `scale` how many times longer sides become.
+    """
 
     model: str
+    weights: str
     scale: int
     restore: Callable[[Picture, Apply], Restored]
 
 
-@lru_cache(maxsize=16)
-def denoise(parameters: Denoise) -> Restorer:
+def denoise(parameters: Denoise, sha256: str | None = None) -> Restorer:
     """Noise taken away by a network, blind or told its sigma; clean pictures are left alone."""
 
     def clean(pixels: np.ndarray) -> str | None:
         noise = noise_level(pixels)
         return f"noise of {noise:.1f} levels" if parameters.sigma is None and noise < CLEAN_NOISE else None
 
-    return _same_size("denoise", parameters, clean, (parameters.sigma or 0.0) / 255)
+    return _same_size("denoise", parameters, sha256, clean, (parameters.sigma or 0.0) / 255)
 
 
-@lru_cache(maxsize=16)
-def deblock(parameters: Automatic) -> Restorer:
+def deblock(parameters: Automatic, sha256: str | None = None) -> Restorer:
     """JPEG artefacts taken away by a network, whatever the quality was; pictures without blocks are left alone."""
 
     def clean(pixels: np.ndarray) -> str | None:
         blocks = blockiness(pixels)
         return f"blocks of {blocks:.2f} levels" if blocks < CLEAN_BLOCKS else None
 
-    return _same_size("deblock", parameters, clean)
+    return _same_size("deblock", parameters, sha256, clean)
 
 
-@lru_cache(maxsize=16)
-def deblur(parameters: Restore) -> Restorer:
+def deblur(parameters: Restore, sha256: str | None = None) -> Restorer:
     """Mild blur, of a lens or a motion of up to 15 pixels, taken away by a network."""
-    return _same_size("deblur", parameters)
+    return _same_size("deblur", parameters, sha256)
 
 
-@lru_cache(maxsize=16)
-def enhance(parameters: Automatic) -> Restorer:
+def enhance(parameters: Automatic, sha256: str | None = None) -> Restorer:
     """Light, contrast and colour set right by a network; pictures in good light are left alone."""
 
     def clean(pixels: np.ndarray) -> str | None:
         return None if bad_light(pixels) else "good light"
 
-    return _same_size("enhance", parameters, clean)
+    return _same_size("enhance", parameters, sha256, clean)
 
 
 def _same_size(
     task: str,
     parameters: Restore,
+    sha256: str | None,
     clean: Callable[[np.ndarray], str | None] = lambda pixels: None,
     condition: float | None = None,
 ) -> Restorer:
     """A restorer of colour; what `clean` says in automatic mode is why the picture stays as it is. Alpha is kept."""
     from pipeline.networks.tiles import fill_under_transparency, open_network, restore
 
-    network = open_network(parameters.model, task, parameters.runtime)
+    network = open_network(parameters.model, task, parameters.runtime, sha256)
 
     def restored(picture: Picture, apply: Apply) -> Restored:
         colour = np.ascontiguousarray(picture.colour)
@@ -165,16 +165,15 @@ def _same_size(
             np.copyto(result, colour, where=picture.alpha == 0)
         return Restored(join_alpha(result, picture.alpha), colour)
 
-    return Restorer(network.model, network.scale, restored)
+    return Restorer(network.model, network.weights, network.scale, restored)
 
 
-@lru_cache(maxsize=16)
-def upscale(parameters: Upscale) -> Restorer:
+def upscale(parameters: Upscale, sha256: str | None = None) -> Restorer:
     """Sides two, three or four times longer by a network, of clean pictures or of blurred, noisy JPEGs."""
     from pipeline.networks.tiles import enlarge_alpha, fill_under_transparency, open_network, restore
 
     kind = "realistic-" if parameters.variant == "realistic" else ""
-    network = open_network(parameters.model, f"upscale-{kind}x{parameters.factor}", parameters.runtime)
+    network = open_network(parameters.model, f"upscale-{kind}x{parameters.factor}", parameters.runtime, sha256)
 
     def restored(picture: Picture, apply: Apply) -> Restored:
         height, width = (side * network.scale for side in picture.pixels.shape[:2])
@@ -189,15 +188,14 @@ def upscale(parameters: Upscale) -> Restorer:
         alpha = None if picture.alpha is None else enlarge_alpha(network, picture.alpha, apply, parameters.strength)
         return Restored(join_alpha(result, alpha), given)
 
-    return Restorer(network.model, network.scale, restored)
+    return Restorer(network.model, network.weights, network.scale, restored)
 
 
-@lru_cache(maxsize=16)
-def repair(parameters: Repair) -> Restorer:
+def repair(parameters: Repair, sha256: str | None = None) -> Restorer:
     """Holes and scratches filled by a network; all other pixels stay as they are."""
     from pipeline.networks.tiles import open_network, restore
 
-    network = open_network(parameters.model, "inpaint", parameters.runtime)
+    network = open_network(parameters.model, "inpaint", parameters.runtime, sha256)
 
     def restored(picture: Picture, apply: Apply) -> Restored:
         colour, alpha = np.ascontiguousarray(picture.colour), picture.alpha
@@ -217,7 +215,7 @@ def repair(parameters: Repair) -> Restorer:
         much = f"repair: {100 * share:.0f} % of the picture was missing" if share > _MUCH_MISSING else None
         return Restored(join_alpha(result, alpha), warning=much)
 
-    return Restorer(network.model, network.scale, restored)
+    return Restorer(network.model, network.weights, network.scale, restored)
 
 
 def _missing(picture: Picture, parameters: Repair) -> np.ndarray:

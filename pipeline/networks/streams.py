@@ -34,10 +34,19 @@ _ALPHA_SHARE = 10
 
 def open_codec(name_or_url: str) -> Codec:
     """The codec of a shipped model, or of the safetensors file at a URL. Raises ModelError, StorageError."""
-    model = load_model(name_or_url, "codec", StoredFiles())
+    return load_codec(name_or_url)[0]
+
+
+def load_codec(name_or_url: str, sha256: str | None = None) -> tuple[Codec, str]:
+    """A codec with weights of that hash, or any (None), and the SHA-256 of its weights.
+
+    Raises ModelError, StorageError.
+    """
+    model = load_model(name_or_url, "codec", StoredFiles(), sha256)
     # a card may be named in any way, the name in a stream may not
     name = re.sub(r"[^A-Za-z0-9._-]", "-", model.card.name)[:64] or "unnamed"
-    return Codec(cast(FrozenCodec, model.network), name, bytes.fromhex(model.card.sha256)[:HASH_BYTES])
+    codec = Codec(cast(FrozenCodec, model.network), name, bytes.fromhex(model.card.sha256)[:HASH_BYTES])
+    return codec, model.card.sha256
 
 
 def tag_of(codec: Codec) -> str:
@@ -45,17 +54,18 @@ def tag_of(codec: Codec) -> str:
     return f"{codec.name}@{codec.model_hash.hex()[:12]}"
 
 
-def find_codec(digits: str, name: str, models: Sequence[str] = ()) -> Codec:
-    """The codec whose weights' hash begins with these hexadecimal digits: a shipped one, or one of the URLs `models`.
+def find_codec(digits: str, name: str, codecs: Sequence[Codec] = ()) -> Codec:
+    """The codec whose weights' hash begins with these hexadecimal digits: one of `codecs`, or a shipped one.
 
     Raises PictureError("unknown_model"), which names the model it was.
     """
-    shipped = [card.name for card in list_cards() if card.task == "codec" and card.sha256.startswith(digits)]
+    for codec in codecs:
+        if codec.model_hash.hex().startswith(digits):
+            return codec
     try:
-        for candidate in (*shipped, *models):
-            codec = open_codec(candidate)
-            if codec.model_hash.hex().startswith(digits):
-                return codec
+        for card in list_cards():
+            if card.task == "codec" and card.sha256.startswith(digits):
+                return load_codec(card.name, card.sha256)[0]
     except (ModelError, StorageError) as error:
         raise PictureError("unknown_model", str(error)) from error
     raise PictureError(
@@ -90,7 +100,7 @@ def decode_stream(
     apply: Apply,
     *,
     pixel_limit: int = PIXEL_LIMIT,
-    models: Sequence[str] = (),
+    codecs: Sequence[Codec] = (),
     crop: Crop | None = None,
     reserve: Reserve = at_once,
 ) -> Picture:
@@ -98,12 +108,12 @@ def decode_stream(
 
     `reserve` is told from the header how many pixels there will be, before anything large is allocated.
     Raises PictureError and nothing else: truncated, corrupt, too_large, unsupported (another version of the format),
-    unknown_model (neither shipped nor among the URLs `models`), step_failed (the crop leaves the picture).
+    unknown_model (neither shipped nor among `codecs`), step_failed (the crop leaves the picture).
     """
     header = _header(data, pixel_limit)
     if crop is not None:
         check_crop(crop, header.width, header.height)
-    codec = find_codec(header.model_hash.hex(), header.model, models)
+    codec = find_codec(header.model_hash.hex(), header.model, codecs)
     whole = header.width * header.height
     reserve(whole if crop is None else min(whole, crop.width * crop.height + whole // _ALPHA_SHARE), 4)
     return decode_with(codec, data, key, apply, crop, pixel_limit)

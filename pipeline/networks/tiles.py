@@ -31,24 +31,41 @@ class Network:
 
     `run` takes N x 3 x h x w float32 in 0..1, or N x 4 x h x w with the condition as last plane, and gives
     N x 3 x (scale h) x (scale w). One that `samples` must be told of the whole picture first: see `network_for`.
+    `model` is name@hash, `weights` the whole SHA-256 of the file.
     """
 
     run: nn.Module
     samples: bool
     model: str
+    weights: str
     scale: int
     reach: int
     multiple: int
 
 
-@lru_cache(maxsize=16)
-def open_network(name_or_url: str | None, task: str, runtime: Runtime = "auto") -> Network:
-    """The network of a step, one object however many steps use it. Raises ModelError, StorageError."""
-    model = load_network(name_or_url or f"{task}-small", task, runtime, StoredFiles())
+def open_network(name_or_url: str | None, task: str, runtime: Runtime = "auto", sha256: str | None = None) -> Network:
+    """The network of a step; what runs is one object however many steps use it.
+
+    `sha256` is the hash that the weights must have; None: whatever lies there is taken. Raises ModelError,
+    StorageError.
+    """
+    model = load_network(name_or_url or f"{task}-small", task, runtime, StoredFiles(), sha256)
     network = cast(RestorationNetwork | OnnxNetwork, model.network)
     return Network(
-        _Planes(network), network.condition == "sample", model.tag, network.scale, network.reach, network.multiple
+        _planes(network),
+        network.condition == "sample",
+        model.tag,
+        model.card.sha256,
+        network.scale,
+        network.reach,
+        network.multiple,
     )
+
+
+@lru_cache(maxsize=16)
+def _planes(network: RestorationNetwork | OnnxNetwork) -> _Planes:
+    """One object for one network, for pictures travel in one batch only through the same object."""
+    return _Planes(network)
 
 
 class _Planes(nn.Module):

@@ -6,8 +6,8 @@ import hashlib
 import json
 import re
 import reprlib
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -35,10 +35,14 @@ class Output(BaseModel):
 
 @dataclass(frozen=True)
 class BranchStep:
-    """One step of a branch with its checked parameters."""
+    """One step of a branch with its checked parameters.
+
+    `network` is what `step.load` gave, once `open_networks` has been asked for it; None for steps without one.
+    """
 
     step: Step
     parameters: Parameters
+    network: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -125,18 +129,48 @@ def parse_recipe(content: object, where: str = "the recipe") -> Recipe:
     return Recipe(str(content.get("name", "unnamed")), reference, branches)
 
 
+#: of the steps of every branch, the SHA-256 of their weights; None for a step without a network
+Weights = Mapping[str, Sequence[str | None]]
+
+
+def open_networks(recipe: Recipe, planned: Weights | None = None) -> Recipe:
+    """The recipe with the network of every step that has one, loaded; steps that are equal share theirs.
+
+    With `planned` the networks must have those weights. Raises RecipeError where weights cannot be had, or are others.
+    """
+    opened: dict[tuple[str, Parameters, str | None], Any] = {}
+
+    def with_network(branch: Branch, at: int, item: BranchStep) -> BranchStep:
+        if item.step.load is None:
+            return item
+        sha256 = planned[branch.name][at] if planned else None
+        key = (item.step.name, item.parameters, sha256)
+        if key not in opened:
+            try:
+                opened[key] = item.step.load(item.parameters, sha256)
+            except ModelError as error:
+                raise RecipeError(f"branch {branch.name}, step {item.step.name}: {error}") from error
+        return replace(item, network=opened[key])
+
+    branches = [
+        replace(branch, steps=tuple(with_network(branch, at, item) for at, item in enumerate(branch.steps)))
+        for branch in recipe.branches
+    ]
+    return replace(recipe, branches=tuple(branches))
+
+
 def fingerprint(recipe: Recipe, settings: Mapping[str, Any]) -> str:
     """64 hexadecimal digits that change whenever the output would: steps, versions, parameters, weights, settings.
 
     Of a step from another package that package and its version are part of it.
 
-    `settings` are the request's fields that decide the output (pixel limit, metrics on or off, crop). The recipe's name
-    is not part of it. Raises RecipeError when a network's weights cannot be had.
+    The networks of the recipe are those of `open_networks`. `settings` are the request's fields that decide the output
+    (pixel limit, metrics on or off, crop). The recipe's name is not part of it.
     """
     branches = []
     for branch in recipe.branches:
         steps = [
-            [s.step.name, s.step.version, s.parameters.model_dump(mode="json"), _weights(branch, s), *_package(s)]
+            [s.step.name, s.step.version, s.parameters.model_dump(mode="json"), _short_hash(s), *_package(s)]
             for s in branch.steps
         ]
         branches.append([branch.name, steps, branch.output.model_dump(mode="json")])
@@ -203,13 +237,9 @@ def _output(content: object, common: dict, where: str) -> Output:
         raise RecipeError(f"{where}: {_plain(error, Output)}") from error
 
 
-def _weights(branch: Branch, step: BranchStep) -> str | None:
-    if step.step.load is None:
-        return None
-    try:
-        return step.step.load(step.parameters).model.partition("@")[2]
-    except ModelError as error:
-        raise RecipeError(f"branch {branch.name}, step {step.step.name}: {error}") from error
+def _short_hash(item: BranchStep) -> str | None:
+    """The first 12 digits of the hash of a step's weights."""
+    return None if item.step.load is None else item.network.model.partition("@")[2]
 
 
 def _package(step: BranchStep) -> list[str]:

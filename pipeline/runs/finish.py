@@ -27,8 +27,9 @@ from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import to_8bit
 from pipeline.reports.gallery import GalleryEntry, choose_gallery, shrunk
 from pipeline.reports.run_report import render_report
+from pipeline.requests.job import Job, check_request
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.planning import check_request, destination_of, plan_run, recipe_of, source_of
+from pipeline.runs.planning import plan_run
 from pipeline.runs.redo import fold, forget
 from pipeline.shards.shard import run_shard
 from pipeline.storage.store import Store, exists, read, write
@@ -43,62 +44,73 @@ def develop(
     progress: Callable[[bool], None] = lambda good: None,
     listing: Callable[[int], None] = lambda count: None,
 ) -> Summary:
-    """Run a request in this process, without Prefect.
+    """Resolve a request and run it in this process, without Prefect; see `run_job` for what is told and raised.
+
+    Raises RecipeError, ModelError and StorageError for a request that cannot be met.
+    """
+    # before the lease, so that a request that cannot be met leaves nothing at the destination
+    return run_job(check_request(request), planned, progress, listing)
+
+
+def run_job(
+    job: Job,
+    planned: Callable[[Plan], None] = lambda plan: None,
+    progress: Callable[[bool], None] = lambda good: None,
+    listing: Callable[[int], None] = lambda count: None,
+) -> Summary:
+    """Plan, develop every shard and finish, in this process.
 
     `listing` is told how many objects were listed so far, `planned` the plan, `progress` every picture (True: good).
-    Raises StorageError, RecipeError and PlanError when the run cannot start, LeaseHeld when another one is at work at
+    Raises StorageError and PlanError when the run cannot start, LeaseHeld when another one is at work at
     the destination, LeaseLost when another takes it over, StorageError when storage fails for good; running again goes
     on where it stopped.
     """
     started = datetime.now(UTC)
-    # before the lease, so that a request that cannot be met leaves nothing at the destination
-    check_request(request)
-    with hold(destination_of(request), request.take_over) as lease:
-        plan = plan_run(request, listing, lease)
+    with hold(job.destination, job.request.take_over) as lease:
+        plan = plan_run(job, listing, lease)
         lease.run = plan.run
         planned(plan)
         for shard in range(plan.shards):
-            run_shard(request, plan, shard, progress)
-        return finish_run(request, plan, started)
+            run_shard(job, plan, shard, progress)
+        return finish_run(job, plan, started)
 
 
-def finish_run(request: DevelopRequest, plan: Plan, started: datetime) -> Summary:
+def finish_run(job: Job, plan: Plan, started: datetime) -> Summary:
     """Check that the shards add up to the plan, write report.html, run.json and, when all is well, _SUCCESS.
 
     A run that did pictures of others again becomes part of those. Raises RunError when a row is missing or there is one
     too many, StorageError when a shard is not committed, LeaseLost.
     """
-    destination = destination_of(request)
-    confirm(destination, plan.lease)
+    confirm(job.destination, plan.lease)
     if plan.shards == 0:
-        return _nothing_to_do(destination, plan)
+        return _nothing_to_do(job.destination, plan)
     if plan.again:
-        return _finish_again(request, plan, started)
-    return _finish(request, plan, started, {})
+        return _finish_again(job, plan, started)
+    return _finish(job, plan, started, {})
 
 
-def _finish_again(request: DevelopRequest, plan: Plan, started: datetime) -> Summary:
+def _finish_again(job: Job, plan: Plan, started: datetime) -> Summary:
     """Let every run concerned end anew with its new rows; the summary is that of what was done again."""
-    destination = destination_of(request)
+    destination = job.destination
     counts, reasons = _sums(_commits(destination, plan))
-    ended = [finish_folded(request, replace(target, lease=plan.lease), started) for target in fold(destination, plan)]
+    ended = [finish_folded(job, replace(target, lease=plan.lease), started) for target in fold(destination, plan)]
     forget(destination, plan)
     worst = next((one for one in ended if one.status == "failed"), ended[-1])
     seconds = (datetime.now(UTC) - started).total_seconds()
     return replace(worst, counts=counts, reasons=reasons, seconds=round(seconds, 3))
 
 
-def finish_folded(request: DevelopRequest, plan: Plan, started: datetime) -> Summary:
+def finish_folded(job: Job, plan: Plan, started: datetime) -> Summary:
     """Let a finished run whose shards were written anew end once more: counts and report are of what it has now.
 
     Raises what `finish_run` does.
     """
     try:
-        before = read_json(destination_of(request), record_path(plan.run))
+        before = read_json(job.destination, record_path(plan.run))
     except (StorageError, ValueError):
         before = {}
     kept = {name: before[name] for name in ("started", "finished", "seconds", "engine", "device") if name in before}
-    return _finish(request, plan, started, kept | {"done_again": datetime.now(UTC).isoformat(timespec="seconds")})
+    return _finish(job, plan, started, kept | {"done_again": datetime.now(UTC).isoformat(timespec="seconds")})
 
 
 def _commits(destination: Store, plan: Plan) -> list[Commit]:
@@ -119,16 +131,15 @@ def _sums(commits: list[Commit]) -> tuple[dict[str, int], dict[str, int]]:
     return counts, dict(reasons)
 
 
-def _finish(request: DevelopRequest, plan: Plan, started: datetime, kept: dict[str, Any]) -> Summary:
+def _finish(job: Job, plan: Plan, started: datetime, kept: dict[str, Any]) -> Summary:
     """Check, then write what the run says of itself; `kept` is what it has said before and is to say again."""
-    destination = destination_of(request)
+    destination, recipe, request = job.destination, job.recipe, job.request
     commits = _commits(destination, plan)
-    recipe = recipe_of(request)
     counts, reasons = _sums(commits)
     _check(plan, commits, counts, len(recipe.branches))
     metrics = _table(destination, plan, "metrics", counts["rows"])
     failures = _table(destination, plan, "failures", sum(reasons.values()))
-    run = account_of(request, plan, started, counts["failed"], counts["objects"]) | {
+    run = account_of(plan, destination, started, counts["failed"], counts["objects"], request.max_failure_rate) | {
         "recipe": recipe.as_dict(),
         "engine": request.engine,
         "device": choose_device(request.device),
@@ -139,7 +150,7 @@ def _finish(request: DevelopRequest, plan: Plan, started: datetime, kept: dict[s
     }
     run |= kept
     report = report_path(plan.run)
-    gallery = _gallery(request, destination, plan, metrics)
+    gallery = _gallery(job, plan, metrics)
     write(destination, report, render_report(run, metrics, failures, gallery).encode())
     write(destination, record_path(plan.run), (json.dumps(run, indent=2) + "\n").encode())
     if run["status"] == "complete":
@@ -215,25 +226,25 @@ def _table(destination: Store, plan: Plan, table: str, rows: int) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _gallery(request: DevelopRequest, destination: Store, plan: Plan, metrics: pa.Table) -> list[GalleryEntry]:
+def _gallery(job: Job, plan: Plan, metrics: pa.Table) -> list[GalleryEntry]:
     """Source and developed picture of the report's choice; branches that keep no pictures have none to show."""
     shown = metrics.select(["branch", "key", "shard", "psnr", "bpp", "width", "height"]).to_pylist()
     rows = {(row["branch"], row["key"]): row for row in shown}
-    source = source_of(request)
+    source, destination, limit = job.source, job.destination, job.request.pixel_limit
     chosen = choose_gallery(metrics)
     shards = {rows[branch, key]["shard"] for branch, _, key in chosen}
     paths = {n: _pictures(read_commit(destination, plan.run, n)) for n in shards}
     keys = {key for _, _, key in chosen}
     planned = [one for n in shards for one in shard_pictures(destination, plan, n) if one.key in keys]
-    frames = _frames(source, planned, request)
+    frames = _frames(source, planned, limit)
     entries = []
     for branch, rank, key in chosen:
         row = rows[branch, key]
         path = paths[row["shard"]].get((branch, key))
         if path is None:
             continue
-        before = frames[key] if key in frames else _picture(source, key, request)
-        after = _picture(destination, path, request)
+        before = frames[key] if key in frames else _picture(source, key, limit)
+        after = _picture(destination, path, limit)
         if before is not None and after is not None:
             size = (row["width"], row["height"])
             entries.append(GalleryEntry(branch, key, rank, row["psnr"], row["bpp"], before, after, size))
@@ -245,16 +256,16 @@ def _pictures(commit: Commit) -> dict[tuple[str, str] | None, str]:
     return {picture_of(entry["path"]): entry["path"] for entry in commit.outputs}
 
 
-def _picture(store: Store, key: str, request: DevelopRequest) -> np.ndarray | None:
+def _picture(store: Store, key: str, pixel_limit: int) -> np.ndarray | None:
     """A picture for people to look at, small, H x W x 1|3 uint8; None when it is gone by now."""
     try:
-        return shrunk(to_8bit(decode(read(store, key), key, request.pixel_limit).colour))
+        return shrunk(to_8bit(decode(read(store, key), key, pixel_limit).colour))
     except (StorageError, PictureError):
         return None
 
 
-def _frames(source: Store, planned: list[SourcePicture], request: DevelopRequest) -> dict[str, np.ndarray | None]:
-    """Likewise those of some pictures that are frames, by their keys; every file is fetched once."""
+def _frames(source: Store, planned: list[SourcePicture], pixel_limit: int) -> dict[str, np.ndarray | None]:
+    """Shrink pictures that are frames, for the report, by their keys; every file is fetched once."""
     files: dict[str, list[SourcePicture]] = {}
     for one in planned:
         if one.frame is not None:
@@ -262,7 +273,7 @@ def _frames(source: Store, planned: list[SourcePicture], request: DevelopRequest
     found: dict[str, np.ndarray | None] = {}
     for key, pictures in files.items():
         numbers = {one.frame: one.key for one in pictures if one.frame is not None}
-        file = SharedFile(source, key, pictures[0].size, numbers, request.pixel_limit)
+        file = SharedFile(source, key, pictures[0].size, numbers, pixel_limit)
         for number in sorted(numbers):
             try:
                 file.fetch()
@@ -273,9 +284,9 @@ def _frames(source: Store, planned: list[SourcePicture], request: DevelopRequest
     return found
 
 
-def failure_rows(request: DevelopRequest, plan: Plan, limit: int) -> list[dict[str, Any]]:
+def failure_rows(destination: Store, plan: Plan, limit: int) -> list[dict[str, Any]]:
     """The first rows of a run's failures, for people."""
-    destination, rows = destination_of(request), []
+    rows: list[dict[str, Any]] = []
     for shard in range(plan.shards):
         names = ["key", "branch", "stage", "reason", "message"]
         rows += read_part(destination, part_path("failures", plan.run, shard), columns=names).to_pylist()

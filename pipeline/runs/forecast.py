@@ -8,8 +8,12 @@ from typing import Literal
 
 from pipeline.destination.layout import commit_path, commits_of, listed
 from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
-from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.planning import Found, check_request, destination_of, recipe_of, shards_to_do, what_was_done
+from pipeline.requests.job import Job
+from pipeline.runs.planning import (
+    Found,
+    shards_to_do,
+    what_was_done,
+)
 from pipeline.runs.redo import failed_pictures, pictures_again
 from pipeline.storage.store import Store
 
@@ -32,15 +36,14 @@ class Forecast:
     run: str | None = None
 
 
-def forecast(request: DevelopRequest, listing: Callable[[int], None] = lambda count: None) -> Forecast:
+def forecast(job: Job, listing: Callable[[int], None] = lambda count: None) -> Forecast:
     """Look at source and destination as a run would, and change neither; `listing` is told what was listed so far.
 
-    Raises StorageError, RecipeError, ModelError, PlanError.
+    Raises StorageError, PlanError.
     """
-    check_request(request)
-    before = what_was_done(request)
-    destination = destination_of(request)
-    branches = tuple(branch.name for branch in recipe_of(request).branches)
+    request, destination = job.request, job.destination
+    before = what_was_done(job)
+    branches = tuple(branch.name for branch in job.recipe.branches)
     none = Forecast("nothing_to_do", request.source, request.destination, 0, 0, 0, branches=branches)
     if before.unfinished:
         plan = before.unfinished
@@ -51,7 +54,7 @@ def forecast(request: DevelopRequest, listing: Callable[[int], None] = lambda co
         again = [pictures_again(destination, one) for one in failed_pictures(destination, before.finished)]
         return replace(_sized(none, again), status="retry_failed") if again else none
     found = Found()
-    would = _sized(none, shards_to_do(request, before, found, listing))
+    would = _sized(none, shards_to_do(job, before, found, listing))
     return replace(would, status="develop" if would.shards else "nothing_to_do", done=found.done)
 
 

@@ -17,24 +17,13 @@ from itertools import islice
 from pipeline.destination.history import Pictures, frames_settled, join, settled_objects
 from pipeline.destination.layout import FOLDERS, read_json, record_path, success_path
 from pipeline.destination.lease import Lease
-from pipeline.destination.plans import (
-    Plan,
-    SourcePicture,
-    destination_of,
-    earlier_plans,
-    recipe_of,
-    recorded_request,
-    shard_pictures,
-    source_of,
-    write_plan,
-)
-from pipeline.errors import PlanError, RecipeError, StorageError
-from pipeline.requests.pictures import DevelopRequest
-from pipeline.requests.recipe import Recipe, fingerprint
+from pipeline.destination.plans import Plan, SourcePicture, earlier_plans, read_record, write_plan
+from pipeline.errors import PlanError, StorageError
+from pipeline.requests.job import Job
 from pipeline.runs.listing import may_have_frames, pictures_of
 from pipeline.runs.partition import cut, write_parts
 from pipeline.runs.redo import forget, plan_failed
-from pipeline.storage.store import Store, StoredObject, check_access, exists, list_objects
+from pipeline.storage.store import Store, StoredObject, exists, list_objects
 
 #: objects that are taken from the listing at once: few at first, so that there is something to tell soon
 _FIRST_BATCH, _BATCH = 1_000, 10_000
@@ -43,68 +32,45 @@ _FILTERS = ("include", "exclude", "suffixes", "frames", "frame_limit")
 _log = logging.getLogger("darkroom.plan")
 
 
-def check_request(request: DevelopRequest) -> Recipe:
-    """Read the recipe and the models, and knock at both stores, as cheaply as can be.
-
-    Stores whose access is in a Prefect block that was not read yet are left for later.
-
-    Raises StorageError, RecipeError, ModelError.
-    """
-    recipe = recipe_of(request)
-    # finds the models that the recipe names
-    work_mark(request, recipe)
-    if request.model:
-        from pipeline.networks.streams import open_codec
-
-        for model in request.model:
-            open_codec(model)
-    if request.source_storage or not request.source_block:
-        check_access(source_of(request), for_writing=False)
-    if request.destination_storage or not request.destination_block:
-        check_access(destination_of(request), for_writing=True)
-    return recipe
-
-
-def plan_run(
-    request: DevelopRequest, listing: Callable[[int], None] = lambda count: None, lease: Lease | None = None
-) -> Plan:
+def plan_run(job: Job, listing: Callable[[int], None] = lambda count: None, lease: Lease | None = None) -> Plan:
     """List the source, leave out what is done, and write the plan; or find the unfinished run and go on with it.
 
     `listing` is told how many objects were listed so far. With a `lease` the plan is under it, and is only written
-    while it holds. Raises StorageError (source or destination not usable), RecipeError, PlanError, LeaseLost.
+    while it holds. Raises StorageError (source or destination not usable), PlanError, LeaseLost.
     """
-    before = what_was_done(request)
-    source, destination = source_of(request), destination_of(request)
+    before = what_was_done(job)
+    source, destination, mark = job.source, job.destination, job.fingerprint
     token = lease.token if lease else ""
     for plan in before.folded:
         forget(destination, plan)
     if before.unfinished:
-        _tell_of_other_filters(destination, before.unfinished, request)
+        _tell_of_other_filters(job, before.unfinished)
         return replace(before.unfinished, resumed=True, lease=token)
-    if request.retry_failed:
-        return plan_failed(request, destination, before.finished, before.sequence, lease)
+    if job.request.retry_failed:
+        return plan_failed(job, before.finished, before.sequence, lease)
     found = Found()
-    shards = shards_to_do(request, before, found, listing)
-    parts = write_parts(destination, shards, f"{before.mark}\n{source.url}\n{before.sequence}\n")
+    shards = shards_to_do(job, before, found, listing)
+    parts = write_parts(destination, shards, f"{mark}\n{source.url}\n{before.sequence}\n")
     last = before.last
     if not parts.objects and last:
-        return Plan(last.run, before.mark, source.url, last.sequence, 0, 0, done=found.done, lease=token)
+        return Plan(last.run, mark, source.url, last.sequence, 0, 0, done=found.done, lease=token)
     # a letter first: readers of Hive paths take what looks like a number, such as 0012 or 12e4, for one
     run = f"r{parts.digest[:12]}"
-    plan = Plan(run, before.mark, source.url, before.sequence, parts.objects, parts.shards, parts.folder)
+    plan = Plan(run, mark, source.url, before.sequence, parts.objects, parts.shards, parts.folder)
     if lease:
         lease.confirm()
-    write_plan(destination, plan, request)
+    write_plan(destination, plan, job.record())
     return replace(plan, done=found.done, lease=token)
 
 
-def _tell_of_other_filters(destination: Store, plan: Plan, request: DevelopRequest) -> None:
+def _tell_of_other_filters(job: Job, plan: Plan) -> None:
     try:
-        planned = recorded_request(destination, plan)
+        planned = read_record(job.destination, plan)
     except (PlanError, StorageError):
         # it can be gone on with all the same
         return
-    other = [name for name in _FILTERS if getattr(planned, name) != getattr(request, name)]
+    record = job.record()
+    other = [name for name in _FILTERS if name in planned and planned[name] != record[name]]
     if other:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in other)
         _log.warning("run %s goes on as it was planned; the new %s counts from the next run on", plan.run, names)
@@ -112,13 +78,12 @@ def _tell_of_other_filters(destination: Store, plan: Plan, request: DevelopReque
 
 @dataclass(frozen=True)
 class Before:
-    """What earlier runs at a destination mean for a request.
+    """What earlier runs at a destination mean for a job.
 
     `unfinished` is to be gone on with; `finished` have done the same work, oldest first; `last` is the run before;
     `folded` have left what can be removed; `own` is the beginning of the source's keys that are our own results.
     """
 
-    mark: str
     sequence: int
     own: str | None
     last: Plan | None
@@ -127,12 +92,10 @@ class Before:
     folded: list[Plan]
 
 
-def what_was_done(request: DevelopRequest) -> Before:
-    """Check a request against its destination, and change nothing. Raises what `plan_run` raises, but LeaseLost."""
-    recipe = recipe_of(request)
-    source, destination = source_of(request), destination_of(request)
+def what_was_done(job: Job) -> Before:
+    """Check a job against its destination, and change nothing. Raises what `plan_run` raises, but LeaseLost."""
+    request, source, destination, mark = job.request, job.source, job.destination, job.fingerprint
     own = own_prefix(source, destination)
-    mark = work_mark(request, recipe)
     plans = earlier_plans(destination)
     sequence = max((plan.sequence + 1 for plan, _ in plans), default=0)
     folded = [plan for plan, _ in plans if plan.folded]
@@ -153,14 +116,15 @@ def what_was_done(request: DevelopRequest) -> Before:
             same_work.append(plan)
     if request.retry_failed and not same_work and not unfinished:
         raise PlanError(f"{destination.url} holds no finished run to try again; leave out --retry-failed")
-    return Before(mark, sequence, own, last[0] if last else None, unfinished, same_work, folded)
+    return Before(sequence, own, last[0] if last else None, unfinished, same_work, folded)
 
 
 def shards_to_do(
-    request: DevelopRequest, before: Before, found: Found, listing: Callable[[int], None]
+    job: Job, before: Before, found: Found, listing: Callable[[int], None]
 ) -> Iterator[list[SourcePicture]]:
     """Shards of the pictures to develop, while the source is listed. Raises PlanError where it holds no object."""
-    pictures = _to_do(request, before, found, listing)
+    request = job.request
+    pictures = _to_do(job, before, found, listing)
     yield from cut(pictures, request.shard_size, request.shard_bytes)
     if not found.listed:
         filters = request.include + request.suffixes
@@ -168,17 +132,6 @@ def shards_to_do(
             raise PlanError(f"{request.source} holds no objects; check that it is the folder or prefix you mean")
         wanted = f" that match {', '.join(filters)}" if filters else " that are not excluded"
         raise PlanError(f"{request.source} holds no objects{wanted}; check --include, --exclude and --suffixes")
-
-
-def work_mark(request: DevelopRequest, recipe: Recipe) -> str:
-    """The fingerprint of what a request does to a picture: the recipe, its models, and settings that change rows."""
-    # not the models: a stream is only ever decoded by the very weights it was made with
-    settings = {"pixel_limit": request.pixel_limit, "measure": request.measure, "crop": request.crop}
-    # only where they are chosen: what was developed before there were frames stays developed
-    for name in ("frames", "frame_limit"):
-        if getattr(request, name) != DevelopRequest.model_fields[name].default:
-            settings[name] = getattr(request, name)
-    return fingerprint(recipe, settings)
 
 
 @dataclass
@@ -189,14 +142,12 @@ class Found:
     done: int = 0
 
 
-def _to_do(
-    request: DevelopRequest, before: Before, found: Found, listing: Callable[[int], None]
-) -> Iterator[SourcePicture]:
+def _to_do(job: Job, before: Before, found: Found, listing: Callable[[int], None]) -> Iterator[SourcePicture]:
     """The pictures to develop, in the order of their objects' keys, while the source is listed."""
-    source, destination, own = source_of(request), destination_of(request), before.own
+    request, source, own = job.request, job.source, before.own
     everything = list_objects(source, request.include, request.suffixes, request.exclude)
     objects = (one for one in everything if not one.key.startswith(own)) if own is not None else everything
-    settled = settled_objects(destination, [(plan.run, plan.shards) for plan in before.finished])
+    settled = settled_objects(job.destination, [(plan.run, plan.shards) for plan in before.finished])
     for batch in batches(join(objects, settled), request.frames):
         found.listed += len(batch)
         listing(found.listed)
@@ -277,18 +228,3 @@ def _same_work(plan: Plan, mark: str, source: str, destination: str) -> None:
             f"{destination} was developed by another recipe or other settings (fingerprint {plan.fingerprint[:12]}, "
             f"now {mark[:12]}); use another destination, or --fresh to develop everything again"
         )
-
-
-__all__ = [
-    "Plan",
-    "PlanError",
-    "RecipeError",
-    "check_request",
-    "destination_of",
-    "earlier_plans",
-    "own_prefix",
-    "plan_run",
-    "recipe_of",
-    "shard_pictures",
-    "source_of",
-]

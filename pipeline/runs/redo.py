@@ -33,9 +33,9 @@ from pipeline.destination.layout import (
 )
 from pipeline.destination.lease import Lease
 from pipeline.destination.parquet import pack, read_columns, read_part, to_parquet
-from pipeline.destination.plans import Plan, SourcePicture, mark_plan, read_plan, shard_pictures, source_of, write_plan
+from pipeline.destination.plans import Plan, SourcePicture, mark_plan, read_plan, shard_pictures, write_plan
 from pipeline.destination.schemas import SCHEMAS
-from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.job import Job
 from pipeline.runs.partition import write_parts
 from pipeline.storage.store import Store, delete, write
 
@@ -49,18 +49,16 @@ class Redone:
     keys: frozenset[str] | None
 
 
-def plan_failed(
-    request: DevelopRequest, destination: Store, plans: Sequence[Plan], sequence: int, lease: Lease | None
-) -> Plan:
+def plan_failed(job: Job, plans: Sequence[Plan], sequence: int, lease: Lease | None) -> Plan:
     """Plan what the given finished runs, oldest first, have left in `failures`, and no later one has developed.
 
     Without any failure the plan has no shards. Raises StorageError, LeaseLost.
     """
-    chosen = failed_pictures(destination, plans)
+    chosen = failed_pictures(job.destination, plans)
     if not chosen:
         last = plans[-1]
         return replace(last, objects=0, shards=0, again=True, lease=lease.token if lease else "")
-    return plan_again(request, destination, chosen, sequence, lease)
+    return plan_again(job, chosen, sequence, lease)
 
 
 def failed_pictures(destination: Store, plans: Sequence[Plan]) -> list[Redone]:
@@ -80,10 +78,9 @@ def failed_pictures(destination: Store, plans: Sequence[Plan]) -> list[Redone]:
     return [Redone(plans[at], shard, frozenset(keys)) for (at, shard), keys in sorted(shards.items())]
 
 
-def plan_again(
-    request: DevelopRequest, destination: Store, chosen: Sequence[Redone], sequence: int, lease: Lease | None
-) -> Plan:
+def plan_again(job: Job, chosen: Sequence[Redone], sequence: int, lease: Lease | None) -> Plan:
     """Plan pictures of finished runs of one kind of work again. Raises StorageError, LeaseLost."""
+    destination = job.destination
     first = chosen[0].plan
     parts = write_parts(
         destination, (pictures_again(destination, one) for one in chosen), f"{first.fingerprint}\nagain\n"
@@ -91,11 +88,12 @@ def plan_again(
     targets = [[one.plan.run, one.shard] for one in chosen]
     write(destination, targets_path(parts.folder), json.dumps(targets).encode())
     name = hashlib.sha256(f"{parts.digest}{targets}{sequence}".encode()).hexdigest()[:12]
-    source = source_of(request).url
-    plan = Plan(f"r{name}", first.fingerprint, source, sequence, parts.objects, parts.shards, parts.folder, again=True)
+    plan = Plan(
+        f"r{name}", first.fingerprint, job.source.url, sequence, parts.objects, parts.shards, parts.folder, again=True
+    )
     if lease:
         lease.confirm()
-    write_plan(destination, plan, request)
+    write_plan(destination, plan, job.record())
     return replace(plan, lease=lease.token if lease else "")
 
 
@@ -186,6 +184,6 @@ def targets_of(destination: Store, plan: Plan) -> list[tuple[str, int]]:
 
 
 def pictures_again(destination: Store, chosen: Redone) -> list[SourcePicture]:
-    """Those of one shard that are to be done again."""
+    """Give the pictures of one shard that are to be done again."""
     pictures = shard_pictures(destination, chosen.plan, chosen.shard)
     return [one for one in pictures if chosen.keys is None or one.key in chosen.keys]

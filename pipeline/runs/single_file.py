@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from models.codec.bitstream import MAGIC, is_stream, read_header
 from models.device import choose_device
@@ -20,6 +21,9 @@ from pipeline.pictures.picture import Picture, parse_crop, to_8bit
 from pipeline.requests.pictures import CompressRequest, DecompressRequest, RunRequest
 from pipeline.storage.files import locate
 from pipeline.storage.store import StorageOptions, Store, exists, read, size, write
+
+if TYPE_CHECKING:
+    from models.codec.codec import Codec
 
 #: files larger than this are refused before they are read
 SIZE_LIMIT = 4 << 30
@@ -109,12 +113,11 @@ def decompress_file(request: DecompressRequest) -> FileReport:
         raise RequestError(f"{request.destination} ends in no format that is written; give --format, such as png")
     from pipeline.networks.streams import open_codec
 
-    for model in request.model:
-        open_codec(model)
+    codecs = [open_codec(model) for model in request.model]
     started = time.monotonic()
     data = _fetch(source, request.source)
     with Batcher(choose_device(request.device), request.batch) as device, _named(request.source):
-        picture = _decompressed(data, source[1], request, device)
+        picture = _decompressed(data, source[1], request, codecs, device)
         encoded = encode(picture.pixels, picture.metadata, name)
     write(*destination, encoded)
     header = read_header(data, 1 << 64).header
@@ -140,13 +143,15 @@ def read_picture(url: str, options: StorageOptions | None = None, pixel_limit: i
         return decode(data, place[1], pixel_limit)
 
 
-def _decompressed(data: bytes, key: str, request: DecompressRequest, device: Batcher) -> Picture:
+def _decompressed(
+    data: bytes, key: str, request: DecompressRequest, codecs: Sequence[Codec], device: Batcher
+) -> Picture:
     if not is_stream(data):
         raise PictureError("not_an_image", f"no .drk stream: it does not begin with {MAGIC!r}")
     crop = parse_crop(request.crop)
     from pipeline.networks.streams import decode_stream
 
-    return decode_stream(data, key, device.apply, pixel_limit=request.pixel_limit, models=request.model, crop=crop)
+    return decode_stream(data, key, device.apply, pixel_limit=request.pixel_limit, codecs=codecs, crop=crop)
 
 
 def _both_ends(request: RunRequest) -> tuple[tuple[Store, str], tuple[Store, str]]:

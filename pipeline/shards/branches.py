@@ -69,7 +69,7 @@ def run_steps(
 
 
 def _run_step(item: BranchStep, before: Result, measure: bool, apply: Apply) -> Result:
-    network = _network(item)
+    network = item.network
     if isinstance(network, Restorer):
         return _run_restorer(item.step.name, network, before, measure, apply)
     if isinstance(network, CodecNetwork):
@@ -142,10 +142,6 @@ def _run_learned_codec(codec: CodecNetwork, before: Result, apply: Apply) -> Res
         decode_s=decode_s,
         latents=(*before.latents, {"model": codec.model} | columns),
     )
-
-
-def _network(item: BranchStep) -> Restorer | CodecNetwork | Representer | None:
-    return item.step.load(item.parameters) if item.step.load else None
 
 
 def _name_of(steps: tuple[BranchStep, ...]) -> tuple:

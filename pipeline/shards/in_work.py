@@ -13,7 +13,7 @@ from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from pipeline.destination.layout import begun_path, read_json
+from pipeline.destination.layout import begun_path, read_or_none
 from pipeline.errors import StorageError
 from pipeline.storage.store import Store, delete, write
 from pipeline.threads import Stage
@@ -34,16 +34,15 @@ class Begun:
 
 def read_begun(destination: Store, run: str, shard: int) -> Begun:
     """What the last attempt left; nothing where there was none, or it ended in order. Raises StorageError."""
+    data = read_or_none(destination, begun_path(run, shard))
+    if data is None:
+        return Begun()
     try:
-        content = read_json(destination, begun_path(run, shard))
+        content = json.loads(data)
         return Begun(content["suspects"], {int(index): message for index, message in content["crashed"].items()})
-    except StorageError as error:
-        if error.kind != "missing":
-            raise
     except (ValueError, KeyError, TypeError, AttributeError):
         # written by us alone, whole or not at all; what somebody else left here suspects nobody
-        pass
-    return Begun()
+        return Begun()
 
 
 class Window:

@@ -75,7 +75,7 @@ class Cost:
         return pixels * max(3, pixel_bytes) * self.factor
 
     def check(self, pixels: int, pixel_bytes: int, total: int) -> int:
-        """The same, for a budget of `total` bytes. Raises PictureError when the picture needs more than all of it."""
+        """Count the bytes of a picture against a budget of `total`. Raises PictureError where it needs more."""
         needed = self.of(pixels, pixel_bytes)
         if needed > total:
             whole = math.ceil((needed / (1 - FETCHED) + self.fixed + _held_at_first()) / 1e8) / 10
@@ -136,5 +136,5 @@ def _first_number(path: str, after: str = "", unit: int = 1) -> int | None:
 
 def _enlargement(branch: Branch) -> int:
     """How many times longer a branch makes the sides of a picture."""
-    networks = (item.step.load(item.parameters) for item in branch.steps if item.step.load)
+    networks = [item.network for item in branch.steps]
     return math.prod(network.scale for network in networks if isinstance(network, Restorer))

@@ -17,29 +17,14 @@ from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import EXTENSIONS, encode, output_format
 from pipeline.pictures.metrics import compare, describe
 from pipeline.pictures.perceptual_hash import perceptual_hash
-from pipeline.pictures.picture import Crop, Picture, Reserve, at_once, cropped, parse_crop
-from pipeline.requests.pictures import DevelopRequest
+from pipeline.pictures.picture import Picture, Reserve, at_once, cropped
+from pipeline.requests.job import Settings
 from pipeline.requests.recipe import Branch, Recipe
 from pipeline.shards.branches import Result, Row, run_steps
 from pipeline.shards.stage_times import Laps
 
 if TYPE_CHECKING:
     from models.inference import Apply
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the output besides the recipe. `models` are URLs of weights that streams in the source may need."""
-
-    pixel_limit: int
-    measure: bool
-    crop: Crop | None = None
-    models: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, request: DevelopRequest) -> Settings:
-        """Those of a request."""
-        return cls(request.pixel_limit, request.measure, parse_crop(request.crop), request.model)
 
 
 @dataclass
@@ -144,7 +129,7 @@ def _decode(
             found.key,
             apply,
             pixel_limit=settings.pixel_limit,
-            models=settings.models,
+            codecs=settings.codecs,
             crop=settings.crop,
             reserve=reserve,
         )

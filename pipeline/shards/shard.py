@@ -13,10 +13,9 @@ from pipeline.destination.layout import begun_path, part_path
 from pipeline.destination.lease import confirm
 from pipeline.destination.parquet import to_parquet
 from pipeline.destination.plans import Plan, shard_pictures
-from pipeline.errors import Cancelled, StorageError
+from pipeline.errors import Cancelled, RunError, StorageError
 from pipeline.networks.batching import Batcher
-from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.planning import destination_of, recipe_of
+from pipeline.requests.job import Job
 from pipeline.shards.in_work import Window, read_begun
 from pipeline.shards.stream import Done, ShardStream
 from pipeline.shards.suspects import try_alone
@@ -24,7 +23,7 @@ from pipeline.storage.store import delete, write
 
 
 def run_shard(
-    request: DevelopRequest,
+    job: Job,
     plan: Plan,
     shard: int,
     progress: Callable[[bool], None] = lambda good: None,
@@ -35,9 +34,14 @@ def run_shard(
     `progress` is called once a picture (True: good) from this thread. When `stop` says True nothing is committed:
     Cancelled; when storage fails as a whole likewise: StorageError. Running again overwrites whatever was left.
     An earlier attempt may have ended without a word: pictures that were in work then are tried alone first, and those
-    that end a process of their own are failures.
+    that end a process of their own are failures. Raises RunError for a plan that is of another job.
     """
-    destination = destination_of(request)
+    if plan.fingerprint != job.fingerprint:
+        raise RunError(
+            f"run {plan.run} was planned for work of the fingerprint {plan.fingerprint[:12]}, this is "
+            f"{job.fingerprint[:12]}; plan it anew"
+        )
+    destination, request = job.destination, job.request
     try:
         commit = read_commit(destination, plan.run, shard)
     except StorageError as error:
@@ -51,17 +55,17 @@ def run_shard(
     found = shard_pictures(destination, plan, shard)
     begun = read_begun(destination, plan.run, shard)
     suspects = {index: found[index] for index in begun.suspects if index < len(found) and index not in begun.crashed}
-    crashed = begun.crashed | try_alone(request, suspects, stop)
+    crashed = begun.crashed | try_alone(job, suspects, stop)
     if stop():
         # before anything is written: who was not tried stays suspected
         raise Cancelled("stopped before the shard was begun; run again to go on")
     with Batcher(choose_device(request.device), request.batch) as batcher:
-        stream = ShardStream(request, destination, batcher, found)
+        stream = ShardStream(job, batcher, found)
         window = Window(destination, begun_path(plan.run, shard), crashed, stream.results.put)
         try:
             done = stream.run(progress, stop, window)
             seconds = time.monotonic() - started
-            commit = _commit(request, plan, shard, done, stream.bytes_read, seconds, stream.stage_figures(seconds))
+            commit = _commit(job, plan, shard, done, stream.bytes_read, seconds, stream.stage_figures(seconds))
         except BaseException:
             window.clear()
             raise
@@ -70,7 +74,7 @@ def run_shard(
 
 
 def _commit(
-    request: DevelopRequest,
+    job: Job,
     plan: Plan,
     shard: int,
     done: Sequence[Done],
@@ -78,7 +82,7 @@ def _commit(
     seconds: float,
     stages: dict[str, dict[str, float]],
 ) -> Commit:
-    destination, developed = destination_of(request), [one.developed for one in done]
+    destination, developed = job.destination, [one.developed for one in done]
     rows: dict[str, list[dict]] = {
         "manifest": [d.manifest for d in developed],
         "metrics": [row for d in developed for row in d.metrics],
@@ -107,7 +111,7 @@ def _commit(
         stages=stages,
         outputs=outputs,
     )
-    expected = commit.good * len(recipe_of(request).branches)
+    expected = commit.good * len(job.recipe.branches)
     assert commit.rows["metrics"] + commit.branch_failures == expected, "a branch left neither a row nor a failure"
     confirm(destination, plan.lease)
     write_commit(destination, commit)

@@ -57,7 +57,7 @@ class Laps:
         self.since = now
 
     def elsewhere(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function; the time it takes belongs to no lap, for others are busy and this thread waits."""
+        """Wrap a function so that its time belongs to no lap: others are busy in it, and this thread waits."""
 
         def call(*arguments: Any) -> Any:
             before = time.perf_counter()

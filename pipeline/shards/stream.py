@@ -16,11 +16,10 @@ from pipeline.destination.plans import SourcePicture
 from pipeline.errors import Cancelled, PictureError, StorageError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.batching import Batcher
-from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.planning import recipe_of, source_of
+from pipeline.requests.job import Job
 from pipeline.shards.in_work import Window
 from pipeline.shards.memory import FETCHED, MemoryBudget, cost_of, memory_for_pictures
-from pipeline.shards.picture import Developed, Settings, develop_picture, fail, unread
+from pipeline.shards.picture import Developed, develop_picture, fail, unread
 from pipeline.shards.stage_times import StageTimes
 from pipeline.storage.store import Store, read, write
 from pipeline.threads import Stage, cores
@@ -41,14 +40,14 @@ class Done:
 class ShardStream:
     """The pictures of a shard on their way; results arrive in any order. For one `run`."""
 
-    def __init__(self, request: DevelopRequest, destination: Store, batcher: Batcher, found: list[SourcePicture]):
-        self.source, self.destination = source_of(request), destination
-        self.recipe, self.settings = recipe_of(request), Settings.of(request)
+    def __init__(self, job: Job, batcher: Batcher, found: list[SourcePicture]):
+        self.source, self.destination = job.source, job.destination
+        self.recipe, self.settings, request = job.recipe, job.settings, job.request
         self.batcher, self.found, self.request = batcher, found, request
         # a batch can only fill when as many pictures are in work at once
         self.workers = (request.workers or cores()) + batcher.batch - 1
         local = 1 + cores() // _CORES_A_LOCAL
-        self.readers, self.writers = (local if s.scheme == "file" else _REMOTE for s in (self.source, destination))
+        self.readers, self.writers = (local if s.scheme == "file" else _REMOTE for s in (self.source, self.destination))
         self.cost = cost_of(self.recipe, request.measure)
         memory = memory_for_pictures(request.memory, self.cost.fixed)
         self.fetched = MemoryBudget(round(FETCHED * memory))

@@ -28,10 +28,10 @@ from pipeline.destination.plans import SourcePicture
 from pipeline.errors import StorageError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.batching import Batcher
+from pipeline.requests.job import Access, Job
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.planning import recipe_of, source_of
 from pipeline.shards.memory import memory_for_pictures
-from pipeline.shards.picture import Settings, develop_picture
+from pipeline.shards.picture import develop_picture
 from pipeline.storage.store import StorageOptions, read
 
 _MARK = "darkroom-alone"
@@ -44,15 +44,13 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 
-def try_alone(
-    request: DevelopRequest, pictures: Mapping[int, SourcePicture], stop: Callable[[], bool]
-) -> dict[int, str]:
-    """Those that end a process of their own, by their numbers, and how. Ends early when `stop` says True."""
+def try_alone(job: Job, pictures: Mapping[int, SourcePicture], stop: Callable[[], bool]) -> dict[int, str]:
+    """Find the pictures that end a process of their own: their numbers, and how. Ends early when `stop` says True."""
     left, tries = dict(pictures), dict.fromkeys(pictures, 0)
     crashed: dict[int, str] = {}
     while left and not stop():
-        with _process(request, left) as process:
-            number, how = _watch(process, left, request.deadline_s, stop)
+        with _process(job, left) as process:
+            number, how = _watch(process, left, job.request.deadline_s, stop)
         if number is None:
             break
         tries[number] += 1
@@ -115,9 +113,10 @@ def _read_lines(process: subprocess.Popen[str], lines: queue.SimpleQueue[str | N
 
 
 @contextlib.contextmanager
-def _process(request: DevelopRequest, pictures: Mapping[int, SourcePicture]) -> Any:
+def _process(job: Job, pictures: Mapping[int, SourcePicture]) -> Any:
     work = {
-        "request": _plain(request),
+        "job": job.record(),
+        "source_storage": _shown(job.request.source_storage),
         "pictures": {number: asdict(one) | {"modified": None} for number, one in pictures.items()},
     }
     process = subprocess.Popen(
@@ -146,28 +145,27 @@ def _process(request: DevelopRequest, pictures: Mapping[int, SourcePicture]) -> 
                 pipe.close()  # type: ignore[union-attr]
 
 
-def _plain(request: DevelopRequest) -> dict[str, Any]:
-    """The request as JSON, with the secrets of its source, for a pipe that nobody else reads."""
-    content = request.model_dump(mode="json") | {"source_storage": None, "destination_storage": None}
-    if request.source_storage is not None:
-        given: dict[str, Any] = {name: getattr(request.source_storage, name) for name in StorageOptions.model_fields}
-        shown = {n: v.get_secret_value() if hasattr(v, "get_secret_value") else v for n, v in given.items()}
-        content["source_storage"] = shown
-    return content
+def _shown(storage: StorageOptions | None) -> dict[str, Any] | None:
+    """Access as JSON, with its secrets, for a pipe that nobody else reads."""
+    if storage is None:
+        return None
+    given = {name: getattr(storage, name) for name in StorageOptions.model_fields}
+    return {n: v.get_secret_value() if hasattr(v, "get_secret_value") else v for n, v in given.items()}
 
 
 def _main() -> None:
     """The process: develop picture after picture, and keep nothing but whether it could be done."""
     work = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    request = DevelopRequest(**work["request"])
+    # nothing is written here: the destination's access stays where it is
+    job = Job.from_record(work["job"], Access(source_storage=work["source_storage"]))
     pictures = {int(number): SourcePicture(**one) for number, one in work["pictures"].items()}
     cv2.setNumThreads(1)
-    _limit_memory(request)
+    _limit_memory(job.request)
     for number, one in pictures.items():
         _tell("begin", number)
         try:
-            said = _develop(request, one)
+            said = _develop(job, one)
         except StorageError:
             # whether it can be fetched is for the run to find out
             said = []
@@ -177,9 +175,9 @@ def _main() -> None:
         _tell("memory" if full else "done", " ".join((full or str(number)).split())[:300])
 
 
-def _develop(request: DevelopRequest, one: SourcePicture) -> Sequence[str]:
+def _develop(job: Job, one: SourcePicture) -> Sequence[str]:
     """What could not be done, for people."""
-    source = source_of(request)
+    source, request = job.source, job.request
     data: bytes | SharedFile
     if one.frame is not None:
         data = SharedFile(source, one.object_key, one.size, [one.frame], request.pixel_limit)
@@ -187,7 +185,7 @@ def _develop(request: DevelopRequest, one: SourcePicture) -> Sequence[str]:
     else:
         data = read(source, one.key, size=one.size)
     with Batcher(choose_device(request.device), 1) as batcher:
-        developed = develop_picture(one, data, recipe_of(request), Settings.of(request), batcher.apply)
+        developed = develop_picture(one, data, job.recipe, job.settings, batcher.apply)
     return [row["message"] for row in developed.failures]
 
 

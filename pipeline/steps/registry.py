@@ -5,8 +5,9 @@ A step is one of three kinds:
 - **pixel step**: `function(pixels, parameters) -> pixels`, pixels H x W x 1|3 in and out;
 - **codec step**: `encode(pixels, parameters) -> bytes` and `decode(data) -> pixels`; the branch goes on with what
   was decoded and the run measures the bytes;
-- **network step**: `load(parameters)` gives a network that restores (`Restorer`), leaves a stream (`CodecNetwork`) or
-  leaves a vector and the picture as it is (`Representer`); its tensors travel to the device in batches of equal size.
+- **network step**: `load(parameters, sha256)` gives a network that restores (`Restorer`), leaves a stream
+  (`CodecNetwork`) or leaves a vector and the picture as it is (`Representer`); its tensors travel to the device in
+  batches of equal size. `sha256` is the hash that its weights must have, or None.
 
 Pixels never carry alpha here: the branch takes it off before a step and puts it back after. Network steps take whole
 pictures and see to alpha themselves.
@@ -55,9 +56,9 @@ class Step:
     encode: Callable[[np.ndarray, Any], bytes] | None = None
     decode: Callable[[bytes], np.ndarray] | None = None
     extension: str = ""
-    #: network steps: parameters -> a Restorer (of `.restoration`), a CodecNetwork (`.networks`), a Representer
-    #: (`.autoencoders`)
-    load: Callable[[Any], Any] | None = None
+    #: network steps: parameters, and the SHA-256 that the weights must have or None -> a Restorer, CodecNetwork or
+    #: Representer (of `pipeline.networks`)
+    load: Callable[[Any, str | None], Any] | None = None
     #: network steps that leave a stream
     has_stream: bool = False
     #: the package that adds the step, and its version, which goes into the fingerprint; nothing for those of Darkroom
@@ -116,7 +117,12 @@ def codec_step(
 
 
 def network_step(
-    name: str, parameters: type[Parameters], load: Callable[[Any], Any], *, extension: str = "", version: int = 1
+    name: str,
+    parameters: type[Parameters],
+    load: Callable[[Any, str | None], Any],
+    *,
+    extension: str = "",
+    version: int = 1,
 ) -> None:
     """Register a network; with an extension it leaves streams. `load`'s docstring is the summary."""
     _add(

@@ -22,7 +22,6 @@ from pipeline.destination.plans import Plan
 from pipeline.destination.run_record import Summary, account_of, keep
 from pipeline.errors import StorageError
 from pipeline.requests.pictures import EvaluateRequest
-from pipeline.runs.planning import destination_of
 from pipeline.storage.store import read, write
 from pipeline.suites.prepare import SuiteRun
 from pipeline.suites.report import Strip, render_suite
@@ -49,7 +48,7 @@ def conclude(
     request: EvaluateRequest, prepared: SuiteRun, plan: Plan, parts: Sequence[dict[str, Any]], started: datetime
 ) -> SuiteEvaluation:
     """Write means, tables and report of a suite whose pictures all have their parts, where they differ from before."""
-    destination, suite = destination_of(request), prepared.suite
+    destination, suite = prepared.stores.destination, prepared.suite
     scores = [row for part in parts for row in part["scores"]]
     failures = [row for part in parts for row in part["failures"]]
     pictures = sum(bool(part["scores"]) for part in parts)
@@ -124,13 +123,13 @@ def _account(
     request: EvaluateRequest, prepared: SuiteRun, plan: Plan, parts: Sequence[dict[str, Any]], started: datetime
 ) -> dict[str, Any]:
     """The content of run.json: that of the run that measured last."""
-    destination, path = destination_of(request), record_path(plan.run)
+    destination, path = prepared.stores.destination, record_path(plan.run)
     if plan.objects == 0:
         with suppress(StorageError, ValueError):
             return read_json(destination, path)
     failed = sum(not part["scores"] for part in parts)
     device = choose_device(request.device)
-    run = account_of(request, plan, started, failed, len(parts)) | {
+    run = account_of(plan, destination, started, failed, len(parts), request.max_failure_rate) | {
         "suite": request.suite,
         "settings": {name: getattr(request, name) for name in ("crop", "grey", "seed")},
         "models": [each.network.model for each in prepared.networks],

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import RequestError
+from pipeline.requests.job import Stores, stores_of
 from pipeline.requests.pictures import EvaluateRequest
-from pipeline.runs.planning import destination_of, source_of
 from pipeline.storage.store import check_access
 from pipeline.suites.kinds import SUITES
 from pipeline.suites.networks import Chosen, choose_networks
@@ -18,9 +18,10 @@ from pipeline.suites.suite import Suite
 
 @dataclass(frozen=True)
 class SuiteRun:
-    """A checked request: the suite with the baselines that are installed, networks, the set the pictures are (as far as
-    it is known) with its published rows, and notes for people."""
+    """A checked request: its stores, the suite with the baselines that are installed, networks, the set the pictures
+    are (as far as it is known) with its published rows, and notes for people."""
 
+    stores: Stores
     suite: Suite
     networks: list[Chosen]
     dataset: str | None
@@ -40,9 +41,10 @@ def prepare_suite(request: EvaluateRequest) -> SuiteRun:
     if without:
         notes.append(f"No network for {', '.join(without)}: none is shipped, and --model names none.")
     dataset, published = _published(request, notes)
-    check_access(source_of(request), for_writing=False)
-    check_access(destination_of(request), for_writing=True)
-    return SuiteRun(suite, networks, dataset, published, notes)
+    stores = stores_of(request)
+    check_access(stores.source, for_writing=False)
+    check_access(stores.destination, for_writing=True)
+    return SuiteRun(stores, suite, networks, dataset, published, notes)
 
 
 def _installed(suite: Suite, notes: list[str]) -> Suite:

@@ -26,9 +26,10 @@ from pipeline.destination.plans import Plan
 from pipeline.errors import PictureError, PlanError, StorageError
 from pipeline.networks.batching import Batcher
 from pipeline.pictures.decode import decode
+from pipeline.requests.job import Stores
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.runs.forecast import Forecast
-from pipeline.runs.planning import destination_of, own_prefix, source_of
+from pipeline.runs.planning import own_prefix
 from pipeline.shards.memory import MemoryBudget, memory_for_pictures
 from pipeline.storage.store import Store, StoredObject, list_objects, read, write
 from pipeline.suites.conclude import SuiteEvaluation, conclude
@@ -60,10 +61,10 @@ def evaluate_suite(
     """
     started = datetime.now(UTC)
     prepared = prepare_suite(request)
-    found = _listing(request)
+    found = _listing(request, prepared.stores)
     listing(len(found))
     # only now, so that a request that cannot be met leaves nothing at the destination
-    with hold(destination_of(request), request.take_over) as lease:
+    with hold(prepared.stores.destination, request.take_over) as lease:
 
         def measured(good: bool) -> None:
             if lease.lost:
@@ -85,13 +86,14 @@ def _evaluate(
     planned(plan)
     if todo:
         _measure(request, prepared, plan.run, found, todo, progress)
-    parts = read_parts(destination_of(request), plan.run)
+    parts = read_parts(prepared.stores.destination, plan.run)
     return conclude(request, prepared, plan, [parts[number] for number in range(len(found))], started)
 
 
 def forecast_suite(request: EvaluateRequest) -> Forecast:
     """What it would do, and nothing is written. Raises what `evaluate_suite` raises before it begins."""
-    prepared, found = prepare_suite(request), _listing(request)
+    prepared = prepare_suite(request)
+    found = _listing(request, prepared.stores)
     plan, todo = _what_to_do(request, prepared, found)
     size = sum(found[number].size for number in todo)
     status: Literal["resume", "develop", "nothing_to_do"] = "develop" if todo else "nothing_to_do"
@@ -105,16 +107,16 @@ def forecast_suite(request: EvaluateRequest) -> Forecast:
 def _what_to_do(request: EvaluateRequest, prepared: SuiteRun, found: Sequence[StoredObject]) -> tuple[Plan, list[int]]:
     """The plan, and the numbers in the listing of pictures that are not measured yet."""
     plan = _plan(request, prepared, found)
-    parts = {} if request.fresh else read_parts(destination_of(request), plan.run)
+    parts = {} if request.fresh else read_parts(prepared.stores.destination, plan.run)
     todo = [number for number in range(len(found)) if number not in parts or parts[number]["again"]]
     done = len(found) - len(todo)
     resumed = 0 < done < len(found)
     return replace(plan, objects=len(todo), shards=min(1, len(todo)), done=done, resumed=resumed), todo
 
 
-def _listing(request: EvaluateRequest) -> list[StoredObject]:
-    source, destination = source_of(request), destination_of(request)
-    own = own_prefix(source, destination)
+def _listing(request: EvaluateRequest, stores: Stores) -> list[StoredObject]:
+    source = stores.source
+    own = own_prefix(source, stores.destination)
     everything = list_objects(source, request.include, request.suffixes, request.exclude)
     found = [entry for entry in everything if own is None or not entry.key.startswith(own)]
     if not found:
@@ -126,7 +128,7 @@ def _listing(request: EvaluateRequest) -> list[StoredObject]:
 
 def _plan(request: EvaluateRequest, prepared: SuiteRun, found: Sequence[StoredObject]) -> Plan:
     """The run's name is a hash of all that decides its figures."""
-    source = source_of(request).url
+    source = prepared.stores.source.url
     work: dict[str, Any] = {"version": VERSION, "suite": prepared.suite.name, "source": source}
     work |= {name: getattr(request, name) for name in ("crop", "grey", "seed", "pixel_limit")}
     work |= {"methods": [method.name for method in prepared.suite.methods]}
@@ -161,7 +163,7 @@ def _measure(
         with Batcher(choose_device(request.device), request.batch) as device:
             methods = [*prepared.suite.methods, *network_methods(prepared.suite, prepared.networks, device.apply)]
             suite = replace(prepared.suite, methods=tuple(methods))
-            one = partial(_one, request, suite, run, MemoryBudget(memory_for_pictures(request.memory)))
+            one = partial(_one, request, prepared.stores, suite, run, MemoryBudget(memory_for_pictures(request.memory)))
             try:
                 jobs = [workers.submit(one, found[n], n, n in shown) for n in todo]
                 for job in as_completed(jobs):
@@ -175,6 +177,7 @@ def _measure(
 
 def _one(
     request: EvaluateRequest,
+    stores: Stores,
     suite: Suite,
     run: str,
     memory: MemoryBudget,
@@ -183,10 +186,10 @@ def _one(
     shown: bool,
 ) -> bool:
     """Measure a picture and write its strips and its part; says whether there are any scores."""
-    destination, again = destination_of(request), False
+    destination, again = stores.destination, False
     outcome = Outcome()
     try:
-        data = read(source_of(request), entry.key, size=entry.size)
+        data = read(stores.source, entry.key, size=entry.size)
         pixels = decode(data, entry.key, min(request.pixel_limit, MOST_PIXELS)).colour
         clean = as_measured(pixels, request.crop, request.grey)
     except StorageError as error:

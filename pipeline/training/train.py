@@ -32,9 +32,9 @@ from models.training.small_pictures import split_by_name
 from models.training.tasks import AUTOENCODER_LOSS, objective_of, suited_rate, task_of
 from pipeline.destination.lease import hold
 from pipeline.errors import RequestError
+from pipeline.requests.job import beside_sources
 from pipeline.requests.models import TrainRequest
 from pipeline.storage.files import StoredFiles
-from pipeline.storage.store import open_store
 from pipeline.training.decoder import DECODER
 from pipeline.training.picture_sets import read_picture_set
 from pipeline.training.report import picture_sheets, render_training
@@ -110,7 +110,7 @@ def alone_at(request: TrainRequest) -> Iterator[None]:
     with ExitStack() as held:
         for url in urls:
             folder, _, name = url.replace("\\", "/").rpartition("/")
-            store = open_store(folder or ".", request.source_storage)
+            store = beside_sources(folder or ".", request)
             held.enter_context(hold(store, request.take_over, f"{name}.lease.json"))
         yield
 

@@ -26,8 +26,9 @@ from pipeline.errors import PictureError, PlanError
 from pipeline.frames.writers import ENDINGS, write_frames
 from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import Picture
+from pipeline.requests.job import stores_of
 from pipeline.requests.pictures import AssembleRequest
-from pipeline.storage.store import Store, open_store, read, write
+from pipeline.storage.store import Store, read, write
 
 #: how long frames are shown that nothing is known of
 _DEFAULT_S = 0.1
@@ -74,8 +75,8 @@ def assemble(
     told how many there will be, `progress` each of them. What cannot be put together is named in the list, not raised.
     Raises PlanError (no finished run, no frames, unknown branch), StorageError.
     """
-    source = open_store(request.source, request.source_storage)
-    destination = open_store(request.destination, request.destination_storage)
+    stores = stores_of(request)
+    source, destination = stores.source, stores.destination
     files, paths = _developed(source, request)
     branches = list(dict.fromkeys(branch for branch, _ in paths))
     unknown = [name for name in request.branch if name not in branches]

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 from pipeline.destination.lease import hold
 from pipeline.destination.leftovers import Leftover, ahead, leftovers, named_paths, remove
-from pipeline.destination.plans import destination_of, earlier_plans
+from pipeline.destination.plans import earlier_plans
 from pipeline.errors import PlanError
+from pipeline.requests.job import store_of
 from pipeline.requests.pictures import GcRequest
 
 _EXAMPLES = 20
@@ -33,7 +34,7 @@ def collect(request: GcRequest, progress: Callable[[int], None] = lambda count: 
     Nothing else is touched: neither what a commit names, nor plans and runs that can be taken up again, nor files that
     are not a run's. Raises PlanError where there is no run or a commit is not readable, LeaseHeld, StorageError.
     """
-    destination = destination_of(request)
+    destination = store_of(request)
     limit = datetime.now(UTC) - timedelta(hours=request.older_than)
     objects: Counter[str] = Counter()
     sizes: Counter[str] = Counter()

@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from pipeline.destination.layout import VERIFICATION, key_of, listed
 from pipeline.destination.lease import Lease, hold
-from pipeline.destination.plans import Plan, destination_of, earlier_plans, recorded_request, shard_pictures, source_of
+from pipeline.destination.plans import Plan, earlier_plans, read_record, shard_pictures
 from pipeline.errors import PlanError, RunError, StorageError
-from pipeline.requests.pictures import DevelopRequest, VerifyRequest
+from pipeline.requests.job import Access, Job, store_of
+from pipeline.requests.pictures import VerifyRequest
 from pipeline.runs.redo import Redone, fold, forget, plan_again
 from pipeline.shards.shard import run_shard
 from pipeline.storage.store import Store, write
@@ -35,15 +36,15 @@ def verify(
     See `pipeline.upkeep.verify.check` for what is told and raised. Repairs hold the destination's lease; raises
     LeaseHeld.
     """
-    destination = destination_of(request)
+    destination = store_of(request)
     if request.repair:
         with hold(destination, request.take_over) as lease:
-            found = check(request, planned, progress)
+            found = check(destination, request.quick, planned, progress)
             if found.findings:
                 found = _repair(request, destination, found, lease, planned, progress)
             found.in_use = None
     else:
-        found = check(request, planned, progress)
+        found = check(destination, request.quick, planned, progress)
     if request.report:
         from pipeline.upkeep.report import render_verification
 
@@ -74,7 +75,7 @@ def _repair(
                 if isinstance(error, StorageError) and error.kind != "missing":
                     raise
                 not_repaired[f"run {run}: {error}"] = None
-        before, found = found, check(request, planned, progress)
+        before, found = found, check(destination, request.quick, planned, progress)
         if not found.findings or found.findings == before.findings:
             break
     left = {(finding.run, finding.path) for finding in found.findings}
@@ -92,13 +93,13 @@ def _repair_run(
 ) -> list[str]:
     """Do the wrong pictures of one run again; says what could not be done."""
     started = datetime.now(UTC)
-    asked = recorded_request(
-        destination,
-        plan,
+    # a later Darkroom may mend what an earlier one has made, as long as it makes the same
+    job = Job.from_record(
+        read_record(destination, plan),
+        Access.of(request),
+        other_darkroom=True,
         source=plan.source,
         destination=request.destination,
-        source_storage=request.source_storage,
-        destination_storage=request.destination_storage,
         device="auto",
     )
     chosen, refused = [], []
@@ -110,19 +111,19 @@ def _repair_run(
             continue
         if keys:
             chosen.append(Redone(plan, shard, keys))
-    chosen, gone = _with_sources(asked, destination, chosen)
+    chosen, gone = _with_sources(job, chosen)
     refused += gone
     if chosen:
         sequence = plan.sequence + 1
-        again = plan_again(asked, destination, chosen, sequence, lease)
+        again = plan_again(job, chosen, sequence, lease)
         for shard in range(again.shards):
-            run_shard(asked, again, shard)
+            run_shard(job, again, shard)
         from pipeline.runs.finish import finish_folded
 
         for target in fold(destination, again):
             # a commit that is still wrong keeps the account of the run as it was
             with suppress(StorageError, RunError):
-                finish_folded(asked, target, started)
+                finish_folded(job, target, started)
         forget(destination, again)
     return refused
 
@@ -134,15 +135,14 @@ def _keys(destination: Store, plan: Plan, shard: int, findings: Sequence[Finding
     return frozenset(key for key in keys if key in wrong or None in wrong)
 
 
-def _with_sources(
-    asked: DevelopRequest, destination: Store, chosen: Sequence[Redone]
-) -> tuple[list[Redone], list[str]]:
+def _with_sources(job: Job, chosen: Sequence[Redone]) -> tuple[list[Redone], list[str]]:
     """What can be done again, for its source is as it was; and what cannot, in words."""
+    destination = job.destination
     wanted: dict[str, str] = {}
     for one in chosen:
         for picture in _pictures(destination, one):
             wanted[picture.object_key] = picture.etag
-    there = {found.key for found in listed(source_of(asked), ()) if wanted.get(found.key) == found.etag}
+    there = {found.key for found in listed(job.source, ()) if wanted.get(found.key) == found.etag}
     kept, refused = [], []
     for one in chosen:
         gone = {p.key for p in _pictures(destination, one) if p.object_key not in there}

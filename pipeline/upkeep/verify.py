@@ -16,10 +16,9 @@ from pipeline.destination.commits import Commit, read_commit
 from pipeline.destination.layout import FOLDERS, commit_path, listed, part_path, plan_path, request_path
 from pipeline.destination.lease import holder
 from pipeline.destination.leftovers import Paths, branches_of, leftovers
-from pipeline.destination.plans import Plan, destination_of, earlier_plans, shard_pictures
+from pipeline.destination.plans import Plan, earlier_plans, shard_pictures
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import PlanError, StorageError
-from pipeline.requests.pictures import VerifyRequest
 from pipeline.storage.store import Store, read, size
 
 _READERS = 8
@@ -61,7 +60,8 @@ class Verification:
 
 
 def check(
-    request: VerifyRequest,
+    destination: Store,
+    quick: bool,
     planned: Callable[[int], None] = lambda shards: None,
     progress: Callable[[bool], None] = lambda good: None,
 ) -> Verification:
@@ -71,14 +71,13 @@ def check(
     many shards there are, `progress` every one (True: all is well). Raises PlanError where there is no run,
     StorageError when the destination cannot be read at all.
     """
-    destination = destination_of(request)
     every = earlier_plans(destination)
     plans = [(plan, finished) for plan, finished in reversed(every) if not plan.folded]
     if not plans:
         raise PlanError(f"{destination.url} holds no run; give the destination of one")
-    found = Verification(destination.url, request.quick, holder(destination), len(plans))
+    found = Verification(destination.url, quick, holder(destination), len(plans))
     planned(sum(plan.shards for plan, _ in plans))
-    seen = _listing(destination) if request.quick else None
+    seen = _listing(destination) if quick else None
     claimed = Paths()
     with ThreadPoolExecutor(_READERS, thread_name_prefix="verify") as pool:
         for plan, finished in plans:

@@ -30,6 +30,7 @@ from pipeline.destination.layout import part_path
 from pipeline.destination.schemas import LATENTS
 from pipeline.exploration.neighbours import directions, open_index
 from pipeline.exploration.vectors import find_latents, vector_batches
+from pipeline.storage.store import open_store
 from tests.exploration_runs import MODEL, write_run
 
 _PART, _CENTRES, _ASKED, _NEAREST = 50_000, 5000, 200, 10
@@ -63,7 +64,7 @@ def write(folder: str, count: int, numbers: int) -> None:
 
 def search(folder: str) -> dict[str, float]:
     """Open the index (make it, if it is not there) and ask it; seconds of both."""
-    source = find_latents(folder, None, None)
+    source = find_latents(open_store(folder), None)
     started = time.monotonic()
     index = open_index(source)
     opened = time.monotonic() - started
@@ -76,7 +77,7 @@ def search(folder: str) -> dict[str, float]:
 
 def recall(folder: str) -> dict[str, float]:
     """The share of the ten nearest that the index finds."""
-    source = find_latents(folder, None, None)
+    source = find_latents(open_store(folder), None)
     index = open_index(source)
     asked, rows = questions(folder)
     unit = directions(asked, index.mean)
@@ -98,7 +99,7 @@ def recall(folder: str) -> dict[str, float]:
 
 def questions(folder: str) -> tuple[np.ndarray, np.ndarray]:
     """Some vectors of the first part, and their rows."""
-    batches = vector_batches(find_latents(folder, None, None))
+    batches = vector_batches(find_latents(open_store(folder), None))
     _, vectors, _ = next(batches)
     rows = np.linspace(0, len(vectors) - 1, min(_ASKED, len(vectors))).astype(int)
     return vectors[rows], rows

@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from pipeline.requests.job import resolve
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import develop
-from pipeline.runs.planning import recipe_of
 from pipeline.shards.memory import cost_of
 from tests.benchmarks.measuring import in_fresh_process, peak_memory, photographs
 
@@ -61,7 +61,7 @@ def measure_one(folder: Path, recipe: str, kind: str, megapixels: float, measure
         write_picture(source / kind, kind, size)
         peaks[name] = in_fresh_process(run, str(source), f"{source} out", recipe, measure).result
     channels, deep = KINDS[kind]
-    cost = cost_of(recipe_of(DevelopRequest(source="s", destination="d", recipe=recipe)), measure)
+    cost = cost_of(resolve(DevelopRequest(source="s", destination="d", recipe=recipe)).recipe, measure)
     pixel_bytes = channels * (2 if deep else 1)
     reckoned = cost.of(round(megapixels * 1e6), pixel_bytes) + cost.fixed
     took = peaks["large"] - peaks["small"]

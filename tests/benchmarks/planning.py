@@ -25,8 +25,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.destination.layout import part_path
-from pipeline.destination.plans import destination_of, read_plan
+from pipeline.destination.plans import read_plan
 from pipeline.destination.schemas import SCHEMAS
+from pipeline.requests.job import resolve
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.planning import plan_run
 from pipeline.storage.store import write
@@ -69,7 +70,7 @@ def plan_names(count: int, destination: str) -> dict[str, Any]:
             seen.append((names, time.perf_counter() - started))
 
     cpu = time.process_time()
-    plan = plan_run(request, listing)
+    plan = plan_run(resolve(request), listing)
     seconds = time.perf_counter() - started
     return {
         "run": plan.run,
@@ -86,7 +87,7 @@ def plan_names(count: int, destination: str) -> dict[str, Any]:
 def pretend_done(count: int, destination: str, run: str) -> None:
     """Make up the manifest of a finished run over all planned names, but every thousandth as it was before."""
     request = DevelopRequest(source=f"names://{count}", destination=destination, recipe=RECIPE)
-    store = destination_of(request)
+    store = resolve(request).destination
     plan = read_plan(store, run)
     failures = SCHEMAS["failures"].empty_table()
     for shard in range(plan.shards):

@@ -23,6 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.requests.job import resolve
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
@@ -95,13 +96,14 @@ def _workers(count: int) -> Iterator[Any]:
 def _timed(client: Any, request: DevelopRequest) -> float:
     """Seconds from the first shard's beginning to the last one's end."""
     from flows.orchestration.dask import StopEvent
-    from flows.orchestration.engine import Engine, outcomes, plain_shard
+    from flows.orchestration.engine import Engine, Work, outcomes, plain_shard
 
-    plan = plan_run(request)
+    job = resolve(request)
+    plan = plan_run(job)
     threads = sum(client.nthreads().values())
 
     def submit(shard: int) -> Any:
-        return client.submit(plain_shard, request, plan, shard, StopEvent("never"), pure=False)
+        return client.submit(plain_shard, Work.of(job), plan, shard, StopEvent("never"), pure=False)
 
     started = time.perf_counter()
     for _ in outcomes(range(plan.shards), Engine(submit, lambda: None, lambda: threads)):
@@ -115,17 +117,18 @@ def _costs(folder: Path, shards: int, repeats: int) -> dict[str, Any]:
     from prefect.testing.utilities import prefect_test_harness
 
     from flows.orchestration.dask import dask_engine
-    from flows.orchestration.engine import outcomes, plain_shard
+    from flows.orchestration.engine import Work, outcomes, plain_shard
 
     source = folder / "small"
     source.mkdir()
     write_photographs(source, shards, 48, 32)
     request = _request(source, folder / "costs", QUICK, 1, engine="dask", workers=2)
-    plan = plan_run(request)
+    job = resolve(request)
+    plan = plan_run(job)
     develop(request.model_copy(update={"workers": 1}))
 
     def plain() -> list[float]:
-        return [_seconds(lambda: [plain_shard(request, plan, n, bool) for n in range(shards)]) for _ in passes]
+        return [_seconds(lambda: [plain_shard(Work.of(job), plan, n, bool) for n in range(shards)]) for _ in passes]
 
     @flow
     def by_dask(each_a_task_run: bool) -> list[float]:

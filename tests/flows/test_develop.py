@@ -19,15 +19,17 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL
 from prefect.states import Completed, Failed
 
-from flows.develop import develop, worth_retrying
+from flows.develop import develop
 from flows.orchestration import engine
 from flows.orchestration.blocks import S3Access, with_blocks, without_secrets
 from flows.orchestration.engine import develop_shard
 from flows.orchestration.progress import listen
+from flows.orchestration.states import worth_retrying
 from pipeline.destination.commits import Commit
 from pipeline.destination.plans import Plan
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import RequestError, StorageError
+from pipeline.requests.job import Job
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs import finish as pipeline_run
 from pipeline.shards.shard import run_shard
@@ -99,9 +101,9 @@ def test_s3_to_s3_completes_with_artifacts_and_the_tables_of_a_plain_run(
     out = f"s3://{bucket}/out"
     ran: list[int] = []
 
-    def noted(asked: DevelopRequest, plan: Plan, shard: int, *others: Any, **more: Any) -> Commit:
+    def noted(job: Job, plan: Plan, shard: int, *others: Any, **more: Any) -> Commit:
         ran.append(shard)
-        return run_shard(asked, plan, shard, *others, **more)
+        return run_shard(job, plan, shard, *others, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, "run_shard", noted)

@@ -19,8 +19,8 @@ from pipeline.requests.models import ExploreRequest, SearchRequest
 def explore(request: ExploreRequest, prefect: bool | None) -> int:
     """Explore with a progress bar and a closing account; returns the exit code."""
     from pipeline.exploration.explore import explore as explore_plainly
-    from pipeline.exploration.explore import latents_of, representation
-    from pipeline.runs.planning import check_request
+    from pipeline.exploration.explore import open_latents, representation
+    from pipeline.requests.job import check_request
 
     way = way_of(request, prefect)
     # what is wrong with the request shows at once, before any server starts
@@ -29,7 +29,7 @@ def explore(request: ExploreRequest, prefect: bool | None) -> int:
         if developed:
             check_request(developed)
         else:
-            latents_of(request)
+            open_latents(request)
 
     def plain(show: Show) -> None:
         plan, picture = partial(show, "planned"), partial(show, "picture")

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from flows.command.console import amount, out, present
 from flows.command.show.prefect import with_access
+from pipeline.requests.job import check_request
 from pipeline.requests.pictures import DevelopRequest, EvaluateRequest
 from pipeline.runs.forecast import Forecast
 from pipeline.runs.forecast import forecast as look_ahead
@@ -22,7 +23,7 @@ _SAYS = {
 def forecast(request: DevelopRequest, prefect: bool | None) -> int:
     """Say what a request would do, and write nothing; returns the exit code."""
     with with_access(request, prefect) as resolved, out.status("listing") as status:
-        found = look_ahead(resolved, lambda count: status.update(f"listing … {count:,} objects"))
+        found = look_ahead(check_request(resolved), lambda count: status.update(f"listing … {count:,} objects"))
     present(found, lambda: _print(found))
     return 0
 

@@ -22,8 +22,6 @@ from pipeline.storage.access import without_credentials
 
 #: seconds that an API has to answer
 PATIENCE = 8.0
-#: how often a server of the command's own is started that ends again at once
-_STARTS = 3
 
 Show = Callable[[str, Any], None]
 Request = TypeVar("Request", bound=BaseModel)
@@ -229,8 +227,8 @@ def _start_server() -> None:
         thread.start()
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    # Prefect starts one that ends again and again, and has no end of it
-    while thread.is_alive() and len(seen) <= _STARTS:
+    # Prefect starts one that ends again, and again, for ever
+    while thread.is_alive() and len(seen) < 2:
         thread.join(0.1)
         process = server.server_process
         seen |= {process.pid} if process else set()

@@ -33,15 +33,15 @@ def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool
     way = way_of(request, prefect)
     # the libraries alone take seconds
     with out.status("starting"):
-        from pipeline.runs.finish import develop as develop_plainly
-        from pipeline.runs.planning import check_request
+        from pipeline.requests.job import check_request
+        from pipeline.runs.finish import run_job
 
         # what is wrong with the request shows at once, before any server starts
-        check_request(developed)
+        job = check_request(developed)
 
     def plain(show: Show) -> None:
         plan, picture, listing = (partial(show, event) for event in ("planned", "picture", "listing"))
-        show("finished", develop_plainly(developed, plan, picture, listing))
+        show("finished", run_job(job, plan, picture, listing))
 
     with run_bar(way) as (show, told):
         carry_out(way, flow, request, plain, show)

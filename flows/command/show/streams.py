@@ -1,19 +1,23 @@
-"""`darkroom info`: what a `.drk` file says of itself, without decoding it."""
+"""`darkroom compress` and `decompress`, of a file in this process or a whole source as a run; and `darkroom info`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from flows.command.console import manner, out, present
+from flows.command.console import amount, manner, out, present
 from flows.command.exit_codes import INTERRUPTED, guarded
+from flows.command.show.run import run
 from models.cards import list_cards
 from models.codec.bitstream import VERSION, Header, Layout, read_header
 from models.errors import StreamError
+from pipeline.requests.compression import compression, decompression
+from pipeline.requests.pictures import CompressRequest, DecompressRequest
+from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_one_file
 from pipeline.storage.files import locate
 from pipeline.storage.store import read, size
 
@@ -21,6 +25,45 @@ from pipeline.storage.store import read, size
 SIZE_LIMIT = 1 << 30
 #: pictures of any size that the header can announce; nothing is allocated for them
 _ANY_SIZE = 1 << 64
+
+
+def compress(request: CompressRequest, prefect: bool | None, dry_run: bool) -> int:
+    """Compress one file or an image set; returns the exit code."""
+    if is_one_file(request):
+        return _one_file(request, compress_file, dry_run)
+    return run("flows.compress.compress", request, compression(request), prefect, dry_run)
+
+
+def decompress(request: DecompressRequest, prefect: bool | None, dry_run: bool) -> int:
+    """Decompress one file or an image set; returns the exit code."""
+    if is_one_file(request):
+        return _one_file(request, decompress_file, dry_run)
+    return run("flows.decompress.decompress", request, decompression(request), prefect, dry_run)
+
+
+def _one_file(request: Any, work: Callable[[Any], FileReport], dry_run: bool) -> int:
+    if dry_run:
+        store, key = locate(request.source, request.source_storage)
+        found = {"status": "one_file", "objects": 1, "bytes": size(store, key), "destination": request.destination}
+        text = f"would make the file {request.destination} of one of {amount(found['bytes'])}, in this process"
+        present(found, lambda: out.print(escape(text), soft_wrap=True))
+        return 0
+    report = work(request)
+    present(report, lambda: _print_report(report))
+    return 0
+
+
+def _print_report(report: FileReport) -> None:
+    facts = [
+        f"{report.width} x {report.height}",
+        f"{report.stream_bytes:,} bytes",
+        f"{report.bpp:.4f} bpp",
+        f"quality {report.quality:g}",
+    ]
+    if report.psnr is not None:
+        facts.append(f"{report.psnr:.2f} dB")
+    facts.append(f"{report.seconds:.1f} s")
+    out.print(f"{escape(report.destination)}  {', '.join(facts)}", soft_wrap=True)
 
 
 def info(files: Sequence[str]) -> int:

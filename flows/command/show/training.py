@@ -1,4 +1,4 @@
-"""`darkroom train` in a terminal: a live line of figures while it runs, the card at the end."""
+"""`darkroom train` and `darkroom export` in a terminal: a live line of figures while a training runs, then its card."""
 
 from __future__ import annotations
 
@@ -87,3 +87,19 @@ def _print_card(request: TrainRequest, card: Any) -> None:
     out.print(f"report   {escape(stem)}.html", soft_wrap=True)
     if request.log:
         out.print(f"curves   tensorboard --logdir {escape(request.log)}", soft_wrap=True)
+
+
+def export(model: str, url: str) -> int:
+    """Write a restoration model as an ONNX file and say what it is; returns the exit code."""
+    from models.onnx.export import export_model
+    from pipeline.storage.files import StoredFiles
+
+    files = StoredFiles()
+    files.check_writable(url)
+    card, size = export_model(model, url, files)
+    text = (
+        f"[bold]{escape(card.name)}[/] ({escape(card.task)}, {card.parameters:,} parameters) is now "
+        f"{escape(url)}, {size / 1e6:.1f} MB"
+    )
+    present({"model": card.name, "task": card.task, "url": url, "bytes": size}, lambda: out.print(text, soft_wrap=True))
+    return 0

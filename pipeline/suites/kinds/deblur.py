@@ -77,7 +77,7 @@ def _within_borders(spoiled: Spoiled, function: Callable[[np.ndarray], np.ndarra
 
 
 def _of_both(name: str, label: str, told: str, make: Callable[[str], Callable[[Spoiled], np.ndarray]]) -> list:
-    """The same method with what suits either blur."""
+    """Restore with the parameters of the method that suit either blur."""
     return [Method(name, label, make(setting), told=told, settings=(setting,)) for setting in ("gaussian", "motion")]
 
 

@@ -15,6 +15,7 @@ from pipeline.destination import lease as lease_module
 from pipeline.destination.layout import LEASE
 from pipeline.destination.lease import hold, holder
 from pipeline.errors import LeaseHeld, LeaseLost
+from pipeline.requests.job import resolve
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
 from pipeline.shards.shard import run_shard
@@ -96,10 +97,10 @@ def test_whoever_has_lost_the_lease_commits_nothing(tmp_path: Path) -> None:
     asked = request(fill(tmp_path / "source", 2), tmp_path / "out")
     destination = open_store(tmp_path / "out")
     with hold(destination) as first:
-        plan = plan_run(asked, lease=first)
+        plan = plan_run(resolve(asked), lease=first)
         with hold(destination, take_over=True):
             with pytest.raises(LeaseLost, match="was taken over by a run"):
-                run_shard(asked, plan, 0)
+                run_shard(resolve(asked), plan, 0)
             assert not commits(tmp_path / "out")
             # the loser's end leaves the winner's lease alone
             assert json.loads(read(destination, LEASE))["token"] != first.token

@@ -13,6 +13,7 @@ from pipeline.errors import RequestError
 from pipeline.exploration import neighbours
 from pipeline.exploration.neighbours import directions, exact_index, open_index
 from pipeline.exploration.vectors import LatentsSource, find_latents, read_vectors, vector_batches
+from pipeline.storage.store import open_store
 from tests.exploration_runs import latents_row, write_run
 
 
@@ -27,14 +28,14 @@ def clustered(count: int, numbers: int = 16, seed: int = 0) -> np.ndarray:
 def source_of(folder: Path, vectors: np.ndarray, part: int = 500) -> LatentsSource:
     rows = [latents_row(f"{row:05d}.png", vector) for row, vector in enumerate(vectors)]
     write_run(folder, [rows[start : start + part] for start in range(0, len(rows), part)])
-    return find_latents(str(folder), None, None)
+    return find_latents(open_store(folder), None)
 
 
 def test_vectors_are_symbols_times_scale_sorted_by_key(tmp_path: Path) -> None:
     values = clustered(30)
     rows = [latents_row(f"{29 - row:02d}", vector) for row, vector in enumerate(values)]
     write_run(tmp_path, [rows[:11], [], rows[11:]])
-    found = read_vectors(find_latents(str(tmp_path), None, None), 100)
+    found = read_vectors(find_latents(open_store(tmp_path), None), 100)
     assert found.keys == [f"{row:02d}" for row in range(30)]
     np.testing.assert_array_equal(found.values, values[::-1].astype(np.float32) / 2)
 
@@ -55,7 +56,7 @@ def test_a_codecs_latent_is_pooled_to_mean_and_deviation_of_channels(tmp_path: P
     latent = np.arange(-12, 12)
     row = latents_row("a", latent, shape=[2, 3, 4], scale=[1.0, 0.5], branch="small")
     write_run(tmp_path, [[row]])
-    (vector,) = read_vectors(find_latents(str(tmp_path), None, None), 9).values
+    (vector,) = read_vectors(find_latents(open_store(tmp_path), None), 9).values
     first, second = latent[:12].astype(float), latent[12:] * 0.5
     np.testing.assert_allclose(vector, [first.mean(), second.mean(), first.std(), second.std()], rtol=1e-6)
 
@@ -73,27 +74,27 @@ def test_rows_that_contradict_themselves_are_left_out_and_counted(tmp_path: Path
         latents_row("no size", good, shape=[0]),
     ]
     write_run(tmp_path, [rows])
-    found = read_vectors(find_latents(str(tmp_path), None, None), 100)
+    found = read_vectors(find_latents(open_store(tmp_path), None), 100)
     assert (found.keys, found.left_out) == (["good"], 7)
 
 
 def test_of_a_picture_in_two_runs_the_newer_row_counts(tmp_path: Path) -> None:
     write_run(tmp_path, [[latents_row("a", np.array([1, 1])), latents_row("b", np.array([2, 2]))]])
     write_run(tmp_path, [[latents_row("b", np.array([8, 8]))]], "r2", 1)
-    found = read_vectors(find_latents(str(tmp_path), None, None), 100)
+    found = read_vectors(find_latents(open_store(tmp_path), None), 100)
     assert (found.keys, found.values.tolist()) == (["a", "b"], [[0.5, 0.5], [4, 4]])
 
 
 def test_a_model_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     source_of(tmp_path, clustered(3))
-    assert find_latents(str(tmp_path), None, "made").model == "made@0123456789ab"
+    assert find_latents(open_store(tmp_path), "made").model == "made@0123456789ab"
     with pytest.raises(RequestError, match="no latents of 'other'; there are those of made@0123456789ab"):
-        find_latents(str(tmp_path), None, "other")
+        find_latents(open_store(tmp_path), "other")
 
 
 def test_a_folder_without_runs_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="--recipe represent"):
-        find_latents(str(tmp_path), None, None)
+        find_latents(open_store(tmp_path), None)
 
 
 def test_the_exact_index_finds_what_numpy_finds() -> None:
@@ -124,7 +125,7 @@ def recall(index: neighbours.Index, values: np.ndarray) -> float:
 
 def test_a_large_table_is_searched_through_an_index_that_is_kept(large: tuple[Path, np.ndarray]) -> None:
     folder, values = large
-    source = find_latents(str(folder), None, None)
+    source = find_latents(open_store(folder), None)
     first = open_index(source)
     assert recall(first, values) > 0.9
     (kept,) = (folder / "explorations").glob("index-*.safetensors")
@@ -140,7 +141,7 @@ def test_a_large_table_is_searched_through_an_index_that_is_kept(large: tuple[Pa
 )
 def test_a_damaged_index_is_made_again(large: tuple[Path, np.ndarray], damage) -> None:
     folder, values = large
-    source = find_latents(str(folder), None, None)
+    source = find_latents(open_store(folder), None)
     open_index(source)
     (kept,) = (folder / "explorations").glob("index-*.safetensors")
     good = kept.read_bytes()
@@ -151,7 +152,7 @@ def test_a_damaged_index_is_made_again(large: tuple[Path, np.ndarray], damage) -
 
 def test_an_index_of_other_vectors_is_made_again(large: tuple[Path, np.ndarray]) -> None:
     folder, _ = large
-    source = find_latents(str(folder), None, None)
+    source = find_latents(open_store(folder), None)
     open_index(source)
     write_run(folder / "more", [[latents_row(str(row), vector) for row, vector in enumerate(clustered(2500))]])
     part = folder / "tables/latents/run=r1/part-00000.parquet"
@@ -160,6 +161,6 @@ def test_an_index_of_other_vectors_is_made_again(large: tuple[Path, np.ndarray])
 
 
 def test_batches_come_in_the_same_order_every_time(large: tuple[Path, np.ndarray]) -> None:
-    source = find_latents(str(large[0]), None, None)
+    source = find_latents(open_store(large[0]), None)
     once, twice = ([keys for keys, _, _ in vector_batches(source)] for _ in range(2))
     assert once == twice

@@ -22,6 +22,7 @@ from pipeline.frames.files import open_frames
 from pipeline.frames.shared_file import SharedFile
 from pipeline.pictures.decode import decode
 from pipeline.requests.compression import compression, decompression
+from pipeline.requests.job import resolve
 from pipeline.requests.pictures import CompressRequest, DecompressRequest
 from pipeline.runs import listing as frame_source
 from pipeline.runs.finish import develop
@@ -275,7 +276,7 @@ def test_a_file_is_fetched_once_and_shards_keep_it_together(s3_store: Any, tmp_p
     write(s3_store, "walk.gif", animation(moving(5), "GIF"))
     write(s3_store, "still.png", picture_file())
     asked = request(s3_store.url, s3_store.url.replace("/pictures", "/out"), PLAIN, shard_size=4)
-    plan = plan_run(asked)
+    plan = plan_run(resolve(asked))
     destination = open_store(asked.destination)
     sizes = [[one.object_key for one in shard_pictures(destination, plan, n)] for n in range(plan.shards)]
     assert [len(shard) for shard in sizes] == [64, 6, 6]

@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import RecipeError
 from pipeline.requests.catalogue import find
 from pipeline.requests.offers import shipped_recipes
-from pipeline.requests.recipe import Recipe, fingerprint, load_recipe, parse_recipe
+from pipeline.requests.recipe import Recipe, fingerprint, load_recipe, open_networks, parse_recipe
 
 SETTINGS = {"pixel_limit": 1000, "measure": True}
 
@@ -21,10 +21,14 @@ def recipe(*steps: dict[str, Any], **others: Any) -> Recipe:
     return parse_recipe({"branches": {"a": list(steps)}} | others)
 
 
+def marked(one: Recipe, settings: dict[str, Any]) -> str:
+    return fingerprint(open_networks(one), settings)
+
+
 def mark(text: str, tmp_path: Path) -> str:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
-    return fingerprint(load_recipe(str(path)), SETTINGS)
+    return marked(load_recipe(str(path)), SETTINGS)
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -35,7 +39,7 @@ def test_shipped_recipes_load_and_survive_being_written_out(name: str) -> None:
     told = shipped.as_dict()
     outputs = told.pop("outputs")
     told["branches"] = {name: {"steps": steps, "output": outputs[name]} for name, steps in told["branches"].items()}
-    assert fingerprint(parse_recipe(told), SETTINGS) == fingerprint(shipped, SETTINGS)
+    assert marked(parse_recipe(told), SETTINGS) == marked(shipped, SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +108,9 @@ def test_files_that_are_no_text_or_not_there_are_refused(tmp_path: Path) -> None
 def test_weights_that_are_not_there_are_refused_before_anything_runs(tmp_path: Path) -> None:
     """The fingerprint needs the weights, and names branch, step and the models there are."""
     with pytest.raises(RecipeError, match=r"branch a, step denoise: there is no model called 'nix'.*denoise-small"):
-        fingerprint(recipe({"step": "denoise", "model": "nix"}), SETTINGS)
+        marked(recipe({"step": "denoise", "model": "nix"}), SETTINGS)
     with pytest.raises(RecipeError, match=r"branch a, step autoencode: .*does not exist"):
-        fingerprint(recipe({"step": "autoencode", "model": str(tmp_path / "x.safetensors")}), SETTINGS)
+        marked(recipe({"step": "autoencode", "model": str(tmp_path / "x.safetensors")}), SETTINGS)
 
 
 def test_the_fingerprint_does_not_follow_what_leaves_the_output_alone(tmp_path: Path) -> None:
@@ -116,12 +120,12 @@ def test_the_fingerprint_does_not_follow_what_leaves_the_output_alone(tmp_path: 
     )
     other = "# a comment\noutput: {format: png}\nreference: source\nname: two\nbranches:\n  a:\n"
     assert mark(other + "    - {tile_grid: 8, clip_limit: 2.0, step: clahe}", tmp_path) == plain
-    assert fingerprint(recipe({"step": "clahe", "clip_limit": 2, "tile_grid": 8}), SETTINGS) == plain
+    assert marked(recipe({"step": "clahe", "clip_limit": 2, "tile_grid": 8}), SETTINGS) == plain
     spelled_out = recipe({"step": "jpeg", "quality": 75})
-    assert fingerprint(recipe({"step": "jpeg"}), SETTINGS) == fingerprint(spelled_out, SETTINGS)
+    assert marked(recipe({"step": "jpeg"}), SETTINGS) == marked(spelled_out, SETTINGS)
     a, b = {"a": [{"step": "jpeg"}]}, {"b": [{"step": "png"}]}
     first, second = parse_recipe({"branches": a | b}), parse_recipe({"branches": b | a})
-    assert fingerprint(first, SETTINGS) == fingerprint(second, SETTINGS)
+    assert marked(first, SETTINGS) == marked(second, SETTINGS)
 
 
 def test_the_fingerprint_follows_everything_that_changes_the_output() -> None:
@@ -141,20 +145,20 @@ def test_the_fingerprint_follows_everything_that_changes_the_output() -> None:
         parse_recipe(two | {"reference": "a"}),
         recipe({"step": "denoise"}),
     ]
-    marks = {fingerprint(one, SETTINGS) for one in recipes}
+    marks = {marked(one, SETTINGS) for one in recipes}
     assert len(marks) == len(recipes)
     for changed in ({"pixel_limit": 1001}, {"measure": False}):
-        marks.add(fingerprint(recipes[0], SETTINGS | changed))
+        marks.add(marked(recipes[0], SETTINGS | changed))
     assert len(marks) == len(recipes) + 2
 
 
-def test_a_new_version_of_a_step_is_a_new_fingerprint() -> None:
+def test_a_new_version_of_a_step_is_a_new_marked() -> None:
     """Raising a step's version makes every run of it a new one."""
     one = recipe({"step": "clahe"})
     branch = one.branches[0]
     newer = replace(branch.steps[0], step=replace(find("clahe"), version=99))
     other = replace(one, branches=(replace(branch, steps=(newer,)),))
-    assert fingerprint(one, SETTINGS) != fingerprint(other, SETTINGS)
+    assert marked(one, SETTINGS) != marked(other, SETTINGS)
 
 
 def test_a_branch_takes_the_common_output_and_may_change_part_of_it() -> None:

@@ -19,6 +19,7 @@ from pipeline.destination.layout import LEASE, part_path
 from pipeline.destination.parquet import to_parquet
 from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
 from pipeline.errors import TRANSIENT_REASONS, PlanError
+from pipeline.requests.job import resolve
 from pipeline.requests.pictures import DevelopRequest, GcRequest
 from pipeline.requests.sizes import parse_size
 from pipeline.runs import planning as plan_module
@@ -46,18 +47,18 @@ def test_a_plan_holds_the_listing_cut_into_shards(tmp_path: Path, caplog: pytest
     source = fill(tmp_path / "source", 25)
     asked = request(source, tmp_path / "out", shard_size=4)
     counts: list[int] = []
-    plan = plan_run(asked, counts.append)
+    plan = plan_run(resolve(asked), counts.append)
     listing = [SourcePicture(f.key, f.url, f.size, f.etag, f.modified) for f in list_objects(open_store(source))]
     assert planned(asked, plan) == [listing[start : start + 4] for start in range(0, 25, 4)]
     assert (plan.objects, plan.shards, counts) == (25, 7, [25])
-    again = plan_run(asked)
+    again = plan_run(resolve(asked))
     assert (again.run, again.parts, again.resumed) == (plan.run, plan.parts, True)
     assert not caplog.messages
-    plan_run(asked.model_copy(update={"exclude": ("*9.png",)}))
+    plan_run(resolve(asked.model_copy(update={"exclude": ("*9.png",)})))
     assert caplog.messages == [
         f"run {plan.run} goes on as it was planned; the new --exclude counts from the next run on"
     ]
-    elsewhere = plan_run(asked.model_copy(update={"destination": str(tmp_path / "other")}))
+    elsewhere = plan_run(resolve(asked.model_copy(update={"destination": str(tmp_path / "other")})))
     assert elsewhere.run == plan.run
 
 
@@ -109,7 +110,7 @@ def test_names_in_the_way_of_frames_are_seen_over_the_end_of_a_batch(
     asked = request(tmp_path / "source", tmp_path / "out", shard_size=100)
     monkeypatch.setattr(plan_module, "_FIRST_BATCH", 1)
     monkeypatch.setattr(plan_module, "_BATCH", 1)
-    (pictures,) = planned(asked, plan_run(asked))
+    (pictures,) = planned(asked, plan_run(resolve(asked)))
     frames = [f"walk.gif#0000{number}" for number in range(3)]
     assert [one.key for one in pictures] == ["a.png", *frames, "walk.gif !.png", "walk.gif#0001", "walk.gif.png"]
 
@@ -189,11 +190,11 @@ KILLED = """
 import os, signal, sys
 from pipeline.destination.lease import hold
 from pipeline.runs.planning import plan_run
-from pipeline.destination.plans import destination_of
+from pipeline.requests.job import resolve
 from pipeline.requests.pictures import DevelopRequest
 asked = DevelopRequest(source=sys.argv[1], destination=sys.argv[2], recipe=%r, shard_size=50)
-with hold(destination_of(asked)) as lease:
-    plan_run(asked, lambda count: count > 1000 and os.kill(os.getpid(), signal.SIGKILL), lease)
+with hold(resolve(asked).destination) as lease:
+    plan_run(resolve(asked), lambda count: count > 1000 and os.kill(os.getpid(), signal.SIGKILL), lease)
 """
 
 
@@ -209,7 +210,7 @@ def test_a_planning_that_is_killed_leaves_nothing_to_trip_over(tmp_path: Path) -
     left = list(out.glob("runs/planning-*/*"))
     assert left
     asked = request(source, out, shard_size=50)
-    plan = plan_run(asked)
+    plan = plan_run(resolve(asked))
     assert (plan.objects, plan.shards, plan.resumed) == (1200, 24, False)
     assert sum(len(shard) for shard in planned(asked, plan)) == 1200
     collected = collect(GcRequest(destination=str(out)))
@@ -226,7 +227,7 @@ def test_a_plan_of_an_earlier_version_is_told_from_a_broken_one(tmp_path: Path) 
     for content, said in broken.items():
         (tmp_path / "out/runs/r1/plan.json").write_text(content)
         with pytest.raises(PlanError, match=said):
-            plan_run(request(source, tmp_path / "out"))
+            plan_run(resolve(request(source, tmp_path / "out")))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ def test_memory_is_flat_over_the_number_of_names(tmp_path: Path) -> None:
 def test_a_part_of_a_plan_keeps_its_columns(tmp_path: Path) -> None:
     """Other programs read parts, too: names and types are fixed."""
     asked = request(fill(tmp_path / "source", 1), tmp_path / "out")
-    plan = plan_run(asked)
+    plan = plan_run(resolve(asked))
     schema = pq.read_schema(tmp_path / f"out/runs/{plan.parts}/part-00000.parquet")
     assert schema.names == ["key", "url", "size", "etag", "modified", "file", "frame", "frames"]
     assert schema.field("modified").type == pa.timestamp("us", tz="UTC")

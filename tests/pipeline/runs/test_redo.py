@@ -11,10 +11,11 @@ import pytest
 
 from pipeline.destination.plans import Plan
 from pipeline.errors import PlanError
-from pipeline.requests.pictures import VerifyRequest
+from pipeline.requests.job import resolve
 from pipeline.runs import finish as run_module
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
+from pipeline.storage.store import open_store
 from pipeline.upkeep.verify import check
 from tests.runs import commits, contents, darkroom, fill, picture_file, request, snapshot, table, tables
 
@@ -64,7 +65,7 @@ def test_only_failed_rows_are_done_again_and_replaced(failed: tuple[Path, Path],
     assert len(list((out / "runs").glob("r*/plan.json"))) == 1
     pictures = {path: entry for path, entry in snapshot(out).items() if path.startswith("pictures/") and path in before}
     assert pictures == {path: entry for path, entry in before.items() if path.startswith("pictures/")}
-    found = check(VerifyRequest(destination=str(out)))
+    found = check(open_store(out), quick=False)
     assert (found.findings, found.leftovers) == ([], 0)
     assert develop(request(source, out, retry_failed=True)).status == "nothing_failed"
 
@@ -76,7 +77,7 @@ def test_what_fails_again_is_there_once(failed: tuple[Path, Path]) -> None:
     summary = develop(request(source, out, retry_failed=True, max_failure_rate=1.0))
     assert summary.counts["failed"] == 2
     assert tables(out) == before
-    assert check(VerifyRequest(destination=str(out))).findings == []
+    assert check(open_store(out), quick=False).findings == []
 
 
 def test_failures_that_a_later_run_has_cured_are_left_alone(failed: tuple[Path, Path]) -> None:
@@ -121,7 +122,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(
     develop(request(source, out, retry_failed=True))
     assert len(table(out, "manifest")) == 7
     assert table(out, "failures") == []
-    found = check(VerifyRequest(destination=str(out)))
+    found = check(open_store(out), quick=False)
     assert (found.findings, found.leftovers, found.unfinished) == ([], 0, [])
     assert len(commits(out)) == 3
 
@@ -130,7 +131,7 @@ def test_the_command_says_when_nothing_failed(tmp_path: Path) -> None:
     """Exit code 0 and a line; without any run, or together with --fresh, there is nothing to begin with."""
     source, out = fill(tmp_path / "source", 2), tmp_path / "out"
     with pytest.raises(PlanError, match="no finished run to try again"):
-        plan_run(request(source, out, retry_failed=True))
+        plan_run(resolve(request(source, out, retry_failed=True)))
     with pytest.raises(ValueError, match="leave one out"):
         request(source, out, retry_failed=True, fresh=True)
     plain = ["develop", source, out, "--no-prefect", "--device", "cpu", "--no-measure"]
@@ -140,4 +141,4 @@ def test_the_command_says_when_nothing_failed(tmp_path: Path) -> None:
     assert (done.returncode, "nothing to try again" in done.stdout) == (0, True)
     assert contents(out) == before
     with pytest.raises(PlanError, match="another recipe"):
-        plan_run(request(source, out, retry_failed=True))
+        plan_run(resolve(request(source, out, retry_failed=True)))

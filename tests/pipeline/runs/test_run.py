@@ -16,6 +16,7 @@ import pytest
 from pipeline.destination.plans import Plan
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import PlanError
+from pipeline.requests.job import resolve
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
 from pipeline.shards.shard import run_shard
@@ -172,8 +173,8 @@ def test_what_another_recipe_has_replaced_is_developed_again(source: Path, tmp_p
 
 def test_an_unfinished_run_is_taken_up_where_it_stopped(source: Path, tmp_path: Path) -> None:
     """Committed shards are not done again, and the tables are those of an undisturbed run."""
-    plan = plan_run(request(source, tmp_path / "out"))
-    run_shard(request(source, tmp_path / "out"), plan, 1)
+    plan = plan_run(resolve(request(source, tmp_path / "out")))
+    run_shard(resolve(request(source, tmp_path / "out")), plan, 1)
     before = snapshot(tmp_path / "out")
     planned: list[Plan] = []
     summary = develop(request(source, tmp_path / "out"), planned.append)

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import PictureError
 from pipeline.pictures.decode import decode
-from pipeline.requests.recipe import load_recipe, parse_recipe
+from pipeline.requests.recipe import load_recipe, open_networks, parse_recipe
 from pipeline.runs.finish import develop
 from pipeline.shards import stream
 from pipeline.shards.memory import Cost, MemoryBudget, available, cost_of, memory_for_pictures
@@ -43,8 +43,10 @@ def test_what_a_recipe_costs() -> None:
     plain = cost_of(parse_recipe(QUICK), measure=False)
     assert plain.fixed == 0
     assert cost_of(parse_recipe(QUICK), measure=True).of(100, 3) > plain.of(100, 3)
-    twice = parse_recipe({"branches": {"large": [{"step": "upscale", "factor": 2}]}})
-    assert cost_of(twice, measure=True).of(100, 3) == 4 * cost_of(load_recipe("default"), measure=True).of(100, 3)
+    twice = open_networks(parse_recipe({"branches": {"large": [{"step": "upscale", "factor": 2}]}}))
+    assert cost_of(twice, measure=True).of(100, 3) == 4 * cost_of(
+        open_networks(load_recipe("default")), measure=True
+    ).of(100, 3)
     assert plain.check(100, 3, plain.of(100, 3)) == plain.of(100, 3)
     with pytest.raises(PictureError, match=r'1,000,000 pixels need about 27 MB .* --memory "\d') as caught:
         Cost(9, 0).check(1_000_000, 3, 26_000_000)
@@ -77,7 +79,7 @@ def test_a_small_budget_gives_the_same_bytes(recipe: Any, tmp_path: Path, monkey
     """One picture at a time, or as many as there are threads: tables, pictures and streams are the same."""
     source = fill(tmp_path / "source", 5, height=96, width=120)
     develop(request(source, tmp_path / "much", recipe, shard_size=5, workers=4))
-    largest = cost_of(parse_recipe(recipe), measure=True)
+    largest = cost_of(open_networks(parse_recipe(recipe)), measure=True)
     one = largest.of(96 * 120, 3) * 4 // 3 + 4
     monkeypatch.setattr(stream, "memory_for_pictures", lambda *_: one)
     develop(request(source, tmp_path / "little", recipe, shard_size=5, workers=4))

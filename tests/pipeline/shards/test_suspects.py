@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.destination.layout import begun_path
 from pipeline.errors import TRANSIENT_REASONS
+from pipeline.requests.job import resolve
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
 from pipeline.shards.in_work import read_begun
@@ -87,7 +88,7 @@ def test_healthy_suspects_are_developed_like_all_others(tmp_path: Path) -> None:
     """A run that was killed while all was well: nothing is taken for a crash, no trace of the attempt is left."""
     source, out = fill(tmp_path / "source", 4), tmp_path / "out"
     asked = request(source, out, RECIPE, shard_size=4)
-    plan = plan_run(asked)
+    plan = plan_run(resolve(asked))
     write(open_store(out), begun_path(plan.run, 0), b'{"suspects": [0, 2, 99], "crashed": {}}')
     assert develop(asked).counts["good"] == 4
     develop(request(source, tmp_path / "whole", RECIPE, shard_size=4))
@@ -99,7 +100,7 @@ def test_what_is_known_to_crash_is_never_tried_again(tmp_path: Path) -> None:
     """Killed once more after the verdict: the picture stays a failure, though its file may be healthy."""
     source, out = fill(tmp_path / "source", 3), tmp_path / "out"
     asked = request(source, out, RECIPE)
-    plan = plan_run(asked)
+    plan = plan_run(resolve(asked))
     write(open_store(out), begun_path(plan.run, 0), b'{"suspects": [], "crashed": {"1": "SIGSEGV, says the last"}}')
     assert develop(asked).reasons == {"crashed": 1}
     assert table(out, "failures", "message") == [("SIGSEGV, says the last",)]
@@ -116,15 +117,15 @@ def test_a_run_that_ends_in_order_suspects_nobody(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         develop(asked, progress=stop)
-    assert read_begun(open_store(out), plan_run(asked).run, 0).suspects == []
+    assert read_begun(open_store(out), plan_run(resolve(asked)).run, 0).suspects == []
 
 
 def test_what_a_kill_after_the_commit_leaves_is_removed(tmp_path: Path) -> None:
     """The run goes on with the next shard, and nothing of the attempt stays."""
     source, out = fill(tmp_path / "source", 6), tmp_path / "out"
     asked = request(source, out, RECIPE, shard_size=3)
-    plan = plan_run(asked)
-    run_shard(asked, plan, 0)
+    plan = plan_run(resolve(asked))
+    run_shard(resolve(asked), plan, 0)
     write(open_store(out), begun_path(plan.run, 0), b'{"suspects": [0, 1, 2], "crashed": {}}')
     assert develop(asked).counts["good"] == 6
     assert list(out.glob("runs/*/begun/*")) == []

@@ -11,6 +11,7 @@ import pytest
 from pipeline.destination.layout import VERIFICATION
 from pipeline.destination.lease import hold
 from pipeline.errors import LeaseHeld, PlanError
+from pipeline.requests.job import resolve
 from pipeline.requests.pictures import GcRequest, VerifyRequest
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
@@ -159,8 +160,8 @@ def test_gc_removes_what_no_commit_names_and_nothing_else(places: tuple[Store, S
     source, out = places
     develop(request(source.url, out.url))
     write(source, "004.png", picture_file(4))
-    plan = plan_run(request(source.url, out.url))
-    run_shard(request(source.url, out.url), plan, 0)
+    plan = plan_run(resolve(request(source.url, out.url)))
+    run_shard(resolve(request(source.url, out.url)), plan, 0)
     delete(out, f"runs/{plan.run}/shards/00000.json")
     uncommitted = ["pictures/gamma/004.png.png", "pictures/jpeg/004.png.png", "streams/jpeg/004.png.jpg"]
     uncommitted += [found.key for found in list_objects(out, [f"tables/*/run={plan.run}/*"])]

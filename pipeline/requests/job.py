@@ -1,0 +1,264 @@
+"""The Job: what is asked for, resolved once into what will be done.
+
+`resolve` is the only code that opens a recipe file, the weights of a step or a store for a request. What comes after
+works with what was opened then: a recipe file that is edited, or weights that are replaced, change nothing in a run
+that has begun. Where a run's work is done elsewhere, the job travels as a record of plain data, without access to
+storage; whoever takes it up opens everything anew and refuses where that would come to something else.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from models.errors import ModelError
+from pipeline.destination.plans import Plan
+from pipeline.errors import RecipeError, RunError
+from pipeline.pictures.picture import Crop, parse_crop
+from pipeline.requests.form import Storage
+from pipeline.requests.models import ExploreRequest, GenerateRequest, SearchRequest, SweepRequest, TrainRequest
+from pipeline.requests.pictures import AssembleRequest, DestinationRequest, DevelopRequest, RunRequest
+from pipeline.requests.recipe import Recipe, fingerprint, load_recipe, open_networks, parse_recipe
+from pipeline.storage.store import Store, check_access, open_store
+
+if TYPE_CHECKING:
+    from pipeline.networks.streams import Codec
+
+#: fields that are about how a run is begun, or how stores are reached: no part of what is recorded
+_NOT_RECORDED = {
+    "source_storage", "destination_storage", "source_block", "destination_block", "fresh", "take_over", "retry_failed",
+}  # fmt: skip
+
+
+class Access(BaseModel):
+    """How the stores of a job are reached: what a record leaves out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    source_storage: Storage = None
+    destination_storage: Storage = None
+    source_block: str | None = None
+    destination_block: str | None = None
+
+    @classmethod
+    def of(cls, request: BaseModel) -> Access:
+        """That of a request, with whichever of the fields it has."""
+        return cls(**{name: getattr(request, name) for name in cls.model_fields if hasattr(request, name)})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the rows of a picture besides the recipe. `codecs` are those that streams in the source may need."""
+
+    pixel_limit: int
+    measure: bool
+    crop: Crop | None = None
+    codecs: tuple[Codec, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run over pictures, resolved: `request` with its recipe written out, and what it comes to.
+
+    `models` are the SHA-256 of the weights that streams in the source may need, by their URLs.
+    """
+
+    request: DevelopRequest
+    recipe: Recipe
+    source: Store
+    destination: Store
+    settings: Settings
+    fingerprint: str
+    models: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, list[str | None]]:
+        """SHA-256 of the weights of every step, by branch; None for a step without a network."""
+        return {
+            branch.name: [None if item.network is None else item.network.weights for item in branch.steps]
+            for branch in self.recipe.branches
+        }
+
+    @property
+    def access(self) -> Access:
+        """How its stores are reached, for whoever takes up its record."""
+        return Access.of(self.request)
+
+    def record(self) -> dict[str, Any]:
+        """The job as plain data, without access to its stores: what is kept beside a plan, and what travels."""
+        resolved = {
+            "darkroom": _version(),
+            "fingerprint": self.fingerprint,
+            "versions": _step_versions(self.recipe),
+            "weights": self.weights,
+            "models": dict(self.models),
+        }
+        return self.request.model_dump(mode="json", exclude=_NOT_RECORDED) | {"resolved": resolved}
+
+    @classmethod
+    def from_record(
+        cls, record: Mapping[str, Any], access: Access | None = None, other_darkroom: bool = False, **changes: Any
+    ) -> Job:
+        """The job of a record, opened where it is to be done; `changes` are fields of its request for this place.
+
+        Raises RunError, which names both sides, where this place would do something else: another version of a step,
+        other weights, another Darkroom (with `other_darkroom` only if that comes to another fingerprint); StorageError
+        for an address that cannot be one.
+        """
+        planned = dict(record["resolved"])
+        _check_darkroom(planned, other_darkroom)
+        fields = {name: value for name, value in record.items() if name != "resolved"} | changes
+        given = {name: getattr(access or Access(), name) for name in Access.model_fields}
+        try:
+            request = DevelopRequest(**(given | fields))
+            recipe = _read(request)
+            _check_versions(recipe, planned)
+            recipe = open_networks(recipe, planned.get("weights"))
+            job = _resolved(request, recipe, planned.get("models"))
+        except (RecipeError, ModelError, ValidationError, KeyError, IndexError) as error:
+            raise RunError(f"{_here()} cannot do what was planned: {error}") from error
+        if job.fingerprint != planned["fingerprint"]:
+            raise RunError(
+                f"planned was work of the fingerprint {planned['fingerprint'][:12]}{_by(planned)}, but {_here()} with "
+                f"Darkroom {_version()} makes it {job.fingerprint[:12]}; install the same Darkroom in both places, or "
+                "develop again with --fresh"
+            )
+        return job
+
+
+def resolve(request: DevelopRequest) -> Job:
+    """What a request comes to: its recipe and the weights of its steps are read, and its stores opened.
+
+    Nothing is asked of the stores yet. Raises RecipeError, ModelError, and StorageError for an address that cannot be
+    one.
+    """
+    return _resolved(request, open_networks(_read(request)))
+
+
+def check_request(request: DevelopRequest) -> Job:
+    """Resolve a request, and knock at both of its stores.
+
+    Stores whose access is in a Prefect block that was not read yet are left for later.
+
+    Raises StorageError, RecipeError, ModelError.
+    """
+    job = resolve(request)
+    if request.source_storage or not request.source_block:
+        check_access(job.source, for_writing=False)
+    if request.destination_storage or not request.destination_block:
+        check_access(job.destination, for_writing=True)
+    return job
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The two ends of a request that is no job, opened."""
+
+    source: Store
+    destination: Store
+
+
+def stores_of(request: RunRequest | AssembleRequest) -> Stores:
+    """Both stores of a request; nothing is asked of them yet. Raises StorageError for what can be no address."""
+    source = open_store(request.source, request.source_storage)
+    return Stores(source, open_store(request.destination, request.destination_storage))
+
+
+def store_of(request: DestinationRequest | GenerateRequest) -> Store:
+    """The store that a request has as its only end. Raises StorageError for what can be no address."""
+    return open_store(request.destination, request.destination_storage)
+
+
+def run_of(request: SearchRequest) -> Store:
+    """The destination of the run that a request looks into. Raises StorageError for what can be no address."""
+    return open_store(request.run, request.run_storage)
+
+
+def pictures_of_run(plan: Plan, request: ExploreRequest | SearchRequest) -> Store:
+    """The store that a run's pictures came from, reached as the request says. Raises StorageError."""
+    return open_store(plan.source, request.source_storage)
+
+
+def beside_sources(url: str, request: TrainRequest | SweepRequest) -> Store:
+    """The store at a URL, reached as a request's sources are. Raises StorageError for what can be no address."""
+    return open_store(url, request.source_storage)
+
+
+def _read(request: DevelopRequest) -> Recipe:
+    return parse_recipe(request.recipe) if isinstance(request.recipe, dict) else load_recipe(request.recipe)
+
+
+def _resolved(request: DevelopRequest, recipe: Recipe, planned_models: Mapping[str, str] | None = None) -> Job:
+    codecs = _codecs(request.model, planned_models or {})
+    opened = tuple(codec for codec, _ in codecs.values())
+    return Job(
+        request.model_copy(update={"recipe": recipe.as_request()}),
+        recipe,
+        open_store(request.source, request.source_storage),
+        open_store(request.destination, request.destination_storage),
+        Settings(request.pixel_limit, request.measure, parse_crop(request.crop), opened),
+        fingerprint(recipe, _decisive(request)),
+        {url: sha256 for url, (_, sha256) in codecs.items()},
+    )
+
+
+def _codecs(urls: tuple[str, ...], planned: Mapping[str, str]) -> dict[str, tuple[Codec, str]]:
+    """The codecs that streams in the source may need, with the SHA-256 of their weights."""
+    if not urls:
+        # PyTorch stays unloaded where nothing needs it
+        return {}
+    from pipeline.networks.streams import load_codec
+
+    return {url: load_codec(url, planned.get(url)) for url in urls}
+
+
+def _decisive(request: DevelopRequest) -> dict[str, Any]:
+    """The settings that change rows, for the fingerprint."""
+    # not the models: a stream is only ever decoded by the very weights it was made with
+    settings = {"pixel_limit": request.pixel_limit, "measure": request.measure, "crop": request.crop}
+    # only where they are chosen: what was developed before there were frames stays developed
+    for name in ("frames", "frame_limit"):
+        if getattr(request, name) != DevelopRequest.model_fields[name].default:
+            settings[name] = getattr(request, name)
+    return settings
+
+
+def _check_darkroom(planned: Mapping[str, Any], other_darkroom: bool) -> None:
+    if not other_darkroom and planned.get("darkroom", _version()) != _version():
+        raise RunError(
+            f"planned with Darkroom {planned['darkroom']}, but {_here()} has Darkroom {_version()}; install the same "
+            "version on every machine, then run the same command again"
+        )
+
+
+def _check_versions(recipe: Recipe, planned: Mapping[str, Any]) -> None:
+    for branch in recipe.branches:
+        versions = planned.get("versions", {}).get(branch.name, [])
+        for item, version in zip(branch.steps, versions, strict=False):
+            if item.step.version != version:
+                raise RunError(
+                    f"planned with version {version} of the step {item.step.name} (branch {branch.name}), but "
+                    f"{_here()} has version {item.step.version}; install the same Darkroom in both places, or develop "
+                    "again with --fresh"
+                )
+
+
+def _step_versions(recipe: Recipe) -> dict[str, list[int]]:
+    return {branch.name: [item.step.version for item in branch.steps] for branch in recipe.branches}
+
+
+def _by(planned: Mapping[str, Any]) -> str:
+    return f" by Darkroom {planned['darkroom']}" if "darkroom" in planned else ""
+
+
+def _here() -> str:
+    """This machine, by the name that its owner knows."""
+    return platform.node() or "this machine"
+
+
+def _version() -> str:
+    return importlib.metadata.version("darkroom")
