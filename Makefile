@@ -10,13 +10,16 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist lo
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test quick test-slow lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/darkroom demo $(OUT) --prefect
 
 test: $(VENV)/installed
 	$(PYTEST)
+
+quick: $(VENV)/installed
+	$(PYTEST) tests/test_rooms.py tests/test_errors.py tests/pipeline/requests tests/pipeline/steps tests/pipeline/reports
 
 test-slow: $(VENV)/installed
 	$(PYTEST) -m "slow or not slow" --hypothesis-profile searching
