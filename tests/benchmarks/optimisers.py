@@ -1,7 +1,7 @@
 """Trains the same start with each optimiser and rate on one thread: what a CPU second brings, and what a step costs.
 
-`python -m tests.benchmarks.optimisers PICTURES --task codec --start FILE --steps 1000 --rates adamw=5e-4 --rates muon=1e-3`
-prints a table. Rates are constant after a warm-up; the last 15 % of the steps fall linearly to zero. Two scores are
+`python -m tests.benchmarks.optimisers PICTURES --task codec --start FILE --rates adamw=5e-4 --rates muon=1e-3` prints a
+table. Rates are constant after a warm-up; the last 15 % of the steps fall linearly to zero. Two scores are
 taken on held-out pictures: of the moving average before that cooldown, and of the weights after it. Seconds are CPU
 time of the training alone, so other load on the machine does not count as such. What a step costs beside AdamW's is
 measured apart, steps of both in turns. A run's row is kept in `--results` (JSON Lines); one that is there is not run
