@@ -99,6 +99,8 @@ def through(way: Way) -> Iterator[None]:
             elif not settings.api.url:
                 _start_server()
         _say(way)
+        # its first import sets up its logging, which would undo what is set here
+        import_module("prefect.main")
         stack.enter_context(_quiet())
         yield
 

@@ -35,6 +35,8 @@ pictures = TrainingSet([photographs.coffee(), photographs.chelsea()], [photograp
 
 def run(name, stopped=lambda: False):
     settings = {"steps": 4, "batch": 2, "crop": 64, "validate_every": 2, "device": "cpu", "precision": "float32"}
+    # what one process began, two go on with
+    settings["new_chapter"] = True
     plan = TrainingPlan("codec", str(folder / f"{name}.safetensors"), sizes=sizes, **settings)
     return train(plan, pictures, stopped=stopped, ranks=ranks)
 """
@@ -115,7 +117,8 @@ def test_two_processes_leave_one_checkpoint_and_have_the_same_weights(together: 
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert sorted(path.name for path in together.glob("[wi]*.safetensors")) == [
-        "interrupted.safetensors", "weights0.safetensors", "weights1.safetensors", "whole.safetensors",
+        "interrupted.cooldown.safetensors", "interrupted.safetensors", "weights0.safetensors", "weights1.safetensors",
+        "whole.cooldown.safetensors", "whole.safetensors",
     ]  # fmt: skip
     found = load_progress(str(together / "whole.safetensors"), "codec", PLAIN)
     assert found is not None

@@ -130,6 +130,7 @@ def test_pictures_and_weights_of_a_training_may_lie_in_s3(
     assert card is not None
     assert sorted(found.key for found in files.find(f"s3://{bucket}/out")) == [
         "mine.checkpoint.safetensors",
+        "mine.cooldown.safetensors",
         "mine.html",
         "mine.json",
         "mine.safetensors",

@@ -25,7 +25,8 @@ from tests.processes import ROOT
 OPTIONS = {"batch": 2, "crop": 64, "validate_every": 4, "precision": "float32"}
 OPTIONS |= {"sizes": {"widths": [8, 8], "blocks": 1}}
 RUN = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from pipeline.requests.models import TrainPlanRequest
 from pipeline.training.turns import run_turns
 run_turns(TrainPlanRequest(**json.loads(sys.argv[1])), lambda standings: None)
