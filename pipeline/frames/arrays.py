@@ -10,6 +10,7 @@ import gzip
 import io
 import math
 import struct
+import threading
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from pipeline.errors import PictureError
 
 _HEADER_LIMIT = 4096
 _NPY = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+#: headers are Python literals, and CPython 3.11 fails now and then where two threads parse at once
+#: (https://github.com/python/cpython/issues/106905); filters of warnings are the process's, too
+_PARSING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def npy_layout(file: BinaryIO) -> Layout:
     """
     try:
         version = np.lib.format.read_magic(file)
-        with warnings.catch_warnings():
+        with _PARSING, warnings.catch_warnings():
             # what numpy says of headers that Python 2 wrote
             warnings.simplefilter("ignore")
             shape, fortran, dtype = _NPY[version](file, max_header_size=_HEADER_LIMIT)
