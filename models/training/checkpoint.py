@@ -1,4 +1,7 @@
-"""Checkpoints: everything a training run needs to go on, as one safetensors object at any fsspec URL."""
+"""Checkpoints: everything a training run needs to go on, as one safetensors object at any URL.
+
+It remembers its chapters, too: stretches of steps with one set of pictures and options, which the card tells.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,10 @@ from models.training.schedule import Cooldown
 
 #: a larger object is refused before it is read
 SIZE_LIMIT = 8 << 30
+#: what a card says of a chapter
+TOLD = ("steps", "seconds", "data", "licence", "hardware", "training")
+#: bytes of a card; a larger one is refused
+_CARD_LIMIT = 1 << 20
 
 
 @dataclass
@@ -29,8 +36,8 @@ class Progress:
     `training score` where the source has training batches, `learning rate`, and the task's figures.
     `loss_sum` and `loss_count` are of the losses since the last one. `started` names the parameters that began from
     given weights; `scaler` is the state of the gradient scaler. `optimised_from` and `averaged_from` are the steps at
-    which optimiser and moving average were begun, `cooldown` is there once the rate falls, `chapters` are those of
-    `models.training.chapters`.
+    which optimiser and moving average were begun, `cooldown` is there once the rate falls, `chapters` are those
+    of this and earlier trainings (see `begin_chapter`).
     """
 
     task: str
@@ -49,6 +56,17 @@ class Progress:
     averaged_from: int = 0
     cooldown: Cooldown | None = None
     chapters: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What a chapter trains with: pictures in words and by the hash of their list, licence, options, command."""
+
+    data: str
+    pictures: str
+    licence: str
+    options: dict[str, Any]
+    training: str
 
 
 def cooldown_url(checkpoint: str) -> str:
@@ -87,6 +105,49 @@ def load_start(url: str, network: nn.Module, files: Files) -> list[str]:
         raise CheckpointError(f"{url} does not fit this network: {told} no place in it; give another URL to start from")
     network.load_state_dict(fitting, strict=False)
     return sorted(fitting)
+
+
+def begin_chapter(progress: Progress, chapter: Chapter, new_chapter: bool, url: str) -> bool:
+    """Note in the progress of the checkpoint at a URL what is trained with from now on; whether it was so before.
+
+    Raises CheckpointError, naming what differs, when it was not and no new chapter is asked for.
+    """
+    own = [one for one in progress.chapters if "from_step" in one]
+    wrong = _differences(own[-1], chapter) if own else []
+    if own and not wrong:
+        # only words may have changed, such as the number of minutes in the command
+        own[-1] |= asdict(chapter)
+        return True
+    if wrong and not new_chapter:
+        raise CheckpointError(
+            f"{url} was trained with other {' and '.join(wrong)}; give the same again, --new-chapter to go on with "
+            "these (the card will tell of both), or another --checkpoint to begin anew"
+        )
+    progress.chapters.append({"from_step": progress.step, "from_seconds": progress.seconds} | asdict(chapter))
+    progress.optimised_from = progress.step
+    return False
+
+
+def earlier_chapters(start: str, files: Files) -> list[dict[str, Any]]:
+    """Return the chapters on the card beside weights that a training begins from; none where there is no card."""
+    data = files.read(start_url(start).removesuffix(".safetensors") + ".json", _CARD_LIMIT)
+    try:
+        card = json.loads(data or b"")
+        told = card.get("chapters") or [card]
+        return [{name: one.get(name) for name in TOLD} for one in told]
+    except (ValueError, AttributeError):
+        return []
+
+
+def told_chapters(progress: Progress, hardware: str) -> list[dict[str, Any]]:
+    """All chapters as a card lists them, oldest first, with the steps and seconds of each; empty ones are left out."""
+    own = [one for one in progress.chapters if "from_step" in one]
+    ends = [(one["from_step"], one["from_seconds"]) for one in own[1:]] + [(progress.step, progress.seconds)]
+    told = [one for one in progress.chapters if "from_step" not in one]
+    for one, (step, seconds) in zip(own, ends, strict=True):
+        length = {"steps": step - one["from_step"], "seconds": round(seconds - one["from_seconds"], 1)}
+        told.append({name: ({"hardware": hardware} | one | length)[name] for name in TOLD})
+    return [one for one in told if one["steps"]]
 
 
 def save_checkpoint(
@@ -151,6 +212,18 @@ def _restore_moments(url: str, tensors: dict[str, Tensor], optimiser: torch.opti
         if kept and shapes != moments(written_by, parameter, matrix):
             raise CheckpointError(f"{url} was not written by {written_by}; give another URL or its optimiser")
         optimiser.state[parameter] = {k: _like(parameter, moment) for k, moment in kept.items()}
+
+
+def _differences(before: dict[str, Any], now: Chapter) -> list[str]:
+    """What differs between a chapter of a checkpoint and what is asked for now, in words."""
+    found = []
+    if before["pictures"] != now.pictures:
+        found.append(f"pictures ({before['data']}; now {now.data}{', but others' * (before['data'] == now.data)})")
+    if before["licence"] != now.licence:
+        found.append(f"licence ({before['licence']}; now {now.licence})")
+    names = sorted(before["options"].keys() | now.options.keys())
+    pairs = [(name, before["options"].get(name), now.options.get(name)) for name in names]
+    return found + [f"{name} ({one}; now {other})" for name, one, other in pairs if one != other]
 
 
 def _named(optimiser: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter, bool]]:

@@ -16,11 +16,10 @@ from models.files import PLAIN, Files
 from models.registry import half_precision, save_model
 from models.restoration.network import RestorationNetwork
 from models.restoration.tasks import RESTORATIONS
-from models.training.advice import advice
-from models.training.chapters import told_chapters
-from models.training.checkpoint import Progress
+from models.training.checkpoint import Progress, told_chapters
 from models.training.data import PictureSource, TrainingSet
 from models.training.distributed import ALONE, Ranks
+from models.training.schedule import advice
 
 _SUMMARIES = {
     "codec": "Variable-rate learned codec: lapped transforms, an integer hyperprior and a four-step context",

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from models.device import choose_device
 from models.errors import CheckpointError, TrainingError
 from models.files import PLAIN, Files
-from models.training.advice import advice
-from models.training.chapters import Chapter, begin_chapter, earlier_chapters
 from models.training.checkpoint import (
+    Chapter,
     Progress,
+    begin_chapter,
     cooldown_url,
+    earlier_chapters,
     load_progress,
     load_start,
     restore,
@@ -28,7 +29,7 @@ from models.training.data import PictureSource
 from models.training.distributed import ALONE, Ranks, agree, data_parallel, own_device
 from models.training.optimisers import build_optimiser, matrices
 from models.training.precision import autocast, choose_precision, gradient_scaler, memory_format
-from models.training.schedule import Budget, Cooldown, average_decay, cooldown_of, rate_factor, warm_up_factor
+from models.training.schedule import Budget, Cooldown, advice, average_decay, cooldown_of, rate_factor, warm_up_factor
 from models.training.tasks import Task, suited_rate, task_of
 
 #: steps over which learning rates of new parameters rise to their peak

@@ -11,9 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present
-from flows.command.show.forecast import forecast_evaluation
 from flows.command.show.prefect import Show, carry_out, outcome, way_of
-from flows.command.show.run import print_ending, run_bar
+from flows.command.show.run import forecast_evaluation, print_ending, run_bar
 from pipeline.evaluation.rate_distortion import Evaluation, Name
 from pipeline.reports.text import counted
 from pipeline.requests.pictures import EvaluateRequest

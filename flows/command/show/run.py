@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import amount, manner, out, present, progress_bars
-from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
+from flows.command.show.prefect import Show, carry_out, outcome, through, way_of, with_access
 from flows.orchestration.api import Way
 from pipeline.destination.stage_figures import share, slowest
 from pipeline.reports.text import counted
-from pipeline.requests.pictures import DevelopRequest, RunRequest
+from pipeline.requests.pictures import DevelopRequest, EvaluateRequest, RunRequest
+
+if TYPE_CHECKING:
+    from pipeline.runs.forecast import Forecast
+
+_SAYS = {
+    "develop": "would develop",
+    "resume": "would go on with",
+    "retry_failed": "would try again",
+    "nothing_to_do": "nothing to do",
+}
 
 
 def develop(request: DevelopRequest, prefect: bool | None, dry_run: bool = False) -> int:
@@ -27,8 +37,6 @@ def develop(request: DevelopRequest, prefect: bool | None, dry_run: bool = False
 def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool | None, dry_run: bool) -> int:
     """Run a flow, by its module path, with its request, or plainly what it comes to; otherwise as `develop`."""
     if dry_run:
-        from flows.command.show.forecast import forecast
-
         return forecast(developed, prefect)
     way = way_of(request, prefect)
     # the libraries alone take seconds
@@ -48,6 +56,31 @@ def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool
     summary = outcome(told, "finished")
     present(summary, lambda: print_summary(summary), way)
     return 1 if summary.status == "failed" else 0
+
+
+def forecast(request: DevelopRequest, prefect: bool | None) -> int:
+    """Say what a request would do, and write nothing; returns the exit code."""
+    from pipeline.requests.job import check_request
+    from pipeline.runs.forecast import forecast as look_ahead
+
+    with with_access(request, prefect) as resolved, out.status("listing") as status:
+        found = look_ahead(check_request(resolved), lambda count: status.update(f"listing … {count:,} objects"))
+    present(found, lambda: _print_forecast(found))
+    return 0
+
+
+def forecast_evaluation(request: EvaluateRequest, prefect: bool | None) -> int:
+    """Say what an evaluation of codecs or a suite would do, and write nothing; returns the exit code."""
+    if not request.suite:
+        from pipeline.evaluation.evaluate import prepare
+
+        return forecast(prepare(request).develop, prefect)
+    from pipeline.suites.run import forecast_suite
+
+    with with_access(request, prefect) as resolved:
+        found = forecast_suite(resolved)
+    present(found, lambda: _print_forecast(found))
+    return 0
 
 
 @contextmanager
@@ -159,3 +192,18 @@ def _means(branches: list[dict[str, Any]]) -> Table:
         cells = ["—" if row[name] is None else form.format(row[name]) for name, (_, form) in shown.items()]
         table.add_row(row["branch"], f"{row['pictures']:,}", *cells)
     return table
+
+
+def _print_forecast(found: Forecast) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row(f"[bold]{_SAYS[found.status]}[/]", found.run or "")
+    if found.shards:
+        shards = f"{found.shards:,} shard" + ("s" if found.shards > 1 else "")
+        table.add_row("pictures", f"{found.objects:,} of {amount(found.bytes)} together, in {shards}")
+    if found.done:
+        table.add_row("done before", f"{found.done:,}")
+    table.add_row("branches", escape(", ".join(found.branches)))
+    table.add_row("from", escape(found.source))
+    table.add_row("to", escape(found.destination))
+    out.print(table)
+    out.print("[dim]nothing was written; the same command without --dry-run does it[/]")

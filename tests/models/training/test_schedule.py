@@ -16,12 +16,11 @@ from torch import nn
 
 from models.errors import CheckpointError
 from models.files import PLAIN
-from models.training.advice import advice
 from models.training.checkpoint import cooldown_url, load_progress
 from models.training.data import TrainingSet
 from models.training.finish import finish
 from models.training.loop import Report, TrainingPlan, train
-from models.training.schedule import Budget, Cooldown, cooldown_of, rate_factor
+from models.training.schedule import Budget, Cooldown, advice, cooldown_of, rate_factor
 
 SMALL = {"widths": (8, 8), "blocks": 1}
 
