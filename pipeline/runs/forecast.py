@@ -15,6 +15,7 @@ from pipeline.runs.planning import (
     what_was_done,
 )
 from pipeline.runs.redo import failed_pictures, pictures_again
+from pipeline.shards.work import AnyWork
 from pipeline.storage.store import Store
 
 
@@ -36,14 +37,14 @@ class Forecast:
     run: str | None = None
 
 
-def forecast(job: Job, listing: Callable[[int], None] = lambda count: None) -> Forecast:
+def forecast(job: AnyWork, listing: Callable[[int], None] = lambda count: None) -> Forecast:
     """Look at source and destination as a run would, and change neither; `listing` is told what was listed so far.
 
     Raises StorageError, PlanError.
     """
     request, destination = job.request, job.destination
     before = what_was_done(job)
-    branches = tuple(branch.name for branch in job.recipe.branches)
+    branches = tuple(branch.name for branch in job.recipe.branches) if isinstance(job, Job) else ()
     none = Forecast("nothing_to_do", request.source, request.destination, 0, 0, 0, branches=branches)
     if before.unfinished:
         plan = before.unfinished
