@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pipeline.networks.codec_choice import CodecChoice
-from pipeline.requests.form import Form, Storage
+from pipeline.requests.form import Form, Storage, parse_size
 from pipeline.requests.offers import RecipeChoice
-from pipeline.requests.sizes import parse_size
 from pipeline.steps.offers import offering, shipped_models
 
 ByteCount = Annotated[int, BeforeValidator(lambda value: parse_size(value) if isinstance(value, str) else value)]

@@ -20,7 +20,7 @@ from pipeline.storage.s3 import call
 from pipeline.storage.s3_uploads import open_uploads
 from pipeline.storage.store import Store, delete, exists, list_objects, open_store, place_of, read, write
 from pipeline.upkeep.collect import collect
-from pipeline.upkeep.repair import verify
+from pipeline.upkeep.verify import verify
 from tests.runs import QUICK, darkroom, fill, picture_file, request
 
 PICTURE = "pictures/gamma/001.png.png"
