@@ -31,8 +31,8 @@ from flows.orchestration.engine import GONE, Engine, Work, develop_shard, plain_
 from models.device import choose_device
 from pipeline.destination.plans import Plan
 from pipeline.errors import RequestError, RunError
+from pipeline.requests.form import parse_size
 from pipeline.requests.pictures import RunRequest
-from pipeline.requests.sizes import parse_size
 from pipeline.shards.memory import available
 from pipeline.shards.work import AnyWork
 from pipeline.threads import cores

@@ -29,7 +29,7 @@ from flows.orchestration.progress import tell
 from flows.orchestration.states import artifact_key
 from pipeline.destination.plans import Plan
 from pipeline.errors import Cancelled, RequestError, RunError, StorageError
-from pipeline.requests.job import Access
+from pipeline.requests.stores import Access
 from pipeline.shards.shard import run_shard
 from pipeline.shards.work import AnyWork, taken_up
 

@@ -42,9 +42,9 @@ from pipeline.exploration.tables import account_of, heat_path, heat_pictures, ta
 from pipeline.exploration.vectors import LatentsSource, Vectors, find_latents, read_vectors, recipe_steps
 from pipeline.networks.autoencoders import DEFAULT_MODEL
 from pipeline.networks.encoders import open_autoencoder
-from pipeline.requests.job import pictures_of_run, stores_of
 from pipeline.requests.models import ExploreRequest
 from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.stores import pictures_of_run, stores_of
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_pictures
 from pipeline.shards.shard import run_shard

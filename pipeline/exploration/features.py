@@ -32,18 +32,9 @@ from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.encoders import model_input
 from pipeline.pictures.perceptual_hash import perceptual_hash
 from pipeline.pictures.picture import Picture, Reserve, over_white, to_8bit
-from pipeline.requests.job import (
-    Access,
-    Settings,
-    beside_sources,
-    check_darkroom,
-    fields_of,
-    here,
-    recorded,
-    stores_of,
-    version,
-)
+from pipeline.requests.job import Settings, check_darkroom, fields_of, here, recorded, version
 from pipeline.requests.models import ExploreRequest
+from pipeline.requests.stores import Access, beside_sources, stores_of
 from pipeline.shards.memory import Cost
 from pipeline.shards.picture import Developed, fail, open_picture
 from pipeline.shards.stage_times import Laps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.destination.layout import commit_path, commits_of, listed
 from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
@@ -15,8 +15,10 @@ from pipeline.runs.planning import (
     what_was_done,
 )
 from pipeline.runs.redo import failed_pictures, pictures_again
-from pipeline.shards.work import AnyWork
 from pipeline.storage.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.shards.work import AnyWork
 
 
 @dataclass(frozen=True)

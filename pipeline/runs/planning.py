@@ -15,6 +15,7 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from pipeline.destination.history import Pictures, frames_settled, join, settled_objects
 from pipeline.destination.layout import FOLDERS, plan_path, read_json, record_path, success_path
@@ -25,8 +26,10 @@ from pipeline.requests.pictures import RunRequest
 from pipeline.runs.listing import may_have_frames, pictures_of
 from pipeline.runs.partition import cut, write_parts
 from pipeline.runs.redo import forget, plan_failed
-from pipeline.shards.work import AnyWork
 from pipeline.storage.store import Store, StoredObject, exists
+
+if TYPE_CHECKING:
+    from pipeline.shards.work import AnyWork
 
 #: objects that are taken from the listing at once: few at first, so that there is something to tell soon
 _FIRST_BATCH, _BATCH = 1_000, 10_000

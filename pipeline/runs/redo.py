@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,8 +37,10 @@ from pipeline.destination.plans import Plan, SourcePicture, mark_plan, read_plan
 from pipeline.destination.schemas import schema_of
 from pipeline.errors import StorageError
 from pipeline.runs.partition import write_parts
-from pipeline.shards.work import AnyWork
 from pipeline.storage.store import Store, delete, write
+
+if TYPE_CHECKING:
+    from pipeline.shards.work import AnyWork
 
 
 @dataclass(frozen=True)

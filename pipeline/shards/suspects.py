@@ -29,8 +29,8 @@ from pipeline.errors import StorageError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.batching import Batcher
 from pipeline.pictures.picture import at_once
-from pipeline.requests.job import Access
 from pipeline.requests.pictures import RunRequest
+from pipeline.requests.stores import Access
 from pipeline.shards.memory import memory_for_pictures
 from pipeline.shards.work import ShardWork, as_work, taken_up
 from pipeline.storage.store import StorageOptions, read

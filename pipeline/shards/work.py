@@ -15,8 +15,9 @@ from pipeline.destination.plans import SourcePicture
 from pipeline.errors import RunError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.pictures.picture import Reserve
-from pipeline.requests.job import Access, Job
+from pipeline.requests.job import Job
 from pipeline.requests.pictures import DevelopRequest, RunRequest
+from pipeline.requests.stores import Access
 from pipeline.shards.memory import Cost, cost_of
 from pipeline.shards.picture import Developed, develop_picture
 from pipeline.storage.store import Store, StoredObject

@@ -24,19 +24,9 @@ from pipeline.destination.plans import SourcePicture
 from pipeline.errors import PictureError, RequestError, RunError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.pictures.picture import Reserve
-from pipeline.requests.job import (
-    Access,
-    Settings,
-    Stores,
-    check_darkroom,
-    fields_of,
-    here,
-    objects_of,
-    recorded,
-    stores_of,
-    version,
-)
+from pipeline.requests.job import Settings, check_darkroom, fields_of, here, recorded, version
 from pipeline.requests.pictures import EvaluateRequest
+from pipeline.requests.stores import Access, Stores, objects_of, stores_of
 from pipeline.runs.planning import nothing_listed, own_prefix, without_own
 from pipeline.shards.memory import Cost
 from pipeline.shards.picture import Developed, fail, open_picture
