@@ -108,7 +108,7 @@ def develop_shards(work: Work, plan: Plan) -> None:
 def plain_shard(work: Work, plan: Plan, shard: int, stop: Stop) -> dict[str, int]:
     """Develop and commit one shard without a task run; says how many pictures were good and how many failed."""
     commit = run_shard(work.job(), plan, shard, lambda good: tell("picture", good), stop=stop)
-    return {"objects": commit.objects, "good": commit.good, "failed": commit.failed}
+    return {"objects": commit.objects, "failed": commit.failed}
 
 
 def _develop_all(job: AnyWork, plan: Plan, each_a_task_run: bool) -> None:
@@ -119,7 +119,7 @@ def _develop_all(job: AnyWork, plan: Plan, each_a_task_run: bool) -> None:
             for counts in outcomes(range(plan.shards), engine):
                 done += counts["objects"]
                 if engine.elsewhere:
-                    for good in [True] * counts["good"] + [False] * counts["failed"]:
+                    for good in [True] * (counts["objects"] - counts["failed"]) + [False] * counts["failed"]:
                         tell("picture", good)
                 if done == plan.objects or time.monotonic() - told > _SECONDS_BETWEEN_UPDATES:
                     told = time.monotonic()

@@ -113,10 +113,14 @@ def message_of(summary: Summary) -> str:
     counts = summary.counts
     if summary.status == "nothing_to_do":
         said = f"nothing to do, {counts['done']:,} pictures done before"
+        said += f", {counts['done_failed']:,} of them failed" if counts.get("done_failed") else ""
     elif summary.status == "nothing_failed":
         said = "nothing to try again, no picture has failed"
     else:
-        said = f"{counts['objects']:,} pictures, {counts['failed']:,} failed"
+        left_out = counts.get("left_out", 0)
+        said = f"{counts['objects'] - left_out:,} pictures, {counts['failed']:,} failed"
+        said += f", {counts['partial']:,} in part" if counts.get("partial") else ""
+        said += f", {left_out:,} other files left out" if left_out else ""
         # suites have no rows a branch
         said += f", {counts['rows']:,} rows" if "rows" in counts else ""
     return f"{said} (run {summary.run})" + (f": {summary.message}" if summary.message else "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,8 @@ from pipeline.storage.store import Store, write
 class Commit:
     """What a shard did, as kept in its one object at the destination. `outputs` names every object it wrote.
 
+    Of its `objects`, pictures or other files, all branches of the `good` ones succeeded, some of the `partial` ones,
+    none of the `failed` ones; those `left_out` are no pictures. `rows` and `reasons` are counts by table and by reason.
     `stages` are seconds by stage (see `pipeline.destination.stage_figures`).
     """
 
@@ -30,6 +34,19 @@ class Commit:
     seconds: float
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
     outputs: list[dict[str, Any]] = field(default_factory=list)
+    partial: int = 0
+    left_out: int = 0
+
+    @property
+    def decoded(self) -> int:
+        """How many pictures were decoded, each of which has a row of metrics or of failures for every branch."""
+        return self.objects - self.left_out - (self.rows.get("failures", 0) - self.branch_failures)
+
+
+def counted(manifest: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many rows of a manifest there are, as `objects`, and of each status, under its name in a `Commit`."""
+    found = Counter("good" if row["status"] == "ok" else row["status"] for row in manifest)
+    return {"objects": found.total()} | {name: found[name] for name in ("good", "partial", "failed", "left_out")}
 
 
 def read_commit(destination: Store, run: str, shard: int) -> Commit:

@@ -30,11 +30,15 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class Settled:
-    """An object or frame that needs nothing more: the ETag of its object, and where it is a frame, of what and many."""
+    """An object or frame that needs nothing more: the ETag of its object, and where it is a frame, of what and many.
+
+    `failed`: of its branches some or all failed, for a reason that does not pass.
+    """
 
     etag: str
     file: str | None
     frames: int | None
+    failed: bool = False
 
 
 Pictures = Mapping[str, Settled]
@@ -87,7 +91,9 @@ def _of_run(
         if key < previous:
             raise PlanError(f"the manifest of run {run} is not in the order of the keys; darkroom verify says more")
         previous = key
-        pictures = {name: Settled(etag, file, frames) for name, file, etag, frames, again in group if not again}
+        pictures = {
+            name: Settled(etag, file, frames, failed) for name, file, etag, frames, failed, again in group if not again
+        }
         yield key, at, pictures
 
 
@@ -101,11 +107,13 @@ def _ahead(pool: ThreadPoolExecutor, load: Callable[[int], pa.Table], count: int
 
 
 def _part(destination: Store, run: str, shard: int) -> pa.Table:
-    """The columns of `_rows`: a part of a manifest, with whether a row failed for a reason that may have passed."""
+    """The columns of `_rows`: a part of a manifest; which rows failed, and which for a reason that may pass."""
     manifest = read_columns(destination, part_path("manifest", run, shard), ["key", "file", "etag", "frames"])
     failures = read_columns(destination, part_path("failures", run, shard), ["key", "reason"])
     passing = failures.filter(pc.is_in(failures["reason"], pa.array(sorted(TRANSIENT_REASONS))))["key"]
-    return manifest.append_column("again", pc.is_in(manifest["key"], passing.combine_chunks()))
+    for name, keys in (("failed", failures["key"]), ("again", passing)):
+        manifest = manifest.append_column(name, pc.is_in(manifest["key"], keys.combine_chunks()))
+    return manifest
 
 
 def _rows(part: pa.Table) -> Iterator[tuple]:

@@ -89,6 +89,7 @@ class Plan:
     again: bool = False
     folded: bool = False
     done: int = 0
+    done_failed: int = 0
     resumed: bool = False
     lease: str = ""
 
@@ -101,7 +102,7 @@ def write_plan(destination: Store, plan: Plan, record: Mapping[str, Any]) -> Non
 
 def mark_plan(destination: Store, plan: Plan) -> None:
     """Write only what plan.json says."""
-    content = asdict(replace(plan, done=0, resumed=False, lease=""))
+    content = asdict(replace(plan, done=0, done_failed=0, resumed=False, lease=""))
     write(destination, plan_path(plan.run), _json(content))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,21 +41,30 @@ class Summary:
     seconds: float
     report: str | None
     branches: list[dict[str, Any]]
+    #: the first rows of its failures: key, branch, stage, reason and message
+    failures: list[dict[str, Any]] = field(default_factory=list)
     #: seconds by stage (see `pipeline.destination.stage_figures`)
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def account_of(
-    plan: Plan, destination: Store, started: datetime, failed: int, of: int, max_failure_rate: float
+    plan: Plan, destination: Store, started: datetime, counts: Mapping[str, int], max_failure_rate: float
 ) -> dict[str, Any]:
-    """The account of a run that ends now, `failed` of `of` pictures without success; `status`: complete or failed."""
+    """The account of a run that ends now, with `counts` of what became of its objects.
+
+    Its `status` is failed where more pictures failed than may, or no object was a picture at all; else complete.
+    """
     finished = datetime.now(UTC)
-    rate = failed / of
-    broken = rate > max_failure_rate
-    message = (
-        f"{failed} of {of} pictures failed ({rate:.1%}); "
-        f"the limit is {max_failure_rate:.1%} (max_failure_rate). All that was good is kept."
-    )
+    failed, left_out = counts["failed"], counts.get("left_out", 0)
+    pictures = counts["objects"] - left_out
+    rate = failed / pictures if pictures else 1.0
+    broken = rate > max_failure_rate or not pictures
+    message = "no file is a picture; check that the source is the folder or prefix you mean"
+    if pictures:
+        message = (
+            f"{failed:,} of {pictures:,} pictures failed ({rate:.1%}); the limit is {max_failure_rate:.1%} "
+            "(max_failure_rate). All that was good is kept."
+        )
     return {
         "run": plan.run,
         "status": "failed" if broken else "complete",

@@ -270,8 +270,8 @@ class LookWork:
         laps.end("develop")
         return developed
 
-    def fault(self, good: int, rows: Mapping[str, int], branch_failures: int) -> str | None:
-        return None if rows["looks"] == good else f"{rows['looks']} looks at {good} pictures"
+    def fault(self, decoded: int, rows: Mapping[str, int], branch_failures: int) -> str | None:
+        return None if rows["looks"] == decoded else f"{rows['looks']} looks at {decoded} pictures"
 
 
 def row_of(look: Look) -> dict[str, Any]:

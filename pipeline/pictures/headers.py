@@ -22,6 +22,11 @@ METADATA_LIMIT = 16 << 20
 _PROFILE_SPACES = {1: b"GRAY", 2: b"GRAY", 3: b"RGB ", 4: b"RGB "}
 
 #: First bytes of the formats that are read here.
+#: how names of picture files end
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".j2k", ".j2c", ".jpx",
+    ".avif", ".heic", ".heif", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm", ".psd", ".ico", ".tga",
+)  # fmt: skip
 SIGNATURES = (
     (b"\xff\xd8\xff", "jpeg"),
     (PNG_SIGNATURE, "png"),
@@ -84,6 +89,11 @@ class JpegHeader(NamedTuple):
     scan: int
 
 
+def named_as_picture(key: str) -> bool:
+    """Whether a file is called like a picture, by the ending of its name."""
+    return key.lower().endswith(SUFFIXES)
+
+
 def sniff(data: bytes, key: str = "") -> str:
     """The format of a file by its content ("jpeg", "png", …); TGA, which has no signature, also by the key's extension.
 
@@ -91,7 +101,8 @@ def sniff(data: bytes, key: str = "") -> str:
     read), `not_an_image`.
     """
     if not data:
-        raise PictureError("truncated", "the file is empty")
+        reason = "truncated" if not key or named_as_picture(key) else "not_an_image"
+        raise PictureError(reason, "the file is empty")
     for signature, name in SIGNATURES:
         if data.startswith(signature):
             return name

@@ -39,6 +39,7 @@ class Settings:
 
     pixel_limit: int
     measure: bool
+    strict: bool = False
     crop: Crop | None = None
     codecs: tuple[Codec, ...] = ()
 
@@ -157,7 +158,7 @@ def _resolved(request: DevelopRequest, recipe: Recipe, planned_models: Mapping[s
         recipe,
         open_store(request.source, request.source_storage),
         open_store(request.destination, request.destination_storage),
-        Settings(request.pixel_limit, request.measure, parse_crop(request.crop), opened),
+        Settings(request.pixel_limit, request.measure, request.strict, parse_crop(request.crop), opened),
         fingerprint(recipe, _decisive(request)),
         {url: sha256 for url, (_, sha256) in codecs.items()},
     )
@@ -178,7 +179,7 @@ def _decisive(request: DevelopRequest) -> dict[str, Any]:
     # not the models: a stream is only ever decoded by the very weights it was made with
     settings = {"pixel_limit": request.pixel_limit, "measure": request.measure, "crop": request.crop}
     # only where they are chosen: what was developed before there were frames stays developed
-    for name in ("frames", "frame_limit"):
+    for name in ("frames", "frame_limit", "strict"):
         if getattr(request, name) != DevelopRequest.model_fields[name].default:
             settings[name] = getattr(request, name)
     return settings

@@ -35,6 +35,10 @@ from pipeline.shards.shard import run_shard
 from pipeline.shards.work import AnyWork, as_work
 from pipeline.storage.store import Store, exists, read, write
 
+#: what becomes of objects, as commits and summaries count them
+_STATUSES = ("good", "partial", "failed", "left_out")
+#: failures that the summary names
+_NAMED = 20
 #: the report reads at most this many rows of a table; larger runs are reported on from evenly spaced shards
 _REPORT_ROWS = 200_000
 
@@ -95,10 +99,11 @@ def _finish_again(job: AnyWork, plan: Plan, started: datetime) -> Summary:
     destination = job.destination
     counts, reasons = _sums(_commits(destination, plan))
     ended = [finish_folded(job, replace(target, lease=plan.lease), started) for target in fold(destination, plan)]
+    first = failure_rows(destination, plan, _NAMED) if reasons else []
     forget(destination, plan)
     worst = next((one for one in ended if one.status == "failed"), ended[-1])
     seconds = (datetime.now(UTC) - started).total_seconds()
-    return replace(worst, counts=counts, reasons=reasons, seconds=round(seconds, 3))
+    return replace(worst, counts=counts, reasons=reasons, failures=first, seconds=round(seconds, 3))
 
 
 def finish_folded(job: AnyWork, plan: Plan, started: datetime) -> Summary:
@@ -123,7 +128,7 @@ def _sums(commits: list[Commit]) -> tuple[dict[str, int], dict[str, int]]:
     """What commits say together: counts, and failures by reason."""
     counts = {
         name: sum(getattr(commit, name) for commit in commits)
-        for name in ("objects", "good", "failed", "branch_failures", "bytes_read", "bytes_written")
+        for name in ("objects", *_STATUSES, "decoded", "branch_failures", "bytes_read", "bytes_written")
     }
     counts |= {"rows": sum(c.rows.get("metrics", 0) for c in commits)}
     counts |= {"latents": sum(c.rows.get("latents", 0) for c in commits)}
@@ -139,7 +144,7 @@ def _finish(job: AnyWork, plan: Plan, started: datetime, kept: dict[str, Any]) -
     commits = _commits(destination, plan)
     counts, reasons = _sums(commits)
     _check(job, plan, commits, counts)
-    run = account_of(plan, destination, started, counts["failed"], counts["objects"], request.max_failure_rate)
+    run = account_of(plan, destination, started, counts, request.max_failure_rate)
     run |= {"recipe": job.recipe.as_dict()} if isinstance(job, Job) else {}
     run |= {
         "engine": request.engine,
@@ -154,8 +159,9 @@ def _finish(job: AnyWork, plan: Plan, started: datetime, kept: dict[str, Any]) -
     write(destination, record_path(plan.run), (json.dumps(run, indent=2) + "\n").encode())
     if run["status"] == "complete":
         write(destination, success_path(plan.run), b"")
+    first = failure_rows(destination, plan, _NAMED) if reasons else []
     return Summary(
-        plan.run, run["status"], run["message"], counts, reasons, run["seconds"], report, means, run["stages"]
+        plan.run, run["status"], run["message"], counts, reasons, run["seconds"], report, means, first, run["stages"]
     )
 
 
@@ -182,12 +188,11 @@ def branch_means(metrics: pa.Table) -> list[dict[str, Any]]:
 
 
 def _check(job: AnyWork, plan: Plan, commits: list[Commit], counts: dict[str, int]) -> None:
-    if counts["objects"] != plan.objects or counts["good"] + counts["failed"] != plan.objects:
-        raise RunError(
-            f"run {plan.run}: {counts['good']} good + {counts['failed']} failed rows for {plan.objects} planned objects"
-        )
+    if {counts["objects"], sum(counts[name] for name in _STATUSES)} != {plan.objects}:
+        said = " + ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in _STATUSES)
+        raise RunError(f"run {plan.run}: {said} rows for {plan.objects} planned objects")
     rows = sum((Counter(commit.rows) for commit in commits), Counter[str]())
-    if fault := as_work(job).fault(counts["good"], rows, counts["branch_failures"]):
+    if fault := as_work(job).fault(counts["decoded"], rows, counts["branch_failures"]):
         raise RunError(f"run {plan.run}: {fault}")
     wrong = [commit.shard for commit in commits if commit.run != plan.run]
     if wrong:
@@ -206,7 +211,7 @@ def _nothing_to_do(destination: Store, plan: Plan) -> Summary:
         plan.run,
         "failed" if failed and not plan.again else nothing,
         last.get("message") if failed and not plan.again else None,
-        {"objects": 0, "good": 0, "failed": 0, "rows": 0, "done": plan.done},
+        dict.fromkeys(("objects", *_STATUSES, "rows"), 0) | {"done": plan.done, "done_failed": plan.done_failed},
         {},
         0.0,
         destination.url_of(report) if exists(destination, report) else None,

@@ -59,14 +59,16 @@ def plan_run(job: AnyWork, listing: Callable[[int], None] = lambda count: None, 
     parts = write_parts(destination, shards, f"{mark}\n{source.url}\n{before.sequence}\n")
     last = before.last
     if not parts.objects and last:
-        return Plan(last.run, mark, source.url, last.sequence, 0, 0, done=found.done, lease=token)
+        return Plan(
+            last.run, mark, source.url, last.sequence, 0, 0, done=found.done, done_failed=found.failed, lease=token
+        )
     # a letter first: readers of Hive paths take what looks like a number, such as 0012 or 12e4, for one
     run = f"r{parts.digest[:12]}"
     plan = Plan(run, mark, source.url, before.sequence, parts.objects, parts.shards, parts.folder)
     if lease:
         lease.confirm()
     write_plan(destination, plan, job.record())
-    return replace(plan, done=found.done, lease=token)
+    return replace(plan, done=found.done, done_failed=found.failed, lease=token)
 
 
 def plan_pictures(job: AnyWork, pictures: Sequence[SourcePicture], most: int, lease: Lease) -> Plan:
@@ -164,10 +166,11 @@ def nothing_listed(request: RunRequest) -> PlanError:
 
 @dataclass
 class Found:
-    """How many objects were listed so far, and how many pictures of them need nothing more."""
+    """How many objects were listed so far, how many pictures of them need nothing more, and of those have failed."""
 
     listed: int = 0
     done: int = 0
+    failed: int = 0
 
 
 def _to_do(job: AnyWork, before: Before, found: Found, listing: Callable[[int], None]) -> Iterator[SourcePicture]:
@@ -183,6 +186,7 @@ def _to_do(job: AnyWork, before: Before, found: Found, listing: Callable[[int], 
         for one, pictures in batch:
             if frames := frames_settled(one, pictures) if pictures else 0:
                 found.done += frames
+                found.failed += sum(each.failed for each in pictures.values() if each.etag == one.etag)
             else:
                 todo.append(one)
                 known[one.key] = pictures
@@ -191,6 +195,7 @@ def _to_do(job: AnyWork, before: Before, found: Found, listing: Callable[[int], 
             earlier = known[picture.object_key].get(picture.key)
             if earlier is not None and earlier.etag == picture.etag:
                 found.done += 1
+                found.failed += earlier.failed
             else:
                 yield picture
 

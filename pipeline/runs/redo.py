@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.destination.commits import Commit, read_commit, write_commit
+from pipeline.destination.commits import Commit, counted, read_commit, write_commit
 from pipeline.destination.layout import (
     TABLES,
     commit_path,
@@ -133,14 +133,12 @@ def _fold_shard(destination: Store, plan: Plan, shard: int, target: Plan, of: in
         path, data = part_path(table, target.run, of), to_parquet(table, [row | {"shard": of} for row in rows[table]])
         write(destination, path, data)
         outputs.append({"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()})
-    good = sum(row["status"] == "ok" for row in rows["manifest"])
+    statuses: dict[str, Any] = dict(counted(rows["manifest"]))
     renewed: Commit = replace(
         commit,
         run=target.run,
         shard=of,
-        objects=len(order),
-        good=good,
-        failed=len(order) - good,
+        **statuses,
         branch_failures=sum(row["branch"] is not None for row in rows["failures"]),
         rows={table: len(content) for table, content in rows.items()},
         reasons=dict(Counter(row["reason"] for row in rows["failures"])),

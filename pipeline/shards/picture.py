@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.restoration_checks import together
 from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import EXTENSIONS, encode, output_format
+from pipeline.pictures.headers import named_as_picture
 from pipeline.pictures.metrics import compare, describe
 from pipeline.pictures.perceptual_hash import perceptual_hash
 from pipeline.pictures.picture import Picture, Reserve, at_once, cropped
@@ -85,6 +86,7 @@ def develop_picture(
             references[branch.name] = result.picture
         reference = recipe.reference if branch.name != recipe.reference else "source"
         _finish_branch(developed, branch, result, picture, reference, references.get(reference), settings, laps)
+    settle(developed, developed.rows["metrics"])
     order = {branch.name: index for index, branch in enumerate(recipe.branches)}
     for rows in (*developed.rows.values(), developed.failures):
         rows.sort(key=lambda row: order.get(row["branch"], -1))
@@ -99,7 +101,9 @@ def open_picture(
     apply: Apply,
     reserve: Reserve,
 ) -> tuple[Developed, Picture | None]:
-    """Decode a picture and fill in its row of the manifest; None where it cannot be decoded, which is a failure then.
+    """Decode a picture and fill in its row of the manifest; None where it cannot be decoded.
+
+    That is a failure, but for what neither is a picture nor is called like one, where the settings are not strict.
 
     `apply` is for streams, whose time is not that of `laps`.
     """
@@ -107,7 +111,10 @@ def open_picture(
     try:
         picture = _decode(found, data, settings, apply, laps.elsewhere(reserve), developed.manifest)
     except PictureError as error:
-        fail(developed, None, "decode", error.reason, error.message)
+        if error.reason == "not_an_image" and not settings.strict and not named_as_picture(found.object_key):
+            developed.manifest |= {"status": "left_out", "reason": error.reason}
+        else:
+            fail(developed, None, "decode", error.reason, error.message)
         laps.end("decode")
         return developed, None
     laps.end("decode")
@@ -122,6 +129,17 @@ def fail(developed: Developed, branch: str | None, stage: str, reason: str, mess
     developed.failures.append(row | {"message": message[:500]})
     if branch is None:
         developed.manifest |= {"status": "failed", "reason": reason}
+
+
+def settle(developed: Developed, rows: Sequence[Row]) -> None:
+    """Let the status of a decoded picture say what became of its branches: all well, some failed, or all of them.
+
+    `rows` are those of the branches that succeeded.
+    """
+    failed = [row["reason"] for row in developed.failures if row["branch"] is not None]
+    if failed:
+        status = "partial" if rows else "failed"
+        developed.manifest |= {"status": status, "reason": failed[0]}
 
 
 def unread(found: SourcePicture) -> Developed:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from models.device import choose_device
-from pipeline.destination.commits import Commit, read_commit, write_commit
+from pipeline.destination.commits import Commit, counted, read_commit, write_commit
 from pipeline.destination.layout import begun_path, part_path
 from pipeline.destination.lease import confirm
 from pipeline.destination.parquet import to_parquet
@@ -93,13 +93,10 @@ def _commit(
         data = to_parquet(table, [row | {"shard": shard} for row in content])
         write(destination, path, data)
         outputs.append({"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()})
-    failed = sum(d.manifest["status"] != "ok" for d in developed)
     commit = Commit(
         run=plan.run,
         shard=shard,
-        objects=len(developed),
-        good=len(developed) - failed,
-        failed=failed,
+        **counted(rows["manifest"]),
         branch_failures=sum(row["branch"] is not None for row in rows["failures"]),
         rows={table: len(content) for table, content in rows.items()},
         reasons=dict(Counter(row["reason"] for row in rows["failures"])),
@@ -109,7 +106,7 @@ def _commit(
         stages=stages,
         outputs=outputs,
     )
-    fault = work.fault(commit.good, commit.rows, commit.branch_failures)
+    fault = work.fault(commit.decoded, commit.rows, commit.branch_failures)
     assert fault is None, fault
     confirm(work.home, plan.lease)
     write_commit(destination, commit)

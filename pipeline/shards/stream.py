@@ -103,7 +103,7 @@ class ShardStream:
                 index, done = result
                 if index not in results:
                     results[index] = done
-                    progress(done.developed.manifest["status"] == "ok")
+                    progress(done.developed.manifest["status"] != "failed")
         finally:
             with self.lock:
                 self.abandoned.update(range(len(self.found)))
@@ -304,3 +304,4 @@ def _refuse_outputs(developed: Developed, message: str) -> None:
     developed.rows.clear()
     for branch in branches or [None]:
         fail(developed, branch, "write", "write_error", message)
+    developed.manifest |= {"status": "failed", "reason": "write_error"}

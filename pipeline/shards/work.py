@@ -77,8 +77,8 @@ class ShardWork(Protocol):
         """Take one picture to its rows and outputs; see `develop_picture` for the arguments. Raises for no picture."""
         ...
 
-    def fault(self, good: int, rows: Mapping[str, int], branch_failures: int) -> str | None:
-        """Say what does not add up in the numbers of rows that so many good pictures have left; None: all does."""
+    def fault(self, decoded: int, rows: Mapping[str, int], branch_failures: int) -> str | None:
+        """Say what does not add up in the numbers of rows that so many decoded pictures have left; None: all does."""
         ...
 
 
@@ -133,12 +133,12 @@ class Developing:
     ) -> Developed:
         return develop_picture(found, data, self.job.recipe, self.job.settings, apply, reserve, give_up)
 
-    def fault(self, good: int, rows: Mapping[str, int], branch_failures: int) -> str | None:
+    def fault(self, decoded: int, rows: Mapping[str, int], branch_failures: int) -> str | None:
         branches = len(self.job.recipe.branches)
-        if rows["metrics"] + branch_failures == good * branches:
+        if rows["metrics"] + branch_failures == decoded * branches:
             return None
         return (
-            f"{rows['metrics']} metric rows + {branch_failures} branch failures for {good} pictures x {branches} "
+            f"{rows['metrics']} metric rows + {branch_failures} branch failures for {decoded} pictures x {branches} "
             "branches"
         )
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from models.device import choose_device
-from pipeline.destination.commits import read_commit
+from pipeline.destination.commits import counted, read_commit
 from pipeline.destination.layout import evaluation_path, is_strip, part_path, read_json, record_path, strip_path
 from pipeline.destination.parquet import read_part, to_parquet
 from pipeline.destination.plans import Plan, earlier_plans
@@ -56,8 +56,10 @@ class Measured:
     strips: list[str]
 
     @property
-    def failed(self) -> int:
-        return sum(row["status"] != "ok" for row in self.manifest)
+    def pictures(self) -> int:
+        """How many pictures have scores."""
+        counts = counted(self.manifest)
+        return counts["good"] + counts["partial"]
 
 
 def conclude(prepared: SuiteRun, work: SuiteWork, summary: Summary, started: datetime) -> SuiteEvaluation:
@@ -67,7 +69,7 @@ def conclude(prepared: SuiteRun, work: SuiteWork, summary: Summary, started: dat
     """
     home, suite = work.home, prepared.suite
     measured = measured_at(work.destination)
-    pictures = len(measured.manifest) - measured.failed
+    pictures = measured.pictures
     means = [*mean_rows(suite, measured.scores), *published_means(suite, prepared.published)]
     notes = prepared.notes + _incomplete(suite, means, pictures)
     run = _account(work, measured, summary, started)
@@ -170,16 +172,16 @@ def _account(work: SuiteWork, measured: Measured, summary: Summary, started: dat
     if not summary.counts["objects"]:
         with suppress(StorageError, ValueError):
             return read_json(home, path)
-    count, failed = len(measured.manifest), measured.failed
-    plan = Plan(work.run, work.fingerprint, work.source.url, 0, count, 1)
+    counts = counted(measured.manifest)
+    plan = Plan(work.run, work.fingerprint, work.source.url, 0, counts["objects"], 1)
     device = choose_device(request.device)
-    run = account_of(plan, home, started, failed, count, request.max_failure_rate) | {
+    run = account_of(plan, home, started, counts, request.max_failure_rate) | {
         "suite": request.suite,
         "settings": {name: getattr(request, name) for name in ("crop", "grey", "seed")},
         "models": [each.network.model for each in work.networks],
         "engine": request.engine,
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else f"CPU, {platform.machine()}",
-        "counts": {"objects": count, "good": count - failed, "failed": failed},
+        "counts": counts,
         "reasons": dict(Counter(row["reason"] for row in measured.failures)),
     }
     write(home, path, (json.dumps(run, indent=2) + "\n").encode())

@@ -29,7 +29,7 @@ from pipeline.requests.pictures import EvaluateRequest
 from pipeline.requests.stores import Access, Stores, objects_of, stores_of
 from pipeline.runs.planning import nothing_listed, own_prefix, without_own
 from pipeline.shards.memory import Cost
-from pipeline.shards.picture import Developed, fail, open_picture
+from pipeline.shards.picture import Developed, fail, open_picture, settle
 from pipeline.shards.stage_times import Laps
 from pipeline.storage.store import Store, StoredObject
 from pipeline.suites.kinds import SUITES
@@ -161,8 +161,7 @@ class SuiteWork:
         suite = replace(self.suite, methods=methods)
         outcome = measure_picture(found.key, clean, suite, request.seed, number is not None, give_up)
         developed.rows["scores"], developed.failures = outcome.scores, outcome.failures
-        if not outcome.scores and outcome.failures:
-            developed.manifest |= {"status": "failed", "reason": outcome.failures[0]["reason"]}
+        settle(developed, outcome.scores)
         for setting, strip in outcome.strips.items():
             buffer = io.BytesIO()
             Image.fromarray(strip).save(buffer, "PNG")
@@ -170,11 +169,11 @@ class SuiteWork:
         laps.end("develop")
         return developed
 
-    def fault(self, good: int, rows: Mapping[str, int], branch_failures: int) -> str | None:
-        fewest = good * len(self.suite.settings)
+    def fault(self, decoded: int, rows: Mapping[str, int], branch_failures: int) -> str | None:
+        fewest = decoded * len(self.suite.settings)
         if rows["scores"] + branch_failures >= fewest:
             return None
-        return f"{rows['scores']} rows of scores + {branch_failures} failures for {good} pictures; {fewest} are due"
+        return f"{rows['scores']} rows of scores + {branch_failures} failures for {decoded} pictures; {fewest} are due"
 
 
 def suite_work(

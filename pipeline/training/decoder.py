@@ -8,12 +8,8 @@ import numpy as np
 from models.training.data import Decoder
 from pipeline.errors import PictureError
 from pipeline.pictures.decode import decode
+from pipeline.pictures.headers import SUFFIXES
 from pipeline.pictures.picture import over_white, to_8bit
-
-_SUFFIXES = (
-    ".png .jpg .jpeg .jpe .jfif .webp .bmp .tif .tiff .gif .jp2 .j2k .j2c .jpx .avif .heic .heif .jxl .ppm .pgm .pbm "
-    ".pnm .psd .ico .tga"
-)
 
 
 def decode_for_training(data: bytes, key: str) -> np.ndarray | str:
@@ -28,4 +24,4 @@ def decode_for_training(data: bytes, key: str) -> np.ndarray | str:
     return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if pixels.shape[2] == 1 else pixels
 
 
-DECODER = Decoder(tuple(_SUFFIXES.split()), decode_for_training)
+DECODER = Decoder(SUFFIXES, decode_for_training)

@@ -171,12 +171,13 @@ class _Run:
         except (StorageError, pa.ArrowException, TypeError) as error:
             self._report(shard, path, "plan", f"its part of the plan is not readable ({error})")
             planned = commit.objects
-        said = {commit.objects, commit.good + commit.failed, commit.rows.get("manifest"), planned}
+        sum_of_all = commit.good + commit.partial + commit.failed + commit.left_out
+        said = {commit.objects, sum_of_all, commit.rows.get("manifest"), planned}
         if len(said) > 1 or (commit.run, commit.shard) != (self.plan.run, shard):
-            counts = f"{commit.good} good + {commit.failed} failed, {commit.rows.get('manifest')} rows"
+            counts = f"{sum_of_all} good, partial, failed or left out, {commit.rows.get('manifest')} rows"
             self._report(shard, path, "rows", f"{counts} for {planned} planned pictures")
         if self.branches is not None:
-            expected = commit.good * self.branches
+            expected = commit.decoded * self.branches
             if commit.rows.get("metrics", 0) + commit.branch_failures != expected:
                 self._report(shard, path, "rows", f"metric rows and failures are not {expected} together")
         for table in SCHEMAS:

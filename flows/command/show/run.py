@@ -21,6 +21,8 @@ from pipeline.requests.pictures import DevelopRequest, EvaluateRequest, RunReque
 if TYPE_CHECKING:
     from pipeline.runs.forecast import Forecast
 
+#: failures that are named in the closing lines
+_NAMED = 10
 _SAYS = {
     "develop": "would develop",
     "resume": "would go on with",
@@ -130,9 +132,11 @@ def print_ending(summary: Any) -> None:
     if summary.status == "nothing_failed":
         out.print(f"[green]nothing to try again[/]: no row of failures is left (last run {summary.run})")
     if summary.status == "nothing_to_do":
-        out.print(
-            f"[green]nothing to do[/]: all {counts['done']:,} objects are developed already (last run {summary.run})"
-        )
+        failed = counts.get("done_failed", 0)
+        done = f"all {counts['done']:,} objects are developed already"
+        if failed:
+            done = f"of {counts['done']:,} objects {failed:,} failed before, in whole or in part (see --retry-failed)"
+        out.print(f"[{'yellow' if failed else 'green'}]nothing to do[/]: {done} (last run {summary.run})")
     if summary.reasons:
         table = Table(title="could not be done", title_justify="left", box=None, pad_edge=False)
         table.add_column("reason")
@@ -140,6 +144,7 @@ def print_ending(summary: Any) -> None:
         for reason, count in sorted(summary.reasons.items(), key=lambda pair: -pair[1]):
             table.add_row(reason, f"{count:,}")
         out.print(table)
+        _print_failures(summary)
     if counts["objects"]:
         rate = counts["objects"] / summary.seconds if summary.seconds else 0
         # two lines, for one breaks in the middle of a figure at 80 columns
@@ -147,6 +152,12 @@ def print_ending(summary: Any) -> None:
             f"[bold]{counts['good']:,}[/] picture{'s' * (counts['good'] != 1)} developed, "
             f"[bold]{counts['failed']:,}[/] failed, {counted(counts['rows'], 'metric row')}"
         )
+        if counts["partial"]:
+            out.print(f"partial  {counted(counts['partial'], 'picture')} of which some branches failed")
+        if counts["left_out"]:
+            out.print(
+                f"left out {counted(counts['left_out'], 'file')} beside the pictures (--strict counts them as failed)"
+            )
         out.print(
             f"took     {summary.seconds:.1f} s ({rate:.2f} pictures/s), {amount(counts['bytes_read'])} read, "
             f"{amount(counts['bytes_written'])} written"
@@ -160,6 +171,16 @@ def print_ending(summary: Any) -> None:
         out.print(f"[bold red]failed[/] {escape(summary.message)}", soft_wrap=True)
     if summary.report:
         out.print(f"report   {escape(summary.report)}", soft_wrap=True)
+
+
+def _print_failures(summary: Any) -> None:
+    """Names of what could not be done, and why; never broken over lines, so that they can be copied."""
+    for row in summary.failures[:_NAMED]:
+        branch = f" ({escape(row['branch'])})" if row["branch"] else ""
+        out.print(f"  [bold]{escape(row['key'])}[/]{branch}: {escape(row['message'])}", soft_wrap=True)
+    more = sum(summary.reasons.values()) - len(summary.failures[:_NAMED])
+    if more > 0:
+        out.print(f"  [dim]and {more:,} more, in the table of failures[/]")
 
 
 def _stages(stages: dict[str, dict[str, float]]) -> Table:
