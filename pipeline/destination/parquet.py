@@ -58,7 +58,9 @@ def _groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any
             group, numbers = [], 0
         group.append(row)
         numbers += count
-    yield group
+    # a row group without rows is one that readers such as Hugging Face datasets stumble over
+    if group:
+        yield group
 
 
 def _column(field: pa.Field, values: list[Any]) -> pa.Array:

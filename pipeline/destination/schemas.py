@@ -10,7 +10,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 #: Raised whenever a column changes its name, type or meaning; written into every file's metadata.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _UTC = pa.timestamp("us", tz="UTC")
 _BYTES = pa.list_(pa.field("element", pa.int8(), nullable=False))
@@ -64,7 +64,15 @@ METRICS = _schema(
     ("ssim", pa.float64(), True, "mean over colour channels, Gaussian window 11, sigma 1.5"),
     ("ms_ssim", pa.float64(), True, "five scales, fewer for pictures under 176 pixels"),
     ("mae", pa.float64(), True, "mean absolute error, 8-bit levels"),
-    ("bytes", pa.int64(), True, "size of the stream (codec branches) or of the developed file; null when none is kept"),
+    (
+        "path",
+        pa.string(),
+        True,
+        "path below the destination of the file that all figures of the row are of: the stream where a codec step came "
+        "last, else the developed picture; null when none is kept",
+    ),
+    ("unchanged", pa.bool_(), True, "no step changed the picture, and the file is a copy of the source's bytes"),
+    ("bytes", pa.int64(), True, "size of that file; null when none is kept"),
     ("bpp", pa.float64(), True, "8 * bytes / pixels of the source picture, headers included"),
     ("compression_ratio", pa.float64(), True, "uncompressed bytes of the source picture / bytes"),
     ("encode_s", pa.float64(), True, "seconds to encode, waiting for the device included (codec branches only)"),

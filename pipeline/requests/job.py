@@ -35,11 +35,16 @@ _NOT_RECORDED = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the rows of a picture besides the recipe. `codecs` are those that streams in the source may need."""
+    """What decides the rows of a picture besides the recipe.
+
+    `strict`: files that are no pictures are failures. `copies`: what no step has changed is a copy of its source.
+    `codecs` are those that streams in the source may need.
+    """
 
     pixel_limit: int
     measure: bool
     strict: bool = False
+    copies: bool = False
     crop: Crop | None = None
     codecs: tuple[Codec, ...] = ()
 
@@ -152,13 +157,15 @@ def _read(request: DevelopRequest) -> Recipe:
 
 def _resolved(request: DevelopRequest, recipe: Recipe, planned_models: Mapping[str, str] | None = None) -> Job:
     codecs = _codecs(request.model, planned_models or {})
+    # the first frame alone is less than its file
+    copies = request.crop is None and request.frames != "first"
     opened = tuple(codec for codec, _ in codecs.values())
     return Job(
         request.model_copy(update={"recipe": recipe.as_request()}),
         recipe,
         open_store(request.source, request.source_storage),
         open_store(request.destination, request.destination_storage),
-        Settings(request.pixel_limit, request.measure, request.strict, parse_crop(request.crop), opened),
+        Settings(request.pixel_limit, request.measure, request.strict, copies, parse_crop(request.crop), opened),
         fingerprint(recipe, _decisive(request)),
         {url: sha256 for url, (_, sha256) in codecs.items()},
     )

@@ -26,11 +26,15 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Result:
-    """A picture after some steps of a branch; the stream is its codec step's."""
+    """A picture after some steps of a branch; the stream is its codec step's.
+
+    `stream_is_picture`: the picture is what that stream decodes to, for no later step has changed it.
+    """
 
     picture: Picture
     seconds: float = 0.0
     stream: bytes | None = None
+    stream_is_picture: bool = False
     encode_s: float | None = None
     decode_s: float | None = None
     #: rows of the latents table: what the codec step's and representing steps' models said
@@ -79,7 +83,7 @@ def _run_step(item: BranchStep, before: Result, measure: bool, apply: Apply) -> 
     step, parameters, picture = item.step, item.parameters, before.picture
     colour, alpha = np.ascontiguousarray(picture.colour), picture.alpha
     started = time.perf_counter()
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"stream_is_picture": False}
     if step.kind == "pixels":
         assert step.function is not None
         if step.seeded:
@@ -94,7 +98,12 @@ def _run_step(item: BranchStep, before: Result, measure: bool, apply: Apply) -> 
         stream = step.encode(colour, parameters)
         encoded = time.perf_counter()
         pixels = step.decode(stream)
-        changes = {"stream": stream, "encode_s": encoded - started, "decode_s": time.perf_counter() - encoded}
+        changes = {
+            "stream": stream,
+            "stream_is_picture": True,
+            "encode_s": encoded - started,
+            "decode_s": time.perf_counter() - encoded,
+        }
     seconds = before.seconds + time.perf_counter() - started
     if alpha is not None and alpha.dtype != pixels.dtype:
         alpha = (alpha // 257).astype(np.uint8) if pixels.dtype == np.uint8 else alpha.astype(np.uint16) * 257
@@ -109,6 +118,7 @@ def _run_restorer(name: str, network: Restorer, before: Result, measure: bool, a
     return replace(
         before,
         picture=replace(before.picture, pixels=restored.pixels),
+        stream_is_picture=before.stream_is_picture and np.array_equal(restored.pixels, before.picture.pixels),
         seconds=seconds,
         guards=(*before.guards, check(name, restored)) if measure else (),
         skipped=(*before.skipped, restored.skipped) if restored.skipped else before.skipped,
@@ -138,6 +148,7 @@ def _run_learned_codec(codec: CodecNetwork, before: Result, apply: Apply) -> Res
         picture=picture,
         seconds=before.seconds + encode_s + decode_s,
         stream=stream,
+        stream_is_picture=True,
         encode_s=encode_s,
         decode_s=decode_s,
         latents=(*before.latents, {"model": codec.model} | columns),

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from models.codec.bitstream import is_stream
 from pipeline.destination.layout import picture_path, stream_path
 from pipeline.destination.plans import SourcePicture
@@ -85,7 +87,8 @@ def develop_picture(
         if branch.name == recipe.reference:
             references[branch.name] = result.picture
         reference = recipe.reference if branch.name != recipe.reference else "source"
-        _finish_branch(developed, branch, result, picture, reference, references.get(reference), settings, laps)
+        copied = data if settings.copies and isinstance(data, bytes) else None
+        _finish_branch(developed, branch, result, picture, copied, reference, references.get(reference), settings, laps)
     settle(developed, developed.rows["metrics"])
     order = {branch.name: index for index, branch in enumerate(recipe.branches)}
     for rows in (*developed.rows.values(), developed.failures):
@@ -181,40 +184,55 @@ def _reference_first(recipe: Recipe) -> list[Branch]:
     return sorted(recipe.branches, key=lambda branch: branch.name != recipe.reference)
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """What is kept of a branch's result, path and size, and the picture that a reader gets from it.
+
+    Without a path nothing is kept of these very pixels.
+    """
+
+    path: str | None
+    size: int | None
+    picture: Picture
+    unchanged: bool = False
+
+
 def _finish_branch(
     developed: Developed,
     branch: Branch,
     result: Result,
     source: Picture,
+    data: bytes | None,
     reference_name: str,
     reference: Picture | None,
     settings: Settings,
     laps: Laps,
 ) -> None:
-    """Encode, measure and record one branch's result; what fails on the way is a row."""
+    """Encode, measure and record one branch's result; what fails on the way is a row.
+
+    `data` are the bytes of the source, where they may be copied.
+    """
     key, stage = developed.manifest["key"], "encode"
     outputs: list[tuple[str, bytes]] = []
     try:
-        size = None
+        stored = _Stored(None, None, result.picture)
         if branch.output.format != "none":
-            name = output_format(branch.output.format, source.metadata, result.picture.pixels)
-            data = encode(result.picture.pixels, source.metadata, name, branch.output.quality)
-            outputs.append((picture_path(branch.name, key, EXTENSIONS[name]), data))
-            size = len(data)
+            stored = _encoded(branch, result, source, data, settings, outputs)
         stream = None
         if result.stream is not None:
             extension = next(s.step.extension for s in branch.steps if s.step.has_stream)
             stream = stream_path(branch.name, key, extension)
             outputs.append((stream, result.stream))
-            size = len(result.stream)
+            if result.stream_is_picture:
+                stored = _Stored(stream, len(result.stream), result.picture)
         laps.end("encode")
         stage = "measure"
         if reference is None:
             raise PictureError("step_failed", f"its reference branch {reference_name} failed")
-        row = _metrics_row(key, branch.name, result, source, reference_name, size)
+        row = _metrics_row(key, branch.name, result, source, reference_name, stored)
         row |= asdict(together(result.guards)) | {"skipped": "; ".join(result.skipped) or None}
         if settings.measure:
-            row |= compare(result.picture.colour, reference.colour) | describe(result.picture.colour)
+            row |= _compared(stored.picture.colour, reference.colour) | describe(stored.picture.colour)
     except PictureError as error:
         fail(developed, branch.name, stage, error.reason, error.message)
         return
@@ -229,15 +247,57 @@ def _finish_branch(
     developed.rows["latents"] += [common | row for row in result.latents]
 
 
-def _metrics_row(key: str, branch: str, result: Result, source: Picture, reference: str, size: int | None) -> Row:
+def _encoded(
+    branch: Branch,
+    result: Result,
+    source: Picture,
+    data: bytes | None,
+    settings: Settings,
+    outputs: list[tuple[str, bytes]],
+) -> _Stored:
+    """The file of a result, which `outputs` gets, and the picture in it: decoded again where its format may lose bits.
+
+    Where no step has changed the picture, and the file is to be of the source's format, it is the source's bytes.
+    """
+    name = output_format(branch.output.format, source.metadata, result.picture.pixels)
+    path = picture_path(branch.name, source.key, EXTENSIONS[name])
+    # without a step, a quality that is asked for is all that is asked for
+    same_format = name == source.metadata.format and (branch.steps or branch.output.quality is None)
+    if data is not None and same_format and np.array_equal(result.picture.pixels, source.pixels):
+        outputs.append((path, data))
+        return _Stored(path, len(data), source, unchanged=True)
+    encoded = encode(result.picture.pixels, source.metadata, name, branch.output.quality)
+    outputs.append((path, encoded))
+    picture = result.picture
+    if settings.measure and name != "png":
+        try:
+            picture = decode(
+                encoded, path, max(settings.pixel_limit, picture.pixels.shape[0] * picture.pixels.shape[1])
+            )
+        except PictureError as error:
+            raise PictureError("step_failed", f"the {name} file cannot be read again: {error.message}") from error
+    return _Stored(path, len(encoded), picture)
+
+
+def _compared(stored: np.ndarray, reference: np.ndarray) -> Row:
+    """Give the figures of `compare`; a grey reference gets three equal channels where the file has three, as in WebP."""
+    if stored.shape[2] == 3 and reference.shape[2] == 1:
+        reference = np.repeat(reference, 3, axis=2)
+    return compare(stored, reference)
+
+
+def _metrics_row(key: str, branch: str, result: Result, source: Picture, reference: str, stored: _Stored) -> Row:
     height, width, channels = source.pixels.shape
     raw = height * width * channels * source.pixels.itemsize
+    size = stored.size
     return {
         "key": key,
         "branch": branch,
         "reference": reference,
-        "width": result.picture.pixels.shape[1],
-        "height": result.picture.pixels.shape[0],
+        "width": stored.picture.pixels.shape[1],
+        "height": stored.picture.pixels.shape[0],
+        "path": stored.path,
+        "unchanged": stored.unchanged,
         "bytes": size,
         "bpp": None if size is None else 8 * size / (height * width),
         "compression_ratio": None if size is None else raw / size,
