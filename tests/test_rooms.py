@@ -77,7 +77,6 @@ KNOWN: set[tuple[str, str]] = set()
 #: modules that lead to each other: likewise
 KNOWN_CIRCLES = [
     {"pipeline.storage.s3", "pipeline.storage.s3_errors"},
-    {"flows.orchestration.dask", "flows.orchestration.engine"},
 ]
 
 

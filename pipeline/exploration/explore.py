@@ -43,7 +43,7 @@ from pipeline.networks.encoders import open_autoencoder
 from pipeline.requests.job import pictures_of_run, stores_of
 from pipeline.requests.models import ExploreRequest
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.finish import develop
+from pipeline.runs.finish import DevelopShards, develop
 from pipeline.storage.store import Store
 
 #: nearest neighbours that are kept of every picture
@@ -69,13 +69,14 @@ def explore(
     planned: Callable[[object], None] = lambda plan: None,
     progress: Callable[[bool], None] = lambda good: None,
     stage: Callable[[str], None] = lambda text: None,
+    develop_shards: DevelopShards | None = None,
 ) -> Exploration:
-    """Explore in this process, without Prefect; `stage` is told what is being done, the others as by a run.
+    """Explore without Prefect; `stage` is told what is being done, for the others see `pipeline.runs.finish.run_job`.
 
     Raises RequestError when there is nothing to explore, and what `pipeline.runs.finish.develop` raises.
     """
     developed = representation(request)
-    summary = develop(developed, planned, progress) if developed else None
+    summary = develop(developed, planned, progress, develop_shards=develop_shards) if developed else None
     return explore_latents(request, summary, stage)
 
 

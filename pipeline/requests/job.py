@@ -23,6 +23,7 @@ from pipeline.pictures.picture import Crop, parse_crop
 from pipeline.requests.form import Storage
 from pipeline.requests.models import ExploreRequest, GenerateRequest, SearchRequest, SweepRequest, TrainRequest
 from pipeline.requests.pictures import AssembleRequest, DestinationRequest, DevelopRequest, RunRequest
+from pipeline.requests.plugins import installed_version
 from pipeline.requests.recipe import Recipe, fingerprint, load_recipe, open_networks, parse_recipe
 from pipeline.storage.store import Store, check_access, open_store
 
@@ -46,8 +47,13 @@ class Access(BaseModel):
 
     @classmethod
     def of(cls, request: BaseModel) -> Access:
-        """That of a request, with whichever of the fields it has."""
+        """Take the access of a request, with whichever of the fields it has."""
         return cls(**{name: getattr(request, name) for name in cls.model_fields if hasattr(request, name)})
+
+    def without_secrets(self) -> Access:
+        """Leave out what blocks of Prefect hold: whoever gets this asks Prefect for it, by the names that stay."""
+        sides = [side for side in ("source", "destination") if getattr(self, f"{side}_block")]
+        return self.model_copy(update={f"{side}_storage": None for side in sides})
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ class Job:
             "darkroom": _version(),
             "fingerprint": self.fingerprint,
             "versions": _step_versions(self.recipe),
+            "packages": _packages(self.recipe),
             "weights": self.weights,
             "models": dict(self.models),
         }
@@ -105,12 +112,13 @@ class Job:
     ) -> Job:
         """The job of a record, opened where it is to be done; `changes` are fields of its request for this place.
 
-        Raises RunError, which names both sides, where this place would do something else: another version of a step,
-        other weights, another Darkroom (with `other_darkroom` only if that comes to another fingerprint); StorageError
-        for an address that cannot be one.
+        Raises RunError, which names both sides, where this place would do something else: another version of a step or
+        of the package that adds it, other weights, another Darkroom (with `other_darkroom` only if that comes to
+        another fingerprint); StorageError for an address that cannot be one.
         """
         planned = dict(record["resolved"])
         _check_darkroom(planned, other_darkroom)
+        _check_packages(planned)
         fields = {name: value for name, value in record.items() if name != "resolved"} | changes
         given = {name: getattr(access or Access(), name) for name in Access.model_fields}
         try:
@@ -235,6 +243,17 @@ def _check_darkroom(planned: Mapping[str, Any], other_darkroom: bool) -> None:
         )
 
 
+def _check_packages(planned: Mapping[str, Any]) -> None:
+    for package in planned.get("packages", ()):
+        name, _, version = package.partition(" ")
+        here = installed_version(name)
+        if version and here != version:
+            raise RunError(
+                f"planned with steps of {package}, but {_here()} has {f'{name} {here}' if here else f'no {name}'}; "
+                "install the same version on every machine, or develop again with --fresh"
+            )
+
+
 def _check_versions(recipe: Recipe, planned: Mapping[str, Any]) -> None:
     for branch in recipe.branches:
         versions = planned.get("versions", {}).get(branch.name, [])
@@ -242,13 +261,18 @@ def _check_versions(recipe: Recipe, planned: Mapping[str, Any]) -> None:
             if item.step.version != version:
                 raise RunError(
                     f"planned with version {version} of the step {item.step.name} (branch {branch.name}), but "
-                    f"{_here()} has version {item.step.version}; install the same Darkroom in both places, or develop "
-                    "again with --fresh"
+                    f"{_here()} has version {item.step.version}; install the same {item.step.package or 'Darkroom'} in "
+                    "both places, or develop again with --fresh"
                 )
 
 
 def _step_versions(recipe: Recipe) -> dict[str, list[int]]:
     return {branch.name: [item.step.version for item in branch.steps] for branch in recipe.branches}
+
+
+def _packages(recipe: Recipe) -> list[str]:
+    """Which packages besides Darkroom add steps of a recipe, with their versions."""
+    return sorted({item.step.package for branch in recipe.branches for item in branch.steps if item.step.package})
 
 
 def _by(planned: Mapping[str, Any]) -> str:
