@@ -64,7 +64,7 @@ def dask_engine(
     """
     request = job.request
     for store in (job.source, job.destination):
-        if store.scheme == "memory":
+        if store.is_in_process:
             raise RequestError(f"{store.url} is the memory of this process; Dask workers need a folder or a bucket")
     name = f"darkroom-stop-{plan.run}-{uuid.uuid4().hex}"
     with ExitStack() as stack:

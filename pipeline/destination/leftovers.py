@@ -34,8 +34,8 @@ from pipeline.destination.layout import (
 from pipeline.destination.plans import Plan, read_record
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import PlanError
-from pipeline.storage.s3_uploads import Upload, abort, open_uploads
-from pipeline.storage.store import Store, StoredObject, delete, read
+from pipeline.storage.access import Upload
+from pipeline.storage.store import Store, StoredObject, abort_upload, delete, open_uploads, read
 
 Item = TypeVar("Item")
 
@@ -125,7 +125,7 @@ def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterat
         for found, is_named in zip(ours, known, strict=True):
             if not is_named:
                 yield Leftover(found.key, found.size, found.modified)
-    if destination.scheme == "file":
+    if destination.is_local:
         yield from _unfinished(destination)
     for folder in (PICTURES, STREAMS):
         for branch in branches:
@@ -141,7 +141,7 @@ def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterat
 def remove(destination: Store, leftover: Leftover) -> None:
     """Delete the object or give up the upload; what is gone already is no error. Raises StorageError."""
     if leftover.upload:
-        abort(destination, leftover.upload)
+        abort_upload(destination, leftover.upload)
     else:
         delete(destination, leftover.key)
 

@@ -214,7 +214,7 @@ def own_prefix(source: Store, destination: Store) -> str | None:
 
 
 def _real_root(store: Store) -> str:
-    return os.path.realpath(store.root) if store.scheme == "file" else store.root
+    return os.path.realpath(store.root) if store.is_local else store.root
 
 
 def _same_work(plan: Plan, mark: str, source: str, destination: str) -> None:

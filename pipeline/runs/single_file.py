@@ -19,8 +19,7 @@ from pipeline.pictures.encode import encode
 from pipeline.pictures.metrics import psnr
 from pipeline.pictures.picture import Picture, parse_crop, to_8bit
 from pipeline.requests.pictures import CompressRequest, DecompressRequest, RunRequest
-from pipeline.storage.files import locate
-from pipeline.storage.store import StorageOptions, Store, exists, read, size, write
+from pipeline.storage.store import StorageOptions, Store, exists, locate, read, size, write
 
 if TYPE_CHECKING:
     from models.codec.codec import Codec
@@ -65,8 +64,6 @@ def is_one_file(request: RunRequest) -> bool:
     if request.source.endswith(("/", os.sep)) or request.source_block or request.destination_block:
         return False
     store, key = locate(request.source, request.source_storage)
-    if store.scheme == "file":
-        return os.path.isfile(os.path.join(store.root, key))
     return bool(key) and exists(store, key)
 
 
@@ -158,7 +155,7 @@ def _both_ends(request: RunRequest) -> tuple[tuple[Store, str], tuple[Store, str
     """Store and key of source and destination. Raises RequestError where the two would be one, or no file."""
     source = locate(request.source, request.source_storage)
     destination = locate(request.destination, request.destination_storage)
-    folder = destination[0].scheme == "file" and os.path.isdir(os.path.join(destination[0].root, destination[1]))
+    folder = destination[0].is_local and os.path.isdir(os.path.join(destination[0].root, destination[1]))
     if folder or not destination[1] or request.destination.endswith(("/", os.sep)):
         raise RequestError(f"{request.source} is one file, {request.destination} a folder; name a file there")
     if _address(*source) == _address(*destination) or _same_local_file(source, destination):
@@ -172,7 +169,7 @@ def _address(store: Store, key: str) -> tuple[str, str | None, str]:
 
 def _same_local_file(one: tuple[Store, str], other: tuple[Store, str]) -> bool:
     """Whether two local names lead to one file, as hard links and file systems without upper case do."""
-    paths = [os.path.join(store.root, key) for store, key in (one, other) if store.scheme == "file"]
+    paths = [os.path.join(store.root, key) for store, key in (one, other) if store.is_local]
     return len(paths) == 2 and all(map(os.path.exists, paths)) and os.path.samefile(*paths)
 
 

@@ -18,8 +18,7 @@ from models.errors import StreamError
 from pipeline.requests.compression import compression, decompression
 from pipeline.requests.pictures import CompressRequest, DecompressRequest
 from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_one_file
-from pipeline.storage.files import locate
-from pipeline.storage.store import read, size
+from pipeline.storage.store import locate, read, size
 
 #: files larger than this are refused before they are read
 SIZE_LIMIT = 1 << 30

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pipeline.destination.schemas import SCHEMAS, SUITE_SCHEMAS
 from pipeline.errors import RequestError, StorageError
 from pipeline.requests.pictures import EvaluateRequest
-from pipeline.storage.store import open_store, write
+from pipeline.storage.store import filesystem, open_store, write
 from pipeline.suites.kinds import SUITES
 from pipeline.suites.published import guess_set, published_rows, published_sets, read_published
 from pipeline.suites.run import evaluate_suite
@@ -194,7 +194,7 @@ def test_runs_in_memory_stores_alike(tmp_path: Path) -> None:
     evaluation = evaluate_suite(asked("memory://suite-source", "memory://suite-out"))
     scores = pq.read_table(
         io.BytesIO(
-            open_store("memory://suite-out").fs.cat(
+            filesystem(open_store("memory://suite-out")).cat(
                 f"suite-out/runs/{evaluation.summary.run}/evaluation/scores.parquet"
             )
         )
