@@ -143,17 +143,18 @@ def _texts(tree: ast.Module) -> Iterator[str]:
 
 
 #: fields of requests that say what is to be opened
+_DOORS = {"pipeline.requests.job", "pipeline.requests.stores"}
 _ENDS = {"source", "destination", "recipe", "run", "source_storage", "destination_storage", "run_storage"}
 
 
 def resolves_a_request(root: Path) -> list[str]:
-    """Modules outside `pipeline.requests.job`, once for each call there that opens what a request names."""
+    """Modules outside the two that open stores and recipes, once for each call that opens what a request names."""
     asked = ("recipe_of", "source_of", "destination_of")
     opening = ("open_store", "load_recipe", "parse_recipe")
     places = []
     for name, path in modules(root).items():
         calls = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
-        for call in calls if name != "pipeline.requests.job" else []:
+        for call in calls if name not in _DOORS else []:
             called = getattr(call.func, "id", getattr(call.func, "attr", ""))
             parts = [part for one in call.args for part in ast.walk(one)]
             of_request = any(isinstance(part, ast.Attribute) and part.attr in _ENDS for part in parts)

@@ -48,9 +48,9 @@ def models(name: str | None) -> int:
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 def info(files: tuple[str, ...]) -> int:
     """Show what .drk FILEs (paths or URLs) say of themselves: size, quality, model, and how their bytes split."""
-    from flows.command.show import streams
+    from flows.command.show import lists
 
-    return streams.info(files)
+    return lists.info(files)
 
 
 @command(

@@ -28,9 +28,9 @@ from flows.orchestration.engine import GONE, Engine, Work, plain_shard
 from models.device import choose_device
 from pipeline.destination.plans import Plan
 from pipeline.errors import RequestError, RunError
+from pipeline.requests.form import parse_size
 from pipeline.requests.job import Job
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.requests.sizes import parse_size
 from pipeline.shards.memory import available
 from pipeline.threads import cores
 

@@ -16,7 +16,8 @@ from typing import Any
 from flows.orchestration.progress import tell
 from pipeline.destination.plans import Plan
 from pipeline.errors import RunError, StorageError
-from pipeline.requests.job import Access, Job
+from pipeline.requests.job import Job
+from pipeline.requests.stores import Access
 from pipeline.shards.shard import run_shard
 
 #: how often a shard is begun whose process dies

@@ -11,10 +11,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from models.errors import StreamError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 EXTENSION = "drk"
 MAGIC = b"\x93DRK"
@@ -38,7 +40,8 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEAD = struct.Struct("<4sBBBBIIHH16sB")
 _LENGTHS = struct.Struct("<III")
 _CHECKSUM = struct.Struct("<I")
-_TILE_ENTRY = np.dtype([("length", "<u4"), ("crc32", "<u4")])
+#: length in bytes and CRC-32 of a tile
+_TILE_ENTRY = struct.Struct("<II")
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,6 @@ def pack(stream: Stream) -> bytes:
         raise ValueError(f"alpha takes {len(alpha_block):,} bytes; a file holds {_LARGEST:,}")
     flags = _GREY * header.grey | _ALPHA * (alpha is not None)
     size = (header.width, header.height, header.quality, header.tile)
-    table = np.array([(len(tile.payload), tile.crc32) for tile in stream.tiles], _TILE_ENTRY)
     head = b"".join([
         _HEAD.pack(MAGIC, VERSION, flags, header.bit_depth, 0, *size, header.model_hash, len(header.model)),
         header.model.encode(),
@@ -135,7 +137,7 @@ def pack(stream: Stream) -> bytes:
         header.icc,
         header.exif,
         alpha_block,
-        table.tobytes(),
+        *(_TILE_ENTRY.pack(len(tile.payload), tile.crc32) for tile in stream.tiles),
     ])  # fmt: skip
     return b"".join([head, _CHECKSUM.pack(zlib.crc32(head)), *(tile.payload for tile in stream.tiles)])
 
@@ -179,19 +181,18 @@ def read_header(data: bytes, pixel_limit: int = PIXEL_LIMIT) -> Layout:
     header = Header(width, height, bool(flags & _GREY), bit_depth, quality, tile, model, model_hash, *blocks)
     if fault := _fault(header):
         raise StreamError(f"{fault}; the file is damaged")
-    checksum_start = table_start + header.rows * header.columns * _TILE_ENTRY.itemsize
+    checksum_start = table_start + header.rows * header.columns * _TILE_ENTRY.size
     payload_start = checksum_start + _CHECKSUM.size
     _check_length(data, payload_start)
     (checksum,) = _CHECKSUM.unpack_from(data, checksum_start)
     if zlib.crc32(memoryview(data)[:checksum_start]) != checksum:
         raise StreamError("the head does not match its checksum; the file is damaged")
     layout = Layout(header, alpha_start, table_start, payload_start, len(data), checksum)
-    lengths = _tile_table(data, layout)["length"]
-    announced = int(lengths.sum(dtype=np.uint64))
+    announced = sum(length for length, _ in _tile_table(data, layout))
     if payload_start + announced != len(data):
         there = len(data) - payload_start
         raise StreamError(f"{there:,} bytes of payload where {announced:,} are announced; the file is cut or damaged")
-    if (lengths % 4).any():
+    if any(length % 4 for length, _ in _tile_table(data, layout)):
         raise StreamError("a tile's payload is not a whole number of 32-bit words")
     return layout
 
@@ -243,20 +244,20 @@ def _tiles_fault(stream: Stream) -> str | None:
     return None
 
 
-def _tile_table(data: bytes, layout: Layout) -> np.ndarray:
-    count = layout.header.rows * layout.header.columns
-    return np.frombuffer(data, _TILE_ENTRY, count, layout.table_start)
+def _tile_table(data: bytes, layout: Layout) -> Iterator[tuple[int, int]]:
+    end = layout.table_start + layout.header.rows * layout.header.columns * _TILE_ENTRY.size
+    return _TILE_ENTRY.iter_unpack(memoryview(data)[layout.table_start : end])
 
 
 def _tiles(data: bytes, layout: Layout) -> Iterator[Tile]:
     start = layout.payload_start
-    for length, crc32 in _tile_table(data, layout).tolist():
+    for length, crc32 in _tile_table(data, layout):
         yield Tile(crc32, data[start : start + length])
         start += length
 
 
 def _pack_alpha(alpha: np.ndarray, header: Header) -> bytes:
-    if alpha.shape != (header.height, header.width) or alpha.dtype != np.uint8:
+    if alpha.shape != (header.height, header.width) or alpha.dtype != "uint8":
         wanted = f"{header.height} x {header.width} uint8"
         raise ValueError(f"alpha is {' x '.join(map(str, alpha.shape))} {alpha.dtype}, not {wanted}")
     differences = alpha.copy()
@@ -265,6 +266,9 @@ def _pack_alpha(alpha: np.ndarray, header: Header) -> bytes:
 
 
 def _unpack_alpha(block: memoryview, header: Header) -> np.ndarray:
+    # headers are read without NumPy
+    import numpy as np
+
     count = header.width * header.height
     inflate = zlib.decompressobj()
     try:

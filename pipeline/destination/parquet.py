@@ -90,12 +90,20 @@ def _numbers(value: Any) -> np.ndarray | list:
 def read_part(
     destination: Store, path: str, schema: pa.Schema | None = None, columns: Sequence[str] | None = None
 ) -> pa.Table:
-    """Read a Parquet part, with a schema of this version or as it was written; of `columns` those that it has.
+    """Read a Parquet part: with a `schema` of this version or as it was written, or of `columns` those that it has.
 
-    Raises StorageError, and pyarrow.ArrowException for what is no such part.
+    Columns of the schema that the part lacks are null, others are left out. Raises StorageError, and
+    pyarrow.ArrowException for what is no such part.
     """
-    names = None if columns is None else list(columns)
-    return pq.read_table(io.BytesIO(read(destination, path)), schema=schema, columns=names)
+    # not `read_table`, which loads all of pyarrow.dataset
+    table = pq.ParquetFile(io.BytesIO(read(destination, path))).read(columns=None if columns is None else list(columns))
+    if len(set(table.column_names)) < table.num_columns:
+        raise pa.ArrowInvalid(f"{path} has two columns of one name")
+    if schema is None:
+        return table
+    there = {name: table[name] for name in table.column_names}
+    empty = {field.name: pa.nulls(table.num_rows, field.type) for field in schema if field.name not in there}
+    return pa.table([empty[f.name] if f.name in empty else there[f.name].cast(f.type) for f in schema], schema=schema)
 
 
 def read_columns(destination: Store, path: str, names: Sequence[str]) -> pa.Table:

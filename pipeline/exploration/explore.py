@@ -40,9 +40,9 @@ from pipeline.exploration.tables import account_of, heat_path, heat_pictures, ta
 from pipeline.exploration.vectors import LatentsSource, find_latents, read_vectors, recipe_steps
 from pipeline.networks.autoencoders import DEFAULT_MODEL
 from pipeline.networks.encoders import open_autoencoder
-from pipeline.requests.job import pictures_of_run, stores_of
 from pipeline.requests.models import ExploreRequest
 from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.stores import pictures_of_run, stores_of
 from pipeline.runs.finish import DevelopShards, develop
 from pipeline.storage.store import Store
 

@@ -23,9 +23,10 @@ from pipeline.exploration.page import data_uri
 from pipeline.exploration.vectors import LatentsSource, find_latents, recipe_steps, vectors_of
 from pipeline.pictures.decode import decode
 from pipeline.reports.page import asset, environment
-from pipeline.requests.job import Settings, pictures_of_run, run_of
+from pipeline.requests.job import Settings
 from pipeline.requests.models import SearchRequest
 from pipeline.requests.recipe import open_networks, parse_recipe
+from pipeline.requests.stores import pictures_of_run, run_of
 from pipeline.shards.picture import develop_picture
 from pipeline.storage.store import StorageOptions, Store, open_store, read, write
 

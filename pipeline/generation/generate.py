@@ -36,8 +36,8 @@ from pipeline.generation.traversal import explain, moved
 from pipeline.networks.encoders import OpenAutoencoder, model_input, open_autoencoder
 from pipeline.pictures.encode import encode
 from pipeline.pictures.picture import Metadata
-from pipeline.requests.job import store_of
 from pipeline.requests.models import GenerateRequest
+from pipeline.requests.stores import store_of
 from pipeline.runs.single_file import read_picture
 from pipeline.storage.files import StoredFiles
 from pipeline.storage.store import Store, check_access, write

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.steps.offers import offering, shipped_models
 
@@ -17,6 +17,8 @@ _WAYS = ("quality", "target_bpp", "target_psnr")
 class CodecChoice(BaseModel):
     """At most one of quality and targets; `quality` is never None where there is no target."""
 
+    # commands that ask for no codec do not pay for its schema
+    model_config = ConfigDict(defer_build=True)
     quality: float | None = Field(
         None,
         ge=1,

@@ -1,18 +1,24 @@
-"""What forms and commands show of a request: its fields, in which order, in which words."""
+"""What forms and commands show of a request: its fields, in which order, in which words; and sizes as people write."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.json_schema import SkipJsonSchema
 
-from pipeline.storage.access import without_credentials
-from pipeline.storage.store import StorageOptions
+from pipeline.storage.access import StorageOptions, without_credentials
 
 #: for Python alone: a form would send secrets to Prefect's database, which takes the names of blocks instead
 Storage = SkipJsonSchema[StorageOptions | None]
+
+_UNITS = {"": 1, "b": 1} | {
+    f"{letter}{rest}": base**power
+    for power, letter in enumerate("kmgt", 1)
+    for rest, base in (("", 1000), ("b", 1000), ("ib", 1024), ("i", 1024))
+}
 
 
 def field_order(model: type[BaseModel]) -> list[str]:
@@ -72,3 +78,16 @@ class Form(BaseModel):
         source = ", ".join(said["source"]) if isinstance(said["source"], tuple) else said["source"]
         ends = " -> ".join(str(end) for end in (source, said["destination"] or said["model"]) if end)
         return without_credentials(f"{self.verb} {what}: {ends}" if what else f"{self.verb} {ends}")[:200]
+
+
+def parse_size(text: str) -> int:
+    """Bytes, at least 1: `512 MB` and `512M` are 512,000,000, `512 MiB` is 536,870,912. Raises ValueError."""
+    found = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)\s*", text)
+    if not found or found[2].lower() not in _UNITS:
+        raise ValueError(f"{text!r} is not a size; write it like 512 MB, 2 GiB or 1048576")
+    size = (
+        int(float(found[1]) * _UNITS[found[2].lower()]) if "." in found[1] else int(found[1]) * _UNITS[found[2].lower()]
+    )
+    if size < 1:
+        raise ValueError(f"{text!r} is no size; it must be at least one byte")
+    return size

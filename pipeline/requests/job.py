@@ -14,17 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from models.errors import ModelError
-from pipeline.destination.plans import Plan
 from pipeline.errors import RecipeError, RunError
 from pipeline.pictures.picture import Crop, parse_crop
-from pipeline.requests.form import Storage
-from pipeline.requests.models import ExploreRequest, GenerateRequest, SearchRequest, SweepRequest, TrainRequest
-from pipeline.requests.pictures import AssembleRequest, DestinationRequest, DevelopRequest, RunRequest
+from pipeline.requests.pictures import DevelopRequest
 from pipeline.requests.plugins import installed_version
 from pipeline.requests.recipe import Recipe, fingerprint, load_recipe, open_networks, parse_recipe
+from pipeline.requests.stores import Access
 from pipeline.storage.store import Store, check_access, open_store
 
 if TYPE_CHECKING:
@@ -34,26 +32,6 @@ if TYPE_CHECKING:
 _NOT_RECORDED = {
     "source_storage", "destination_storage", "source_block", "destination_block", "fresh", "take_over", "retry_failed",
 }  # fmt: skip
-
-
-class Access(BaseModel):
-    """How the stores of a job are reached: what a record leaves out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    source_storage: Storage = None
-    destination_storage: Storage = None
-    source_block: str | None = None
-    destination_block: str | None = None
-
-    @classmethod
-    def of(cls, request: BaseModel) -> Access:
-        """Take the access of a request, with whichever of the fields it has."""
-        return cls(**{name: getattr(request, name) for name in cls.model_fields if hasattr(request, name)})
-
-    def without_secrets(self) -> Access:
-        """Leave out what blocks of Prefect hold: whoever gets this asks Prefect for it, by the names that stay."""
-        sides = [side for side in ("source", "destination") if getattr(self, f"{side}_block")]
-        return self.model_copy(update={f"{side}_storage": None for side in sides})
 
 
 @dataclass(frozen=True)
@@ -160,40 +138,6 @@ def check_request(request: DevelopRequest) -> Job:
     if request.destination_storage or not request.destination_block:
         check_access(job.destination, for_writing=True)
     return job
-
-
-@dataclass(frozen=True)
-class Stores:
-    """The two ends of a request that is no job, opened."""
-
-    source: Store
-    destination: Store
-
-
-def stores_of(request: RunRequest | AssembleRequest) -> Stores:
-    """Both stores of a request; nothing is asked of them yet. Raises StorageError for what can be no address."""
-    source = open_store(request.source, request.source_storage)
-    return Stores(source, open_store(request.destination, request.destination_storage))
-
-
-def store_of(request: DestinationRequest | GenerateRequest) -> Store:
-    """The store that a request has as its only end. Raises StorageError for what can be no address."""
-    return open_store(request.destination, request.destination_storage)
-
-
-def run_of(request: SearchRequest) -> Store:
-    """The destination of the run that a request looks into. Raises StorageError for what can be no address."""
-    return open_store(request.run, request.run_storage)
-
-
-def pictures_of_run(plan: Plan, request: ExploreRequest | SearchRequest) -> Store:
-    """The store that a run's pictures came from, reached as the request says. Raises StorageError."""
-    return open_store(plan.source, request.source_storage)
-
-
-def beside_sources(url: str, request: TrainRequest | SweepRequest) -> Store:
-    """The store at a URL, reached as a request's sources are. Raises StorageError for what can be no address."""
-    return open_store(url, request.source_storage)
 
 
 def _read(request: DevelopRequest) -> Recipe:

@@ -28,7 +28,7 @@ _SIZE_LIMIT = 1 << 20
 class Output(BaseModel):
     """How developed pictures are stored; `none` stores none (streams of codec branches are kept all the same)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     format: Literal["png", "jpeg", "webp", "avif", "tiff", "jpeg2000", "same", "none"] = "png"
     quality: int | None = Field(None, ge=1, le=100)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pipeline.errors import PictureError
 from pipeline.networks.restoration import Restorer
+from pipeline.requests.form import parse_size
 from pipeline.requests.recipe import Branch, Recipe
-from pipeline.requests.sizes import parse_size
 
 #: the share of the budget that files may take which are fetched and not yet decoded; the rest is for pictures
 FETCHED = 0.25

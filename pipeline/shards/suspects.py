@@ -28,8 +28,9 @@ from pipeline.destination.plans import SourcePicture
 from pipeline.errors import StorageError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.batching import Batcher
-from pipeline.requests.job import Access, Job
+from pipeline.requests.job import Job
 from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.stores import Access
 from pipeline.shards.memory import memory_for_pictures
 from pipeline.shards.picture import develop_picture
 from pipeline.storage.store import StorageOptions, read

@@ -10,7 +10,7 @@ import numpy as np
 #: Side of the tiles in which steps that compute in float32 walk over a picture; a multiple of the DCT's 8.
 TILE = 512
 
-Function = Callable[[np.ndarray], np.ndarray]
+Function = Callable[["np.ndarray"], "np.ndarray"]
 
 
 def white_level(pixels: np.ndarray) -> int:

@@ -17,10 +17,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from PIL import Image
-from PIL.AvifImagePlugin import AvifImageFile
-from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL import AvifImagePlugin, Image, Jpeg2KImagePlugin, WebPImagePlugin
 from pydantic import Field, model_validator
 
 from pipeline.errors import PictureError
@@ -200,7 +197,7 @@ def decode_opencv(data: bytes) -> np.ndarray:
 
 def decode_webp(data: bytes) -> np.ndarray:
     """Pixels (H x W x 1|3, uint8) of a WebP file from `encode_webp` or `encode_webp_lossless`."""
-    picture = _pillow_picture(WebPImageFile, data)
+    picture = _pillow_picture(WebPImagePlugin.WebPImageFile, data)
     return with_channels(np.array(picture.convert("L") if picture.info.get("xmp") == _GREY else picture))
 
 
@@ -209,12 +206,16 @@ def decode_jpeg2000(data: bytes) -> np.ndarray:
     # Pillow reads 16-bit colour as 8 bits; the depth of the first component stands in the image header box.
     header = data.find(b"ihdr")
     wide_colour = header > 0 and data[header + 12 : header + 15] == b"\x00\x03\x0f"
-    return decode_opencv(data) if wide_colour else with_channels(np.array(_pillow_picture(Jpeg2KImageFile, data)))
+    return (
+        decode_opencv(data)
+        if wide_colour
+        else with_channels(np.array(_pillow_picture(Jpeg2KImagePlugin.Jpeg2KImageFile, data)))
+    )
 
 
 def decode_avif(data: bytes) -> np.ndarray:
     """Pixels (H x W x 1|3, uint8) of an AVIF file from `encode_avif`."""
-    picture = _pillow_picture(AvifImageFile, data)
+    picture = _pillow_picture(AvifImagePlugin.AvifImageFile, data)
     # Pillow before 12 gives RGB for files without chroma; the flag is in the third byte of the av1C box.
     header = data.find(b"av1C")
     grey = header > 0 and bool(data[header + 6] & 0x10)

@@ -7,11 +7,11 @@ same picture with finer steps, so a recipe means the same at both depths.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import Field
 
 from pipeline.pictures.picture import to_8bit
@@ -71,7 +71,9 @@ def median(pixels: np.ndarray, parameters: Median) -> np.ndarray:
 
     def sorted_median(tile: np.ndarray) -> np.ndarray:
         padding = ((parameters.radius,) * 2, (parameters.radius,) * 2, (0, 0))
-        windows = sliding_window_view(np.pad(tile, padding, mode="edge"), (side, side), axis=(0, 1))
+        windows = np.lib.stride_tricks.sliding_window_view(
+            np.pad(tile, padding, mode="edge"), (side, side), axis=(0, 1)
+        )
         return np.partition(windows.reshape(*tile.shape, side * side), side * side // 2, axis=-1)[..., side * side // 2]
 
     return in_tiles(pixels, sorted_median, parameters.radius, tile=128)
@@ -116,6 +118,7 @@ def non_local_means(pixels: np.ndarray, parameters: NonLocalMeans) -> np.ndarray
 _BLOCK = 8
 
 
+@cache
 def _dct_basis() -> np.ndarray:
     """The orthonormal 8 x 8 DCT-II as a 64 x 64 float32 matrix: row k holds the k-th basis picture."""
     place = np.arange(_BLOCK)
@@ -124,12 +127,11 @@ def _dct_basis() -> np.ndarray:
     return np.kron(line, line).astype(np.float32)
 
 
-_DCT = _dct_basis()
-
-#: Rows: brightness, red against blue, green against both; orthonormal, so the noise stays white and as strong.
-_OPPONENT = np.array(
-    [[1 / 3**0.5] * 3, [1 / 2**0.5, 0, -1 / 2**0.5], [1 / 6**0.5, -2 / 6**0.5, 1 / 6**0.5]], dtype=np.float32
-)
+@cache
+def _opponent_basis() -> np.ndarray:
+    """Rows: brightness, red against blue, green against both; orthonormal, so the noise stays white and as strong."""
+    rows = [[1 / 3**0.5] * 3, [1 / 2**0.5, 0, -1 / 2**0.5], [1 / 6**0.5, -2 / 6**0.5, 1 / 6**0.5]]
+    return np.array(rows, dtype=np.float32)
 
 
 @pixel_step(DctDenoise)
@@ -168,7 +170,7 @@ def _threshold_blocks(pixels: np.ndarray, threshold: float, stride: int) -> np.n
     height, width, channels = pixels.shape
     planes = pixels.astype(np.float32)
     if channels == 3:
-        planes = planes @ _OPPONENT.T
+        planes = planes @ _opponent_basis().T
     # A block more on every side, and whole blocks: then each pixel lies under equally many blocks.
     tall, wide = -(-height // _BLOCK) + 1, -(-width // _BLOCK) + 1
     padding = ((_BLOCK, tall * _BLOCK - height), (_BLOCK, wide * _BLOCK - width), (0, 0))
@@ -178,10 +180,10 @@ def _threshold_blocks(pixels: np.ndarray, threshold: float, stride: int) -> np.n
         for across in range(0, _BLOCK, stride):
             window = np.s_[:, down : down + tall * _BLOCK, across : across + wide * _BLOCK]
             grid = padded[window].reshape(channels, tall, _BLOCK, wide, _BLOCK).transpose(0, 1, 3, 2, 4)
-            coefficients = grid.reshape(-1, _BLOCK * _BLOCK) @ _DCT.T
+            coefficients = grid.reshape(-1, _BLOCK * _BLOCK) @ _dct_basis().T
             keep = np.abs(coefficients) > threshold
             keep[:, 0] = True
-            blocks = ((coefficients * keep) @ _DCT).reshape(channels, tall, wide, _BLOCK, _BLOCK)
+            blocks = ((coefficients * keep) @ _dct_basis()).reshape(channels, tall, wide, _BLOCK, _BLOCK)
             total[window] += blocks.transpose(0, 1, 3, 2, 4).reshape(channels, tall * _BLOCK, wide * _BLOCK)
     mean = total[:, _BLOCK : _BLOCK + height, _BLOCK : _BLOCK + width].transpose(1, 2, 0) / (_BLOCK // stride) ** 2
-    return to_levels(mean @ _OPPONENT if channels == 3 else mean, pixels.dtype)
+    return to_levels(mean @ _opponent_basis() if channels == 3 else mean, pixels.dtype)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import RequestError
-from pipeline.requests.job import Stores, stores_of
 from pipeline.requests.pictures import EvaluateRequest
+from pipeline.requests.stores import Stores, stores_of
 from pipeline.storage.store import check_access
 from pipeline.suites.kinds import SUITES
 from pipeline.suites.networks import Chosen, choose_networks

@@ -26,8 +26,8 @@ from pipeline.destination.plans import Plan
 from pipeline.errors import PictureError, PlanError, StorageError
 from pipeline.networks.batching import Batcher
 from pipeline.pictures.decode import decode
-from pipeline.requests.job import Stores
 from pipeline.requests.pictures import EvaluateRequest
+from pipeline.requests.stores import Stores
 from pipeline.runs.forecast import Forecast
 from pipeline.runs.planning import own_prefix
 from pipeline.shards.memory import MemoryBudget, memory_for_pictures

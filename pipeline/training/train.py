@@ -32,8 +32,8 @@ from models.training.small_pictures import split_by_name
 from models.training.tasks import AUTOENCODER_LOSS, objective_of, suited_rate, task_of
 from pipeline.destination.lease import hold
 from pipeline.errors import RequestError
-from pipeline.requests.job import beside_sources
 from pipeline.requests.models import TrainRequest
+from pipeline.requests.stores import beside_sources
 from pipeline.storage.files import StoredFiles
 from pipeline.training.decoder import DECODER
 from pipeline.training.picture_sets import read_picture_set

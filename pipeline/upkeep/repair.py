@@ -1,4 +1,4 @@
-"""`darkroom verify`, and with --repair: just the pictures whose results are wrong are done again, as they were asked.
+"""Repairs of a destination: just the pictures whose results are wrong are done again, as they were asked for.
 
 Objects of a picture cost that picture again; a damaged commit or part of a table costs its shard. What is done again
 goes through the run of any shard, and takes the place of what was there (`pipeline.runs.redo`).
@@ -12,47 +12,22 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from pipeline.destination.layout import VERIFICATION, key_of, listed
-from pipeline.destination.lease import Lease, hold
+from pipeline.destination.layout import key_of, listed
+from pipeline.destination.lease import Lease
 from pipeline.destination.plans import Plan, earlier_plans, read_record, shard_pictures
 from pipeline.errors import PlanError, RunError, StorageError
-from pipeline.requests.job import Access, Job, store_of
-from pipeline.requests.pictures import VerifyRequest
+from pipeline.requests.job import Job
+from pipeline.requests.stores import Access
+from pipeline.requests.upkeep import VerifyRequest
 from pipeline.runs.redo import Redone, fold, forget, plan_again
 from pipeline.shards.shard import run_shard
-from pipeline.storage.store import Store, write
-from pipeline.upkeep.verify import Finding, Verification, check, wrong_shards
+from pipeline.storage.store import Store
+from pipeline.upkeep.check import Finding, Verification, check, wrong_shards
 
 _ROUNDS = 3
 
 
-def verify(
-    request: VerifyRequest,
-    planned: Callable[[int], None] = lambda shards: None,
-    progress: Callable[[bool], None] = lambda good: None,
-) -> Verification:
-    """Check a destination; with `repair` mend what can be and check again, with `report` write a page there.
-
-    See `pipeline.upkeep.verify.check` for what is told and raised. Repairs hold the destination's lease; raises
-    LeaseHeld.
-    """
-    destination = store_of(request)
-    if request.repair:
-        with hold(destination, request.take_over) as lease:
-            found = check(destination, request.quick, planned, progress)
-            if found.findings:
-                found = _repair(request, destination, found, lease, planned, progress)
-            found.in_use = None
-    else:
-        found = check(destination, request.quick, planned, progress)
-    if request.report:
-        from pipeline.upkeep.report import render_verification
-
-        write(destination, VERIFICATION, render_verification(found).encode())
-    return found
-
-
-def _repair(
+def repair(
     request: VerifyRequest,
     destination: Store,
     found: Verification,
@@ -60,7 +35,10 @@ def _repair(
     planned: Callable[[int], None],
     progress: Callable[[bool], None],
 ) -> Verification:
-    """Mend, and check again; more than once where an older run's pictures are those of a later one."""
+    """Mend what was found wrong and check again; more than once where an older run's pictures are those of a later one.
+
+    The lease on the destination is held by the caller. Raises StorageError when storage fails as a whole.
+    """
     first = found.findings
     not_repaired: dict[str, None] = {}
     for _ in range(_ROUNDS):

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from pipeline.reports.page import asset, environment
 from pipeline.reports.text import counted
-from pipeline.upkeep.verify import Verification
+from pipeline.upkeep.check import Verification
 
 #: findings shown; --json has all of them
 _SHOWN = 500

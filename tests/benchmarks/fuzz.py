@@ -29,7 +29,7 @@ from rich.progress import track
 from rich.table import Table
 
 from pipeline.errors import REASONS
-from pipeline.requests.sizes import parse_size
+from pipeline.requests.form import parse_size
 from tests.benchmarks.measuring import peak_memory
 from tests.mutations import mutated
 from tests.picture_files import small_files

@@ -29,8 +29,9 @@ from pipeline.destination.commits import Commit
 from pipeline.destination.plans import Plan
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import RequestError, StorageError
-from pipeline.requests.job import Access, Job
+from pipeline.requests.job import Job
 from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.stores import Access
 from pipeline.runs import finish as pipeline_run
 from pipeline.shards.shard import run_shard
 from pipeline.storage.store import StorageOptions, Store, list_objects, open_store, read, write

@@ -1,33 +1,68 @@
-"""`darkroom recipes`, `steps` and `models`: what there is."""
+"""`darkroom recipes`, `steps`, `models` and `info`: what there is, and what a stream says of itself."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from flows.command.console import out, present
+from flows.command.console import manner, out, present
+from flows.command.exit_codes import INTERRUPTED, guarded
 
 if TYPE_CHECKING:
+    from models.codec.bitstream import Header, Layout
+    from pipeline.requests.recipe import Recipe
     from pipeline.steps.registry import Step
+
+#: files larger than this are refused before they are read
+SIZE_LIMIT = 1 << 30
+#: pictures of any size that the header can announce; nothing is allocated for them
+_ANY_SIZE = 1 << 64
+#: libraries that steps work with, and that a list of steps does not need
+_LARGE = (
+    "numpy", "cv2", "PIL.Image", "PIL.AvifImagePlugin", "PIL.Jpeg2KImagePlugin", "PIL.WebPImagePlugin", "pillow_jxl",
+)  # fmt: skip
+
+
+class _PutOff(ModuleType):
+    """A library that is imported when something of it is first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), name)
+
+
+def put_off(*libraries: str) -> None:
+    """Let libraries that are not loaded yet be imported when they are first used, for a command that may not use them.
+
+    Only for commands of one thread: others would have to wait for one another.
+    """
+    for name in libraries:
+        if name not in sys.modules and find_spec(name):
+            sys.modules[name] = _PutOff(name)
 
 
 def recipes() -> int:
     """Shipped recipes: a chain of step names for every branch."""
+    put_off(*_LARGE)
     from pipeline.requests.offers import shipped_recipes
     from pipeline.requests.recipe import load_recipe
 
-    present([load_recipe(name).as_dict() | {"name": name} for name in shipped_recipes()], _print_recipes)
+    shipped = {name: load_recipe(name) for name in shipped_recipes()}
+    present([recipe.as_dict() | {"name": name} for name, recipe in shipped.items()], lambda: _print_recipes(shipped))
     return 0
 
 
-def _print_recipes() -> None:
-    from pipeline.requests.offers import shipped_recipes
-    from pipeline.requests.recipe import load_recipe
-
-    for name in shipped_recipes():
-        recipe = load_recipe(name)
+def _print_recipes(shipped: dict[str, Recipe]) -> None:
+    for name, recipe in shipped.items():
         # not the table's title, which would break at the table's width
         out.print(f"[bold]{name}[/]  [dim]compared with {recipe.reference}[/]")
         table = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
@@ -38,6 +73,7 @@ def _print_recipes() -> None:
 
 def steps(name: str | None) -> int:
     """All steps, a line each; or one step's parameters with their defaults and bounds."""
+    put_off(*_LARGE)
     from pipeline.requests.catalogue import all_steps, find
 
     if name is None:
@@ -140,3 +176,104 @@ def _kind(about: dict[str, Any]) -> str:
     low = about.get("minimum", about.get("exclusiveMinimum"))
     high = about.get("maximum", about.get("exclusiveMaximum"))
     return kind + (f" {low}..{high}" if low is not None and high is not None else "")
+
+
+def info(files: Sequence[str]) -> int:
+    """Print a table about each file, given by its path or URL; returns the worst exit code."""
+    found: list[dict[str, Any]] = []
+    worst = 0
+    for file in files:
+        worst = max(worst, guarded(partial(_look, file, found), in_json=False))
+        if worst == INTERRUPTED:
+            break
+    if manner.json:
+        present(found, lambda: None)
+    return worst
+
+
+def _look(file: str, found: list[dict[str, Any]]) -> int:
+    """One file. Raises StreamError, naming the file, when it is no `.drk` file or a damaged one, and StorageError."""
+    from models.codec.bitstream import read_header
+    from models.errors import StreamError
+
+    try:
+        layout = read_header(_fetch(file), _ANY_SIZE)
+    except StreamError as error:
+        raise StreamError(f"{file}: {error}") from error
+    if manner.json:
+        found.append(_plain(file, layout))
+        return 0
+    out.print(f"[bold]{escape(file)}[/]", soft_wrap=True)
+    table = Table(show_header=False)
+    for name, value in (_picture_facts(layout) | _byte_counts(layout)).items():
+        table.add_row(name, escape(value))
+    out.print(table)
+    return 0
+
+
+def _plain(file: str, layout: Layout) -> dict[str, Any]:
+    header = layout.header
+    facts = {name: getattr(header, name) for name in ("width", "height", "grey", "bit_depth", "tile", "model")}
+    return {
+        "file": file,
+        **facts,
+        "quality": header.quality / 16,
+        "model_hash": header.model_hash.hex(),
+        "bytes": layout.end,
+        "payload_bytes": layout.end - layout.payload_start,
+        "bpp": 8 * layout.end / (header.width * header.height),
+    }
+
+
+def _picture_facts(layout: Layout) -> dict[str, str]:
+    from models.codec.bitstream import VERSION
+
+    header = layout.header
+    colour = "1 (grey)" if header.grey else "3 (RGB)"
+    return {
+        "version": str(VERSION),
+        "size": f"{header.width} x {header.height}",
+        "channels": colour + (" and alpha" if layout.table_start > layout.alpha_start else ""),
+        "bit depth": f"{header.bit_depth}" + (", decoded to 8" if header.bit_depth != 8 else ""),
+        "quality": f"{header.quality / 16:g} of 1..64",
+        "tiles": f"{header.columns} x {header.rows} of {header.tile} pixels a side",
+        "model": f"{header.model}@{header.model_hash.hex()}",
+        "model is here": _presence(header),
+        "checksum of the head": f"{layout.checksum:08x}, ok",
+    }
+
+
+def _byte_counts(layout: Layout) -> dict[str, str]:
+    header = layout.header
+    blocks = {
+        "  ICC profile": len(header.icc),
+        "  EXIF": len(header.exif),
+        "  alpha": layout.table_start - layout.alpha_start,
+    }
+    head = layout.payload_start - sum(blocks.values())
+    counts = {"bytes": layout.end, "  head": head, **blocks, "  payload": layout.end - layout.payload_start}
+    pixels = header.width * header.height
+    return {name: f"{count:>13,}  {8 * count / pixels:8.4f} bpp" for name, count in counts.items()}
+
+
+def _presence(header: Header) -> str:
+    from models.cards import list_cards
+
+    cards = list_cards()
+    same = [card.name for card in cards if card.sha256.startswith(header.model_hash.hex())]
+    if same:
+        return f"yes, {same[0]}"
+    if header.model in [card.name for card in cards]:
+        return f"no, the {header.model} that comes with this Darkroom is another version"
+    return "no, it does not come with this Darkroom"
+
+
+def _fetch(file: str) -> bytes:
+    from models.errors import StreamError
+    from pipeline.storage.store import locate, read, size
+
+    store, key = locate(file)
+    length = size(store, key)
+    if length > SIZE_LIMIT:
+        raise StreamError(f"{length:,} bytes; files over {SIZE_LIMIT:,} are not read")
+    return read(store, key, size=length)

@@ -12,7 +12,7 @@ from rich.table import Table
 from flows.command.console import amount, out, present, progress_bars
 from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
 from pipeline.reports.text import counted
-from pipeline.requests.pictures import GcRequest, VerifyRequest
+from pipeline.requests.upkeep import GcRequest, VerifyRequest
 
 _SHOWN = 40
 
@@ -20,7 +20,7 @@ _SHOWN = 40
 def verify(request: VerifyRequest, prefect: bool | None) -> int:
     """Check a destination with a progress bar and a closing table; returns the exit code, 1 if something is wrong."""
     from pipeline.destination.layout import VERIFICATION
-    from pipeline.upkeep.repair import verify as verify_plainly
+    from pipeline.upkeep.verify import verify as verify_plainly
 
     way, told = way_of(request, prefect), dict[str, Any]()
 

@@ -14,9 +14,10 @@ import pytest
 from models.registry import load_model
 from pipeline.destination.plans import read_plan, read_record
 from pipeline.errors import PlanError, RunError
-from pipeline.requests.job import Access, Job, resolve
+from pipeline.requests.job import Job, resolve
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.requests.recipe import fingerprint
+from pipeline.requests.stores import Access
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
 from pipeline.shards.shard import run_shard

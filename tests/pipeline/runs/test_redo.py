@@ -16,7 +16,7 @@ from pipeline.runs import finish as run_module
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
 from pipeline.storage.store import open_store
-from pipeline.upkeep.verify import check
+from pipeline.upkeep.check import check
 from tests.runs import commits, contents, darkroom, fill, picture_file, request, snapshot, table, tables
 
 BAD = {"001.png": 1, "deep/er/004.png": 4}

@@ -12,7 +12,7 @@ from pipeline.destination.layout import VERIFICATION
 from pipeline.destination.lease import hold
 from pipeline.errors import LeaseHeld, PlanError
 from pipeline.requests.job import resolve
-from pipeline.requests.pictures import GcRequest, VerifyRequest
+from pipeline.requests.upkeep import GcRequest, VerifyRequest
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
 from pipeline.shards.shard import run_shard
@@ -20,7 +20,7 @@ from pipeline.storage.s3 import place_of
 from pipeline.storage.s3_requests import call
 from pipeline.storage.store import Store, delete, exists, list_objects, open_store, open_uploads, read, write
 from pipeline.upkeep.collect import collect
-from pipeline.upkeep.repair import verify
+from pipeline.upkeep.verify import verify
 from tests.runs import QUICK, darkroom, fill, picture_file, request
 
 PICTURE = "pictures/gamma/001.png.png"
