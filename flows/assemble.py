@@ -9,7 +9,7 @@ from prefect.artifacts import create_table_artifact
 
 from flows.orchestration.progress import tell
 from flows.orchestration.states import darkroom_flow, ended, retried
-from pipeline.requests.pictures import AssembleRequest
+from pipeline.requests.upkeep import AssembleRequest
 from pipeline.upkeep.assemble import Assembled
 from pipeline.upkeep.assemble import assemble as assemble_plainly
 

@@ -10,7 +10,7 @@ from prefect.artifacts import create_table_artifact
 from flows.orchestration.progress import tell
 from flows.orchestration.states import darkroom_flow, ended, retried
 from pipeline.reports.text import counted
-from pipeline.requests.pictures import GcRequest, VerifyRequest
+from pipeline.requests.upkeep import GcRequest, VerifyRequest
 from pipeline.upkeep.check import Verification
 from pipeline.upkeep.collect import Collection, collect
 from pipeline.upkeep.verify import verify as verify_plainly

@@ -5,15 +5,8 @@ from __future__ import annotations
 import click
 
 from flows.command.options import command
-from pipeline.requests.pictures import (
-    AssembleRequest,
-    CompressRequest,
-    DecompressRequest,
-    DevelopRequest,
-    EvaluateRequest,
-    GcRequest,
-    VerifyRequest,
-)
+from pipeline.requests.pictures import CompressRequest, DecompressRequest, DevelopRequest, EvaluateRequest
+from pipeline.requests.upkeep import AssembleRequest, GcRequest, VerifyRequest
 
 _BOTH_ENDS = ("source", "destination")
 

@@ -16,7 +16,8 @@ from pipeline.storage.store import Store, open_store
 if TYPE_CHECKING:
     from pipeline.destination.plans import Plan
     from pipeline.requests.models import ExploreRequest, GenerateRequest, SearchRequest, SweepRequest, TrainRequest
-    from pipeline.requests.pictures import AssembleRequest, DestinationRequest, RunRequest
+    from pipeline.requests.pictures import RunRequest
+    from pipeline.requests.upkeep import AssembleRequest, DestinationRequest
 
 
 class Access(BaseModel):

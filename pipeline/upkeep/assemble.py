@@ -26,8 +26,8 @@ from pipeline.errors import PictureError, PlanError
 from pipeline.frames.writers import ENDINGS, write_frames
 from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import Picture
-from pipeline.requests.pictures import AssembleRequest
 from pipeline.requests.stores import stores_of
+from pipeline.requests.upkeep import AssembleRequest
 from pipeline.storage.store import Store, read, write
 
 #: how long frames are shown that nothing is known of

@@ -11,8 +11,8 @@ from pipeline.destination.lease import hold
 from pipeline.destination.leftovers import Leftover, ahead, leftovers, named_paths, remove
 from pipeline.destination.plans import earlier_plans
 from pipeline.errors import PlanError
-from pipeline.requests.pictures import GcRequest
 from pipeline.requests.stores import store_of
+from pipeline.requests.upkeep import GcRequest
 
 _EXAMPLES = 20
 

@@ -17,8 +17,8 @@ from pipeline.destination.lease import Lease
 from pipeline.destination.plans import Plan, earlier_plans, read_record, shard_pictures
 from pipeline.errors import PlanError, RunError, StorageError
 from pipeline.requests.job import Job
-from pipeline.requests.pictures import VerifyRequest
 from pipeline.requests.stores import Access
+from pipeline.requests.upkeep import VerifyRequest
 from pipeline.runs.redo import Redone, fold, forget, plan_again
 from pipeline.shards.shard import run_shard
 from pipeline.storage.store import Store

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from pipeline.destination.layout import VERIFICATION
 from pipeline.destination.lease import hold
-from pipeline.requests.pictures import VerifyRequest
 from pipeline.requests.stores import store_of
+from pipeline.requests.upkeep import VerifyRequest
 from pipeline.storage.store import write
 from pipeline.upkeep.check import Verification, check
 

@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.frames.files import open_frames
-from pipeline.requests.pictures import AssembleRequest, DevelopRequest
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.upkeep import AssembleRequest
 from pipeline.runs.finish import develop
 from pipeline.upkeep.assemble import assemble
 from tests.benchmarks.measuring import in_fresh_process, photographs

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.assemble import assemble
-from pipeline.requests.pictures import AssembleRequest
+from pipeline.requests.upkeep import AssembleRequest
 from pipeline.runs.finish import develop
 from tests.frame_files import animation, moving, stack
 from tests.runs import contents, darkroom, request

@@ -9,7 +9,7 @@ import pytest
 
 from flows.orchestration.progress import listen
 from flows.verify import gc, verify
-from pipeline.requests.pictures import GcRequest, VerifyRequest
+from pipeline.requests.upkeep import GcRequest, VerifyRequest
 from pipeline.runs.finish import develop
 from tests.runs import fill, request
 

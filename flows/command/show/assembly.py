@@ -12,7 +12,7 @@ from rich.table import Table
 from flows.command.console import out, present
 from flows.command.show.prefect import Show, carry_out, outcome, way_of
 from flows.command.show.run import run_bar
-from pipeline.requests.pictures import AssembleRequest
+from pipeline.requests.upkeep import AssembleRequest
 from pipeline.upkeep.assemble import Assembled
 from pipeline.upkeep.assemble import assemble as assemble_plainly
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from flows.command.console import amount, out, present, progress_bars
 from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
 from pipeline.reports.text import counted
-from pipeline.requests.pictures import GcRequest, VerifyRequest
+from pipeline.requests.upkeep import GcRequest, VerifyRequest
 
 _SHOWN = 40
 

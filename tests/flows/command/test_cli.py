@@ -22,14 +22,9 @@ from models.cards import list_cards
 from pipeline.requests.catalogue import all_steps, find
 from pipeline.requests.models import GenerateRequest, TrainRequest
 from pipeline.requests.offers import shipped_recipes
-from pipeline.requests.pictures import (
-    AssembleRequest,
-    CompressRequest,
-    DecompressRequest,
-    DevelopRequest,
-    EvaluateRequest,
-)
+from pipeline.requests.pictures import CompressRequest, DecompressRequest, DevelopRequest, EvaluateRequest
 from pipeline.requests.recipe import load_recipe
+from pipeline.requests.upkeep import AssembleRequest
 from pipeline.storage.store import Store, list_objects, open_store, write
 from tests.picture_files import smooth
 from tests.runs import QUICK, command, darkroom, fill, picture_file, table

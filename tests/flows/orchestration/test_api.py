@@ -16,7 +16,7 @@ import pytest
 from flows.command.show import prefect as carried
 from flows.command.show.prefect import through, way_of
 from flows.orchestration.api import ApiError, Way, choose_way, prefect_home, recorded, spare_loopback
-from pipeline.requests.pictures import VerifyRequest
+from pipeline.requests.upkeep import VerifyRequest
 from tests.runs import darkroom
 
 OTHER = "http://prefect.example/api"

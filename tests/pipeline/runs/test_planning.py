@@ -21,7 +21,8 @@ from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
 from pipeline.errors import TRANSIENT_REASONS, PlanError
 from pipeline.requests.form import parse_size
 from pipeline.requests.job import resolve
-from pipeline.requests.pictures import DevelopRequest, GcRequest
+from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.upkeep import GcRequest
 from pipeline.runs import planning as plan_module
 from pipeline.runs.finish import develop
 from pipeline.runs.partition import cut, growing_size

@@ -17,7 +17,8 @@ from pipeline.frames.files import Frames, open_frames
 from pipeline.frames.writers import steady, write_frames
 from pipeline.pictures.picture import Picture
 from pipeline.requests.compression import compression, decompression
-from pipeline.requests.pictures import AssembleRequest, CompressRequest, DecompressRequest
+from pipeline.requests.pictures import CompressRequest, DecompressRequest
+from pipeline.requests.upkeep import AssembleRequest
 from pipeline.runs.finish import develop
 from pipeline.storage.store import list_objects, open_store, read, write
 from pipeline.upkeep.assemble import Assembled, assemble

@@ -12,7 +12,7 @@ from pipeline.destination.layout import VERIFICATION
 from pipeline.destination.lease import hold
 from pipeline.errors import LeaseHeld, PlanError
 from pipeline.requests.job import resolve
-from pipeline.requests.pictures import GcRequest, VerifyRequest
+from pipeline.requests.upkeep import GcRequest, VerifyRequest
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
 from pipeline.shards.shard import run_shard
