@@ -143,6 +143,14 @@ class StoredObject:
     modified: datetime | None
 
 
+def moment(seconds: float) -> datetime | None:
+    """Turn seconds since 1970 into a time in UTC; None for a time outside of the years 1 to 9999."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
 def without_credentials(text: str) -> str:
     """Return `text` with `user:password@` taken out of every URL in it."""
     return re.sub(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@]*(?:@[^/\s@]*)*@", r"\1", text)
@@ -214,5 +222,5 @@ class Upload(NamedTuple):
 def time_of(told: object) -> datetime | None:
     """Return a time that a file system told, with its zone; None where it told none."""
     if isinstance(told, (int, float)):
-        return datetime.fromtimestamp(told, UTC)
+        return moment(told)
     return told.astimezone(UTC) if isinstance(told, datetime) else None

@@ -12,7 +12,6 @@ import secrets
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -25,6 +24,7 @@ from pipeline.storage.access import (
     StoredObject,
     Upload,
     log,
+    moment,
     with_retries,
 )
 from pipeline.storage.access import explain_os_error as explain
@@ -147,7 +147,7 @@ def _stat(entry: os.DirEntry[str], root: str) -> os.stat_result | None:
 def describe(key: str, path: str, status: os.stat_result) -> StoredObject:
     """Say of a file what a listing says; its ETag is made of its size and its time in nanoseconds."""
     etag = f"{status.st_size:x}-{status.st_mtime_ns:x}"
-    return StoredObject(key, _printable(path), status.st_size, etag, datetime.fromtimestamp(status.st_mtime, UTC))
+    return StoredObject(key, _printable(path), status.st_size, etag, moment(status.st_mtime))
 
 
 def read(store: Store, key: str, start: int | None, end: int | None, known: int | None) -> bytes:
