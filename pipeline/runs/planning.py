@@ -20,7 +20,7 @@ from pipeline.destination.lease import Lease
 from pipeline.destination.plans import Plan, SourcePicture, earlier_plans, read_record, write_plan
 from pipeline.errors import PlanError, StorageError
 from pipeline.requests.job import Job
-from pipeline.runs.listing import may_have_frames, pictures_of
+from pipeline.runs.listing import Results, may_have_frames, pictures_of
 from pipeline.runs.partition import cut, write_parts
 from pipeline.runs.redo import forget, plan_failed
 from pipeline.storage.store import Store, StoredObject, exists, list_objects
@@ -146,7 +146,8 @@ def _to_do(job: Job, before: Before, found: Found, listing: Callable[[int], None
     """The pictures to develop, in the order of their objects' keys, while the source is listed."""
     request, source, own = job.request, job.source, before.own
     everything = list_objects(source, request.include, request.suffixes, request.exclude)
-    objects = (one for one in everything if not one.key.startswith(own)) if own is not None else everything
+    results = Results(source)
+    objects = (one for one in everything if not ((own and one.key.startswith(own)) or results.holds(one.key)))
     settled = settled_objects(job.destination, [(plan.run, plan.shards) for plan in before.finished])
     for batch in batches(join(objects, settled), request.frames):
         found.listed += len(batch)
@@ -166,6 +167,7 @@ def _to_do(job: Job, before: Before, found: Found, listing: Callable[[int], None
                 found.done += 1
             else:
                 yield picture
+    results.warn()
 
 
 def batches(
