@@ -8,7 +8,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -34,6 +34,7 @@ from pipeline.destination.layout import (
 from pipeline.destination.plans import Plan, read_record
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import PlanError
+from pipeline.storage.access import moment
 from pipeline.storage.s3_uploads import Upload, abort, open_uploads
 from pipeline.storage.store import Store, StoredObject, delete, read
 
@@ -200,4 +201,4 @@ def _unfinished(destination: Store) -> Iterator[Leftover]:
                     status = os.stat(path)
                 except FileNotFoundError:
                     continue
-                yield Leftover(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+                yield Leftover(key, status.st_size, moment(status.st_mtime))

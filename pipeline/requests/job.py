@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from models.device import choose_device
 from models.errors import ModelError
 from pipeline.errors import RecipeError, RunError
 from pipeline.pictures.picture import Crop, parse_crop
@@ -133,10 +134,13 @@ def resolve(request: DevelopRequest) -> Job:
 def check_request(request: DevelopRequest) -> Job:
     """Resolve a request, and knock at both of its stores.
 
-    Stores whose access is in a Prefect block that was not read yet are left for later.
+    Stores whose access is in a Prefect block that was not read yet are left for later. The device is looked for where
+    the work is done in this process.
 
-    Raises StorageError, RecipeError, ModelError.
+    Raises StorageError, RecipeError, ModelError, DeviceError.
     """
+    if request.engine == "threads":
+        choose_device(request.device)
     job = resolve(request)
     if request.source_storage or not request.source_block:
         check_access(job.source, for_writing=False)

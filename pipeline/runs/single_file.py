@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from models.codec.bitstream import MAGIC, is_stream, read_header
+from models.codec.bitstream import EXTENSION, MAGIC, is_stream, read_header
 from models.device import choose_device
 from pipeline.errors import PictureError, RequestError
 from pipeline.networks.batching import Batcher
@@ -41,15 +41,17 @@ _FORMATS = {
 
 @dataclass(frozen=True)
 class FileReport:
-    """What became of one file. `stream_bytes` and `bpp` are those of the `.drk` file, on whichever side it is.
+    """What became of one file. `bytes` are those of the file that was written.
 
-    `psnr` in dB (colours, 8-bit levels) where the picture it was made from is at hand.
+    `stream_bytes`, `bpp` and `quality` are those of the `.drk` file, on whichever side it is. `psnr` in dB (colours,
+    8-bit levels) where the picture it was made from is at hand.
     """
 
     source: str
     destination: str
     width: int
     height: int
+    bytes: int
     stream_bytes: int
     bpp: float
     quality: float
@@ -76,6 +78,9 @@ def compress_file(request: CompressRequest) -> FileReport:
     Raises PictureError (the message names the file), RequestError, ModelError, StorageError.
     """
     source, destination = _both_ends(request)
+    if not destination[1].lower().endswith(f".{EXTENSION}"):
+        better = f"{request.destination.removesuffix(PurePosixPath(destination[1]).suffix)}.{EXTENSION}"
+        raise RequestError(f"{request.destination}: what compress writes is a .{EXTENSION} file; name it {better}")
     from pipeline.networks.streams import decode_with, encode_stream, open_codec
 
     codec = open_codec(request.model)
@@ -95,6 +100,7 @@ def compress_file(request: CompressRequest) -> FileReport:
         latent.width,
         latent.height,
         len(stream),
+        len(stream),
         8 * len(stream) / (latent.width * latent.height),
         latent.quality / 16,
         psnr(decoded.colour, to_8bit(picture.colour)),
@@ -108,9 +114,13 @@ def decompress_file(request: DecompressRequest) -> FileReport:
     Raises PictureError (the message names the file), RequestError, ModelError, StorageError.
     """
     source, destination = _both_ends(request)
-    name = request.format or _FORMATS.get(PurePosixPath(destination[1]).suffix.lower())
+    suffix = PurePosixPath(destination[1]).suffix.lower()
+    named = _FORMATS.get(suffix)
+    name = request.format or named
     if name is None:
         raise RequestError(f"{request.destination} ends in no format that is written; give --format, such as png")
+    if named and named != name:
+        raise RequestError(f"{request.destination} ends like {named}, --format says {name}; leave one of them out")
     from pipeline.networks.streams import open_codec
 
     codecs = [open_codec(model) for model in request.model]
@@ -127,6 +137,7 @@ def decompress_file(request: DecompressRequest) -> FileReport:
         request.destination,
         width,
         height,
+        len(encoded),
         len(data),
         8 * len(data) / (header.width * header.height),
         header.quality / 16,

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
@@ -112,6 +112,14 @@ class StoredObject:
     size: int
     etag: str
     modified: datetime | None
+
+
+def moment(seconds: float) -> datetime | None:
+    """Turn seconds since 1970 into a time in UTC; None for a time outside of the years 1 to 9999."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def without_credentials(text: str) -> str:

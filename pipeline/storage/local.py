@@ -9,10 +9,9 @@ import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from pipeline.errors import StorageError
-from pipeline.storage.access import StoredObject, log
+from pipeline.storage.access import StoredObject, log, moment
 
 # Begins with a dot, so that what a killed process left behind is never listed.
 _UNFINISHED = ".darkroom-{}.part"
@@ -112,7 +111,7 @@ def _stat(entry: os.DirEntry[str], root: str) -> os.stat_result | None:
 def describe(key: str, path: str, status: os.stat_result) -> StoredObject:
     """Say of a file what a listing says; its ETag is made of its size and its time in nanoseconds."""
     etag = f"{status.st_size:x}-{status.st_mtime_ns:x}"
-    return StoredObject(key, _printable(path), status.st_size, etag, datetime.fromtimestamp(status.st_mtime, UTC))
+    return StoredObject(key, _printable(path), status.st_size, etag, moment(status.st_mtime))
 
 
 def read(path: str, start: int | None, end: int | None) -> bytes:

@@ -33,6 +33,7 @@ from pipeline.storage.access import (
     StorageOptions,
     StoredObject,
     explain_os_error,
+    moment,
     with_retries,
     without_credentials,
 )
@@ -180,7 +181,7 @@ def _describe(store: Store, key: str, entry: dict[str, Any]) -> StoredObject:
 
 def _utc(time: object) -> datetime | None:
     if isinstance(time, (int, float)):
-        return datetime.fromtimestamp(time, UTC)
+        return moment(time)
     return time.astimezone(UTC) if isinstance(time, datetime) else None
 
 

@@ -27,7 +27,8 @@ from pipeline.pictures.picture import Reserve
 from pipeline.requests.job import Settings, check_darkroom, fields_of, here, recorded, version
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.requests.stores import Access, Stores, objects_of, stores_of
-from pipeline.runs.planning import nothing_listed, own_prefix, without_own
+from pipeline.runs.listing import Results
+from pipeline.runs.planning import nothing_listed, own_prefix, without_results
 from pipeline.shards.memory import Cost
 from pipeline.shards.picture import Developed, fail, open_picture
 from pipeline.shards.stage_times import Laps
@@ -186,7 +187,9 @@ def suite_work(
     """
     stores, networks = prepared.stores, tuple(prepared.networks)
     own = own_prefix(stores.source, stores.destination)
-    found = list(without_own(objects_of(stores.source, request), own))
+    results = Results(stores.source)
+    found = list(without_results(objects_of(stores.source, request), own, results))
+    results.warn()
     if not found:
         raise nothing_listed(request)
     listing(len(found))

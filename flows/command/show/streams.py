@@ -45,7 +45,8 @@ def _one_file(request: Any, work: Callable[[Any], FileReport], dry_run: bool) ->
 def _print_report(report: FileReport) -> None:
     facts = [
         f"{report.width} x {report.height}",
-        f"{report.stream_bytes:,} bytes",
+        f"{report.bytes:,} bytes",
+        *([] if report.bytes == report.stream_bytes else [f"from a stream of {report.stream_bytes:,}"]),
         f"{report.bpp:.4f} bpp",
         f"quality {report.quality:g}",
     ]
