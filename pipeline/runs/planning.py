@@ -230,7 +230,7 @@ def _cut_off_at_the_end(destination: Store, plan: Plan, max_failure_rate: float)
 
 
 def without_results(objects: Iterable[StoredObject], own: str | None, results: Results) -> Iterator[StoredObject]:
-    """Leave out the objects that are results: ours, whose keys begin with `own` if any do, and those of earlier runs."""
+    """Leave out the objects that are results: our own, whose keys begin with `own`, and those of earlier runs."""
     return (one for one in objects if not ((own and one.key.startswith(own)) or results.holds(one.key)))
 
 

@@ -14,7 +14,7 @@ import hashlib
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -74,10 +74,6 @@ class Store:
     def url_of(self, key: str) -> str:
         """The whole address of an object, without credentials."""
         return f"{self.url.rstrip('/')}/{key}"
-
-    def below(self, path: str) -> Store:
-        """The store of all that lies below a path of this one."""
-        return replace(self, url=self.url_of(path), root=f"{self.root.rstrip('/')}/{path}")
 
 
 def open_store(url: str | Path, options: StorageOptions | None = None) -> Store:

@@ -32,6 +32,7 @@ from pipeline.runs.planning import nothing_listed, own_prefix, without_results
 from pipeline.shards.memory import Cost
 from pipeline.shards.picture import Developed, fail, open_picture
 from pipeline.shards.stage_times import Laps
+from pipeline.storage.files import below
 from pipeline.storage.store import Store, StoredObject
 from pipeline.suites.kinds import SUITES
 from pipeline.suites.measure import as_measured, measure_picture
@@ -77,7 +78,7 @@ class SuiteWork:
 
     @property
     def destination(self) -> Store:
-        return self.home.below(evaluation_folder(self.run))
+        return below(self.home, evaluation_folder(self.run))
 
     @property
     def access(self) -> Access:
