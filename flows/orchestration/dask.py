@@ -32,9 +32,9 @@ from models.device import choose_device
 from pipeline.destination.plans import Plan
 from pipeline.errors import RequestError, RunError
 from pipeline.requests.form import parse_size
-from pipeline.requests.job import Job
-from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.pictures import RunRequest
 from pipeline.shards.memory import available
+from pipeline.shards.work import AnyWork
 from pipeline.threads import cores
 
 #: a run ends when there has been no worker for so long
@@ -59,7 +59,7 @@ _SECONDS_TO_STOP = 10.0
 
 
 @contextmanager
-def dask_engine(job: Job, plan: Plan, each_a_task_run: bool) -> Iterator[Engine]:
+def dask_engine(job: AnyWork, plan: Plan, each_a_task_run: bool) -> Iterator[Engine]:
     """The workers of a cluster; those of this machine end with the block.
 
     Raises RequestError when no scheduler answers or the stores are this process's own.
@@ -102,7 +102,7 @@ def dask_engine(job: Job, plan: Plan, each_a_task_run: bool) -> Iterator[Engine]
         yield Engine(submit, stop, watch.slots, watch.check, (KilledWorker,), _LOST, elsewhere=True)
 
 
-def local_cluster(request: DevelopRequest) -> SpecCluster:
+def local_cluster(request: RunRequest) -> SpecCluster:
     """Worker processes of this machine that nobody else can talk to: one a GPU, which is all it sees, else `workers`.
 
     Each runs one shard at a time. A worker that dies is started again.
@@ -128,7 +128,7 @@ def local_cluster(request: DevelopRequest) -> SpecCluster:
     return SpecCluster(workers, scheduler, security=security, silence_logs=logging.CRITICAL)
 
 
-def gpus_of(request: DevelopRequest) -> list[str]:
+def gpus_of(request: RunRequest) -> list[str]:
     """The GPUs that workers of this machine are for, by the names that CUDA knows them by; none without a GPU."""
     if not choose_device(request.device).startswith("cuda"):
         return []
@@ -155,11 +155,11 @@ class StopEvent:
             return True
 
 
-def _worker_processes(request: DevelopRequest) -> int:
+def _worker_processes(request: RunRequest) -> int:
     return request.workers or max(1, cores() // 2)
 
 
-def _for_workers(job: Job) -> Work:
+def _for_workers(job: AnyWork) -> Work:
     """The job as it makes sense on another machine: its share of that machine, no secret of Prefect's."""
     request = job.request
     changes: dict[str, Any] = {}

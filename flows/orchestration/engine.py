@@ -29,9 +29,9 @@ from flows.orchestration.progress import tell
 from flows.orchestration.states import artifact_key
 from pipeline.destination.plans import Plan
 from pipeline.errors import Cancelled, RequestError, RunError, StorageError
-from pipeline.requests.job import Job
 from pipeline.requests.stores import Access
 from pipeline.shards.shard import run_shard
+from pipeline.shards.work import AnyWork, taken_up
 
 #: runs of more shards are one task run
 MOST_TASK_RUNS = 200
@@ -45,19 +45,19 @@ Stop = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Work:
-    """A job on its way to whatever develops its shards: its record, and how its stores are reached."""
+    """Work on its way to whatever does its shards: its record, and how its stores are reached."""
 
     record: dict[str, Any]
     access: Access
 
     @classmethod
-    def of(cls, job: Job) -> Work:
+    def of(cls, job: AnyWork) -> Work:
         """That of a job, with its access as it was given; see `without_secrets` for what may leave the machine."""
         return cls(job.record(), job.access)
 
-    def job(self) -> Job:
-        """The job, opened here. Raises RunError where this place would do something else than was planned."""
-        return Job.from_record(self.record, with_blocks(self.access))
+    def job(self) -> AnyWork:
+        """The work, opened here. Raises RunError where this place would do something else than was planned."""
+        return taken_up(self.record, with_blocks(self.access))
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Engine:
     elsewhere: bool = False
 
 
-def run_shards(job: Job, plan: Plan) -> None:
+def run_shards(job: AnyWork, plan: Plan) -> None:
     """Develop every shard of a plan; only inside a flow. Raises what stopped the run.
 
     Storage that fails as a whole ends it at once; another error of a shard when all others are done.
@@ -111,7 +111,7 @@ def plain_shard(work: Work, plan: Plan, shard: int, stop: Stop) -> dict[str, int
     return {"objects": commit.objects, "good": commit.good, "failed": commit.failed}
 
 
-def _develop_all(job: Job, plan: Plan, each_a_task_run: bool) -> None:
+def _develop_all(job: AnyWork, plan: Plan, each_a_task_run: bool) -> None:
     artifact: Any = create_progress_artifact(0.0, key=artifact_key("progress"), description=f"run {plan.run}")
     done, told = 0, 0.0
     with _engine(job, plan, each_a_task_run) as engine:
@@ -191,7 +191,7 @@ def _outcome(future: Any, check: Callable[[], None]) -> Any:
     return result.result(raise_on_failure=False) if isinstance(result, State) else result
 
 
-def _engine(job: Job, plan: Plan, each_a_task_run: bool) -> Any:
+def _engine(job: AnyWork, plan: Plan, each_a_task_run: bool) -> Any:
     if job.request.engine == "threads":
         return _threads(job, plan, each_a_task_run)
     try:
@@ -204,7 +204,7 @@ def _engine(job: Job, plan: Plan, each_a_task_run: bool) -> Any:
 
 
 @contextmanager
-def _threads(job: Job, plan: Plan, each_a_task_run: bool) -> Iterator[Engine]:
+def _threads(job: AnyWork, plan: Plan, each_a_task_run: bool) -> Iterator[Engine]:
     """One shard after another in this process: one keeps all cores busy, a second would only double the memory."""
     stop, work = threading.Event(), Work.of(job)
 

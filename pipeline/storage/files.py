@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fsspec.core import split_protocol
@@ -101,6 +101,11 @@ class StoredFiles:
             if error.kind == "missing":
                 return None
             raise
+
+
+def below(store: Store, path: str) -> Store:
+    """The store of all that lies below a path of another one, reached like it."""
+    return replace(store, url=store.url_of(path), root=f"{store.root.rstrip('/')}/{path}")
 
 
 def locate(file: str, options: StorageOptions | None = None) -> tuple[Store, str]:
