@@ -18,7 +18,7 @@ import numpy as np
 
 from models.autoencoders import Autoencoder
 from models.device import choose_device
-from pipeline.destination.layout import COMMITS, LEASE, RUNS, TABLES, exploration_path, listed
+from pipeline.destination.layout import COMMITS, LEASE, PLANS, RUNS, TABLES, exploration_path, listed
 from pipeline.destination.lease import Lease, hold
 from pipeline.destination.parquet import to_parquet
 from pipeline.destination.plans import Plan, SourcePicture, earlier_plans, shard_pictures
@@ -270,8 +270,11 @@ def _plan_looks(basis: Basis, lease: Lease) -> Plan:
 
 
 def _remove_looks(destination: Store) -> None:
-    """Remove what was only needed until the exploration was written: runs of looks and their tables, plans last."""
-    for pattern in (f"{TABLES}/**", COMMITS, f"{RUNS}/**"):
+    """Remove what was only needed until the exploration was written: the runs of looks, and their tables.
+
+    Stopped at any point, what is left can be gone on with: what says that something is there goes before it.
+    """
+    for pattern in (COMMITS, f"{TABLES}/**", PLANS, f"{RUNS}/**"):
         for found in list(listed(destination, [pattern])):
             if found.key != LEASE:
                 delete(destination, found.key)

@@ -17,6 +17,7 @@ from pipeline.exploration.features import LookWork, look_at, look_of, row_of
 from pipeline.pictures.decode import decode
 from pipeline.requests.models import ExploreRequest
 from pipeline.shards.work import taken_up
+from pipeline.storage.store import Store, delete
 from tests.autoencoder_models import random_autoencoder
 from tests.deadly import deadly
 from tests.exploration_runs import photographs, write_png
@@ -120,6 +121,29 @@ def test_a_killed_exploration_goes_on_and_ends_like_an_undisturbed_one(explored:
     for name in ("explored", "neighbours", "duplicates", "clusters", "failures"):
         assert rows(run, name) == rows(explored, name)
     assert left(run) == []
+
+
+@pytest.mark.parametrize("removed", [1, 4, 5, 6])
+def test_an_exploration_that_ends_while_it_tidies_up_is_gone_on_with(
+    removed: int, explored: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped once the commit, the tables, the plan or its record are gone: the same again ends well."""
+    request, gone = ExploreRequest(source=str(run), umap=False, device="cpu"), list[str]()
+
+    def stopping(store: Store, path: str) -> None:
+        if len(gone) == removed:
+            raise KeyboardInterrupt
+        gone.append(path)
+        delete(store, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.exploration.explore.delete", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            explore(request)
+    assert left(run)
+    explore(request)
+    assert left(run) == []
+    assert rows(run, "explored") == rows(explored, "explored")
 
 
 def test_looks_are_planned_once_and_taken_up_by_their_record(run: Path) -> None:
