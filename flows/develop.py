@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from prefect import State, get_run_logger
@@ -19,6 +20,7 @@ from pipeline.requests.job import Job, check_request
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import failure_rows, finish_run
 from pipeline.runs.planning import plan_run
+from pipeline.shards.work import AnyWork
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -34,23 +36,30 @@ def develop(request: DevelopRequest) -> State:
 
 
 def run_job(job: Job) -> Summary:
-    """Plan, develop every shard, finish, leave artifacts; only inside a flow.
-
-    Raises what stopped the run: StorageError, PlanError, RunError, LeaseHeld, LeaseLost.
-    """
-    logger = get_run_logger()
-    started = datetime.now(UTC)
-    with hold(job.destination, job.request.take_over) as lease:
-        plan = plan_run(job, _listing_told(), lease)
-        lease.run = plan.run
-        tell("planned", plan)
-        logger.info("run %s: %d pictures in %d shards, %d done before", plan.run, plan.objects, plan.shards, plan.done)
-        if plan.shards:
-            run_shards(job, plan)
-        summary = finish_run(job, plan, started)
+    """Plan, develop every shard, finish, leave artifacts; only inside a flow. Raises what `run_work` raises."""
+    plan, summary = run_work(job)
     tell("finished", summary)
     _leave_artifacts(job, plan, summary)
     return summary
+
+
+def run_work(job: AnyWork, name: str | None = None) -> tuple[Plan, Summary]:
+    """Plan, do every shard and finish, be it a job or other work; only inside a flow.
+
+    `name` is what people know the run by, if not by that of its plan. Raises what stopped the run: StorageError,
+    PlanError, RunError, LeaseHeld, LeaseLost.
+    """
+    logger = get_run_logger()
+    started = datetime.now(UTC)
+    with hold(job.home, job.request.take_over) as lease:
+        plan = plan_run(job, _listing_told(), lease)
+        lease.run = plan.run
+        run = name or plan.run
+        tell("planned", replace(plan, run=run))
+        logger.info("run %s: %d pictures in %d shards, %d done before", run, plan.objects, plan.shards, plan.done)
+        if plan.shards:
+            run_shards(job, plan)
+        return plan, finish_run(job, plan, started)
 
 
 def _listing_told() -> Callable[[int], None]:

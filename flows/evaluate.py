@@ -1,29 +1,21 @@
-"""Evaluations under Prefect: codecs with the task runs of `flows.develop`, a suite in one task run."""
+"""Evaluations under Prefect, of codecs and of restorations, with the task runs of `flows.develop`."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 from prefect import State
 from prefect.artifacts import create_table_artifact
 
-from flows.develop import run_job
+from flows.develop import run_job, run_work
 from flows.orchestration.progress import tell
-from flows.orchestration.states import darkroom_flow, link_report, retried, rounded, run_ended
+from flows.orchestration.states import darkroom_flow, link_report, rounded, run_ended
 from pipeline.evaluation.evaluate import conclude, prepare
 from pipeline.requests.job import check_request
 from pipeline.requests.pictures import EvaluateRequest
-from pipeline.suites.conclude import SuiteEvaluation
-from pipeline.suites.run import evaluate_suite
-
-
-@retried("suite {request.suite}")
-def measure_suite(request: EvaluateRequest) -> SuiteEvaluation:
-    """Measure every picture of a suite; a retry goes on where the last attempt stopped."""
-    return evaluate_suite(
-        request,
-        lambda plan: tell("planned", plan),
-        lambda good: tell("picture", good),
-        lambda count: tell("listing", count),
-    )
+from pipeline.suites.conclude import conclude as conclude_suite
+from pipeline.suites.prepare import prepare_suite
+from pipeline.suites.work import suite_work
 
 
 @darkroom_flow("evaluate")
@@ -52,7 +44,11 @@ def _evaluate_codecs(request: EvaluateRequest) -> State:
 
 
 def _evaluate_suite(request: EvaluateRequest) -> State:
-    evaluation = measure_suite(request)
+    started = datetime.now(UTC)
+    prepared = prepare_suite(request)
+    work = suite_work(request, prepared, lambda count: tell("listing", count))
+    _, done = run_work(work, work.run)
+    evaluation = conclude_suite(prepared, work, done, started)
     summary = evaluation.summary
     tell("finished", summary)
     tell("evaluated", evaluation)

@@ -1,4 +1,4 @@
-"""Exploring under Prefect: the task runs of `flows.develop` where latents are wanting, then one task run."""
+"""Exploring under Prefect: the task runs of `flows.develop` where latents are wanting, those of looks, then one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from prefect.artifacts import create_table_artifact
 from flows.develop import run_job
 from flows.orchestration.progress import tell
 from flows.orchestration.states import darkroom_flow, ended, link_report, message_of, retried, rounded
+from flows.orchestration.task_runs import run_shards
 from pipeline.destination.run_record import Summary
-from pipeline.exploration.explore import Exploration, explore_latents, representation
+from pipeline.exploration.explore import Exploration, explore_latents, planned_looks, representation
 from pipeline.requests.job import check_request
 from pipeline.requests.models import ExploreRequest
 
@@ -29,6 +30,10 @@ def explore(request: ExploreRequest) -> State:
     """
     developed = representation(request)
     summary = run_job(check_request(developed)) if developed else None
+    tell("stage", "looking at pictures")
+    with planned_looks(request) as (work, plan):
+        if plan.shards:
+            run_shards(work, plan)
     exploration = find_out(request, summary)
     tell("explored", exploration)
     if exploration.findings.probes:

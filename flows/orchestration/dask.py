@@ -29,9 +29,9 @@ from models.device import choose_device
 from pipeline.destination.plans import Plan
 from pipeline.errors import RequestError, RunError
 from pipeline.requests.form import parse_size
-from pipeline.requests.job import Job
-from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.pictures import RunRequest
 from pipeline.shards.memory import available
+from pipeline.shards.work import AnyWork
 from pipeline.threads import cores
 
 #: a run ends when there has been no worker for so long
@@ -45,6 +45,8 @@ _SETTINGS = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
+# a worker finds our packages, whatever else on its path has their names
+_OURS_FIRST = "import darkroom"
 # a terminal sends it to all processes of a command
 _LEAVE_CTRL_C_TO_US = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 _log = logging.getLogger("darkroom.dask")
@@ -55,7 +57,7 @@ _SECONDS_TO_STOP = 10.0
 
 @contextmanager
 def dask_engine(
-    job: Job, plan: Plan, task: Callable[..., Any] | None = None, environment: Mapping[str, str] | None = None
+    job: AnyWork, plan: Plan, task: Callable[..., Any] | None = None, environment: Mapping[str, str] | None = None
 ) -> Iterator[Engine]:
     """Give an engine of a cluster's workers; those of this machine get `environment` and end with the block.
 
@@ -104,7 +106,7 @@ def _client(task: Callable[..., Any] | None) -> type[Client]:
     return PrefectDaskClient
 
 
-def local_cluster(request: DevelopRequest, environment: Mapping[str, str] | None = None) -> SpecCluster:
+def local_cluster(request: RunRequest, environment: Mapping[str, str] | None = None) -> SpecCluster:
     """Start worker processes on this machine that nobody else can talk to: one for each GPU, else `workers`.
 
     Each sees one GPU and has the variables of `environment` besides this process's own. Each runs one shard at a time.
@@ -112,7 +114,12 @@ def local_cluster(request: DevelopRequest, environment: Mapping[str, str] | None
     """
     security = Security.temporary()
     common = {"security": security, "protocol": "tls://", "host": "127.0.0.1"}
-    options = common | {"nthreads": 1, "memory_limit": 0, "dashboard": False, "preload": [_LEAVE_CTRL_C_TO_US]}
+    options = common | {
+        "nthreads": 1,
+        "memory_limit": 0,
+        "dashboard": False,
+        "preload": [_OURS_FIRST, _LEAVE_CTRL_C_TO_US],
+    }
     given = dict(environment or {})
     specific: list[dict[str, Any]] = [{"env": given}] * _worker_processes(request)
     if gpus := gpus_of(request):
@@ -126,7 +133,7 @@ def local_cluster(request: DevelopRequest, environment: Mapping[str, str] | None
     return SpecCluster(workers, scheduler, security=security, silence_logs=logging.CRITICAL)
 
 
-def gpus_of(request: DevelopRequest) -> list[str]:
+def gpus_of(request: RunRequest) -> list[str]:
     """The GPUs that workers of this machine are for, by the names that CUDA knows them by; none without a GPU."""
     if not choose_device(request.device).startswith("cuda"):
         return []
@@ -153,12 +160,12 @@ class StopEvent:
             return True
 
 
-def _worker_processes(request: DevelopRequest) -> int:
+def _worker_processes(request: RunRequest) -> int:
     return request.workers or max(1, cores() // 2)
 
 
-def _for_workers(job: Job) -> Work:
-    """Give the job as it makes sense on another machine: its share of that machine, no secret of Prefect's."""
+def _for_workers(job: AnyWork) -> Work:
+    """Give the work as it makes sense on another machine: its share of that machine, no secret of Prefect's."""
     request = job.request
     changes: dict[str, Any] = {}
     if request.cluster:

@@ -16,9 +16,9 @@ from typing import Any
 from flows.orchestration.progress import tell
 from pipeline.destination.plans import Plan
 from pipeline.errors import RunError, StorageError
-from pipeline.requests.job import Job
 from pipeline.requests.stores import Access
 from pipeline.shards.shard import run_shard
+from pipeline.shards.work import AnyWork, taken_up
 
 #: how often a shard is begun whose process dies
 ATTEMPTS = 5
@@ -30,25 +30,25 @@ Stop = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Work:
-    """A job on its way to whatever develops its shards: its record, and how its stores are reached."""
+    """Work on its way to whatever does its shards: its record, and how its stores are reached."""
 
     record: dict[str, Any]
     access: Access
 
     @classmethod
-    def of(cls, job: Job) -> Work:
-        """Make the work of a job, with its access as it was given."""
+    def of(cls, job: AnyWork) -> Work:
+        """Put a job or other work on its way, with its access as it was given."""
         return cls(job.record(), job.access)
 
-    def job(self) -> Job:
-        """Open the job here. Raises RunError where this place would do something else than was planned."""
+    def job(self) -> AnyWork:
+        """Open the work here. Raises RunError where this place would do something else than was planned."""
         access = self.access
         if access.source_block or access.destination_block:
             # only these need Prefect, which takes seconds to load
             from flows.orchestration.blocks import with_blocks
 
             access = with_blocks(access)
-        return Job.from_record(self.record, access)
+        return taken_up(self.record, access)
 
 
 @dataclass(frozen=True)

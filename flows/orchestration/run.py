@@ -10,11 +10,11 @@ from flows.orchestration.engine import Engine, outcomes
 from flows.orchestration.threads import threads_engine
 from pipeline.destination.plans import Plan
 from pipeline.errors import RequestError
-from pipeline.requests.job import Job
+from pipeline.shards.work import AnyWork
 
 
 def develop_shards(
-    job: Job,
+    job: AnyWork,
     plan: Plan,
     progress: Callable[[bool], None],
     ended: Callable[[dict[str, int]], None] = lambda counts: None,
@@ -41,7 +41,7 @@ def develop_shards(
 
 
 def _engine(
-    job: Job, plan: Plan, task: Callable[..., Any] | None, environment: Mapping[str, str]
+    job: AnyWork, plan: Plan, task: Callable[..., Any] | None, environment: Mapping[str, str]
 ) -> AbstractContextManager[Engine]:
     if job.request.engine == "threads":
         return threads_engine(job, plan, task)

@@ -24,14 +24,14 @@ from flows.orchestration.run import develop_shards
 from flows.orchestration.states import artifact_key
 from pipeline.destination.plans import Plan
 from pipeline.errors import Cancelled
-from pipeline.requests.job import Job
+from pipeline.shards.work import AnyWork
 
 #: runs of more shards are one task run
 MOST_TASK_RUNS = 200
 _SECONDS_BETWEEN_UPDATES = 2.0
 
 
-def run_shards(job: Job, plan: Plan) -> None:
+def run_shards(job: AnyWork, plan: Plan) -> None:
     """Develop every shard of a plan; only inside a flow. Raises what stopped the run, as `develop_shards` does."""
     if plan.shards > MOST_TASK_RUNS:
         develop_all(Work.of(job), plan)
@@ -54,7 +54,7 @@ def develop_all(work: Work, plan: Plan) -> None:
     _develop(work.job(), plan, None)
 
 
-def _develop(job: Job, plan: Plan, of_prefect: Any) -> None:
+def _develop(job: AnyWork, plan: Plan, of_prefect: Any) -> None:
     artifact: Any = create_progress_artifact(0.0, key=artifact_key("progress"), description=f"run {plan.run}")
     done, told = 0, 0.0
 
@@ -71,7 +71,7 @@ def _develop(job: Job, plan: Plan, of_prefect: Any) -> None:
 
 
 @contextmanager
-def _server_for_workers(job: Job) -> Iterator[dict[str, str]]:
+def _server_for_workers(job: AnyWork) -> Iterator[dict[str, str]]:
     """Give the environment in which other processes find the Prefect server of this one.
 
     Where none is configured, they use a temporary one of this process instead of one each.

@@ -12,11 +12,11 @@ from typing import Any
 
 from flows.orchestration.engine import Engine, Work, plain_shard
 from pipeline.destination.plans import Plan
-from pipeline.requests.job import Job
+from pipeline.shards.work import AnyWork
 
 
 @contextmanager
-def threads_engine(job: Job, plan: Plan, task: Callable[..., Any] | None = None) -> Iterator[Engine]:
+def threads_engine(job: AnyWork, plan: Plan, task: Callable[..., Any] | None = None) -> Iterator[Engine]:
     """Give an engine that runs one shard at a time: one keeps all cores busy, a second would only double the memory.
 
     With a task of Prefect each shard is a task run of the flow that this is called in.

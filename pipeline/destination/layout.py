@@ -24,6 +24,7 @@ LEASE = f"{RUNS}/lease.json"
 VERIFICATION = f"{RUNS}/verification.html"
 #: which files `darkroom assemble` has put together
 ASSEMBLED = "assembled.json"
+_STRIPS = "strips/"
 #: patterns for listings: plans and records of all runs, marks of those that ended well, commits of all shards
 PLANS, RECORDS = f"{RUNS}/*/plan.json", f"{RUNS}/*/run.json"
 SUCCESSES, COMMITS = f"{RUNS}/*/_SUCCESS", f"{RUNS}/*/shards/*.json"
@@ -121,19 +122,24 @@ def evaluation_path(run: str, name: str) -> str:
     return f"{RUNS}/{run}/evaluation/{name}"
 
 
-def measured_path(run: str, number: int) -> str:
-    """Where is kept what a suite measured of the picture of that number in its listing."""
-    return f"{RUNS}/{run}/evaluation/parts/{number:05d}.json"
+def evaluation_folder(run: str) -> str:
+    """Where all of a run's evaluation lies; what a suite measures is a destination of its own there."""
+    return f"{RUNS}/{run}/evaluation"
 
 
-def measured_of(run: str) -> str:
-    """The pattern of all that a suite measured."""
-    return f"{RUNS}/{run}/evaluation/parts/*.json"
+def strip_path(setting: str, number: int) -> str:
+    """Where a suite's strip of pictures lies below its evaluation, of one setting and the picture of that number."""
+    return f"{_STRIPS}{setting}-{number:05d}.png"
 
 
-def strip_path(run: str, setting: str, number: int) -> str:
-    """Where a suite's strip of pictures lies, of one setting and the picture of that number."""
-    return f"{RUNS}/{run}/evaluation/strips/{setting}-{number:05d}.png"
+def is_strip(path: str) -> bool:
+    """Whether a path below an evaluation is that of a suite's strip."""
+    return path.startswith(_STRIPS)
+
+
+def exploration_folder(exploration: str) -> str:
+    """Where all of an exploration lies; its looks at pictures are a destination of their own there."""
+    return f"{EXPLORATIONS}/{exploration}"
 
 
 def exploration_path(exploration: str, name: str) -> str:
@@ -196,11 +202,6 @@ def run_of(path: str) -> str | None:
     if folder == TABLES and len(rest) > 1 and rest[1].startswith("run="):
         return rest[1].removeprefix("run=")
     return None
-
-
-def number_of(path: str) -> int:
-    """The number at the end of the name of a commit, a part or what a suite measured. Raises ValueError."""
-    return int(path.rpartition("/")[2].partition(".")[0].removeprefix("part-"))
 
 
 def read_or_none(store: Store, path: str) -> bytes | None:

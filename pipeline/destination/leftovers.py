@@ -31,8 +31,8 @@ from pipeline.destination.layout import (
     run_of,
     table_folder,
 )
-from pipeline.destination.plans import Plan, read_record
-from pipeline.destination.schemas import SCHEMAS
+from pipeline.destination.plans import DEVELOP, Plan, kind_of, read_record
+from pipeline.destination.schemas import SHARD_TABLES
 from pipeline.errors import PlanError
 from pipeline.storage.access import Upload, moment
 from pipeline.storage.store import Store, StoredObject, abort_upload, delete, open_uploads, read
@@ -111,7 +111,7 @@ def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterat
         if folder in (PICTURES, STREAMS):
             return branch_of(key) in branches and key not in assembled
         if folder == TABLES:
-            return key.startswith(tuple(table_folder(table) for table in SCHEMAS))
+            return key.startswith(tuple(table_folder(table) for table in SHARD_TABLES))
         if folder != RUNS:
             return False
         if _PARTS.fullmatch(run):
@@ -130,7 +130,7 @@ def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterat
     for folder in (PICTURES, STREAMS):
         for branch in branches:
             yield from _uploads(destination, branch_folder(folder, branch))
-    for table in SCHEMAS:
+    for table in SHARD_TABLES:
         yield from _uploads(destination, table_folder(table))
     for one in _uploads(destination, f"{RUNS}/"):
         run = run_of(one.key) or ""
@@ -147,9 +147,10 @@ def remove(destination: Store, leftover: Leftover) -> None:
 
 
 def branches_of(destination: Store, plan: Plan) -> list[str]:
-    """The branches of a run's recipe. Raises StorageError, PlanError."""
+    """The branches of a run's recipe; none of a suite's or an exploration's run. Raises StorageError, PlanError."""
+    record = read_record(destination, plan)
     try:
-        return list(read_record(destination, plan)["recipe"]["branches"])
+        return [] if kind_of(record) != DEVELOP else list(record["recipe"]["branches"])
     except (KeyError, TypeError) as error:
         said = f"the record of run {plan.run} at {destination.url} names no branches; develop again with --fresh"
         raise PlanError(said) from error

@@ -12,13 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.destination.schemas import (
-    EVALUATION_SCHEMAS,
-    EXPLORATION_SCHEMAS,
-    GENERATION_SCHEMAS,
-    SCHEMAS,
-    SUITE_SCHEMAS,
-)
+from pipeline.destination.schemas import schema_of
 from pipeline.storage.store import Store, read
 
 #: A row group ends after so many rows, or so many numbers in its lists: writing lists takes some 14 bytes a number.
@@ -45,7 +39,7 @@ def to_parquet(table: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
     Lists may be lists, arrays, or `pack`ed. The same rows give the same bytes. Raises pyarrow.ArrowInvalid when a row
     does not fit the schema.
     """
-    schema = (SCHEMAS | EVALUATION_SCHEMAS | SUITE_SCHEMAS | GENERATION_SCHEMAS | EXPLORATION_SCHEMAS)[table]
+    schema = schema_of(table)
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, schema, compression="zstd", write_page_index=True, data_page_version="1.0") as writer:
         for group in _groups(rows):

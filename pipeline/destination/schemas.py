@@ -275,10 +275,28 @@ PROBES = _schema(
     ("classes", pa.int64(), False, "how many labels there are"),
 )
 
+LOOKS = _schema(
+    "looks",
+    *_KEY,
+    ("width", pa.int32(), False, "pixels of the picture"),
+    ("height", pa.int32(), False, "pixels of the picture"),
+    ("thumbnail", pa.binary(), False, "a WebP file"),
+    ("luma", pa.binary(), False, "32 x 32 uint8, the whole picture squeezed to a square"),
+    ("colour", pa.binary(), False, "means of R, G, B, float32 in 0..255"),
+    ("hash", pa.string(), False, "perceptual hash, 16 hexadecimal digits"),
+    ("mirrored_hash", pa.string(), False, "that of the mirror image"),
+    ("points", pa.binary(), False, "places of local features, M x 2 float32: x, y in a small copy"),
+    ("descriptors", pa.binary(), False, "their descriptors, M x 128 uint8"),
+    ("features_width", pa.int32(), False, "pixels that the small copy is wide"),
+    ("model_input", pa.binary(), True, "the picture as the network is given it, C x H x W uint8; null for codecs"),
+)
+
 #: What an evaluation leaves in runs/<id>/evaluation/<name>.parquet; no `key` and `shard`, for it is over all pictures.
 EVALUATION_SCHEMAS: dict[str, pa.Schema] = {"points": POINTS, "bd_rate": BD_RATES}
 #: What a suite leaves there.
 SUITE_SCHEMAS: dict[str, pa.Schema] = {"scores": RESTORATION_SCORES, "means": RESTORATION_MEANS}
+#: What shards of an exploration leave of the pictures until it is written, in explorations/<id>/tables/.
+LOOK_SCHEMAS: dict[str, pa.Schema] = {"looks": LOOKS}
 #: What an exploration leaves in explorations/<id>/<name>.parquet.
 EXPLORATION_SCHEMAS: dict[str, pa.Schema] = {
     "explored": EXPLORED,
@@ -290,3 +308,14 @@ EXPLORATION_SCHEMAS: dict[str, pa.Schema] = {
 
 #: What `darkroom generate --traverse` leaves in traversal.parquet.
 GENERATION_SCHEMAS: dict[str, pa.Schema] = {"traversal": TRAVERSAL}
+
+#: tables of which shards write parts, whatever the work
+SHARD_TABLES = (*SCHEMAS, "scores", "looks")
+
+
+def schema_of(table: str) -> pa.Schema:
+    """The schema of a table, whoever leaves it. Raises KeyError."""
+    return _ALL[table]
+
+
+_ALL = SCHEMAS | EVALUATION_SCHEMAS | SUITE_SCHEMAS | LOOK_SCHEMAS | EXPLORATION_SCHEMAS | GENERATION_SCHEMAS

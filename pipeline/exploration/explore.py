@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,9 +18,10 @@ import numpy as np
 
 from models.autoencoders import Autoencoder
 from models.device import choose_device
-from pipeline.destination.layout import exploration_path
+from pipeline.destination.layout import COMMITS, LEASE, PLANS, RUNS, TABLES, exploration_path, listed
+from pipeline.destination.lease import Lease, hold
 from pipeline.destination.parquet import to_parquet
-from pipeline.destination.plans import SourcePicture, earlier_plans, shard_pictures
+from pipeline.destination.plans import Plan, SourcePicture, earlier_plans, shard_pictures
 from pipeline.destination.run_record import Summary, keep
 from pipeline.errors import RequestError
 from pipeline.exploration.anomalies import (
@@ -31,20 +33,22 @@ from pipeline.exploration.anomalies import (
 )
 from pipeline.exploration.clusters import agreement, hdbscan, kmeans, principal_components, umap_map
 from pipeline.exploration.duplicates import find_duplicates, groups
-from pipeline.exploration.features import Look, look_at_all
+from pipeline.exploration.features import Look, LookWork, read_looks
 from pipeline.exploration.findings import Anomalies, Findings
 from pipeline.exploration.neighbours import exact_index
 from pipeline.exploration.page import render_exploration
 from pipeline.exploration.probes import probe, read_labels
 from pipeline.exploration.tables import account_of, heat_path, heat_pictures, tables_of
-from pipeline.exploration.vectors import LatentsSource, find_latents, read_vectors, recipe_steps
+from pipeline.exploration.vectors import LatentsSource, Vectors, find_latents, read_vectors, recipe_steps
 from pipeline.networks.autoencoders import DEFAULT_MODEL
 from pipeline.networks.encoders import open_autoencoder
 from pipeline.requests.models import ExploreRequest
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.requests.stores import pictures_of_run, stores_of
 from pipeline.runs.finish import DevelopShards, develop
-from pipeline.storage.store import Store
+from pipeline.runs.planning import plan_pictures
+from pipeline.shards.shard import run_shard
+from pipeline.storage.store import Store, delete
 
 #: nearest neighbours that are kept of every picture
 NEIGHBOURS = 10
@@ -52,6 +56,8 @@ NEIGHBOURS = 10
 _NEAREST = 5
 #: heat maps that are drawn
 HEAT_MAPS = 24
+#: looks that are taken up again together
+_LOOKS_A_SHARD = 256
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,10 @@ def explore(
     """
     developed = representation(request)
     summary = develop(developed, planned, progress, develop_shards=develop_shards) if developed else None
+    if develop_shards:
+        stage("looking at pictures")
+        with planned_looks(request) as (work, plan):
+            develop_shards(work, plan, progress)
     return explore_latents(request, summary, stage)
 
 
@@ -99,12 +109,31 @@ def explore_latents(
 ) -> Exploration:
     """Explore the latents that are there, and write tables and page. Raises RequestError, StorageError."""
     started = datetime.now(UTC)
-    _check_libraries()
-    opened = open_latents(request)
-    source, destination = opened.source, opened.destination
-    findings = _find_out(request, opened, stage)
-    stage("writing")
-    place = partial(exploration_path, _mark(request, source))
+    stage("reading latents")
+    basis = read_basis(request)
+    with hold(basis.work.destination, request.take_over) as lease:
+        findings = _find_out(request, basis, lease, stage)
+        stage("writing")
+        exploration = _write(basis, findings, started, summary)
+        _remove_looks(basis.work.destination)
+    return exploration
+
+
+@contextmanager
+def planned_looks(request: ExploreRequest) -> Iterator[tuple[LookWork, Plan]]:
+    """Plan the looks of an exploration, for an engine to take while inside; `explore_latents` finds them done then.
+
+    Raises RequestError, StorageError, LeaseHeld.
+    """
+    basis = read_basis(request)
+    with hold(basis.work.destination, request.take_over) as lease:
+        yield basis.work, _plan_looks(basis, lease)
+
+
+def _write(basis: Basis, findings: Findings, started: datetime, summary: Summary | None) -> Exploration:
+    """Write tables, heat maps and page, where they differ from before."""
+    destination = basis.opened.destination
+    place = partial(exploration_path, basis.work.exploration)
     heat = heat_pictures(findings)
     for row, data in heat.items():
         keep(destination, place(heat_path(row)), data)
@@ -145,19 +174,42 @@ def network_of(source: LatentsSource) -> tuple[Autoencoder, str] | None:
     return opened.network, opened.model
 
 
-def _find_out(request: ExploreRequest, opened: Latents, stage: Callable[[str], None]) -> Findings:
-    source = opened.source
+@dataclass(frozen=True)
+class Basis:
+    """What an exploration goes by: the vectors, the network that said them, if any, and the looks to be taken."""
+
+    opened: Latents
+    vectors: Vectors
+    network: Autoencoder | None
+    work: LookWork
+
+
+def read_basis(request: ExploreRequest) -> Basis:
+    """Read what a request explores. Raises RequestError when there are no latents, StorageError."""
+    _check_libraries()
+    opened = open_latents(request)
+    vectors, network = read_vectors(opened.source, request.limit), _network(opened.source)
+    shape = None if network is None else network.shape
+    work = LookWork(request, opened.pictures, _mark(request, opened.source), shape)
+    return Basis(opened, vectors, network, work)
+
+
+def _find_out(request: ExploreRequest, basis: Basis, lease: Lease, stage: Callable[[str], None]) -> Findings:
+    source, vectors, network = basis.opened.source, basis.vectors, basis.network
     notes: list[str] = []
-    stage("reading latents")
-    vectors = read_vectors(source, request.limit)
     if vectors.all > len(vectors.keys):
         notes.append(f"{len(vectors.keys):,} of {vectors.all:,} pictures, evenly spaced, are explored (--limit)")
     if vectors.left_out:
         notes.append(f"{vectors.left_out:,} rows of the latents table hold no vector that fits and are left out")
+    if network is None:
+        notes.append(f"{source.model} is a codec: its latents are pooled, and only their distance tells anomalies")
     labels = read_labels(request.labels, vectors.keys, request.source_storage) if request.labels else None
-    network = _network(source, notes)
     stage("looking at pictures")
-    looks = _looks(request, opened, vectors.keys, network)
+    plan = _plan_looks(basis, lease)
+    for shard in range(plan.shards):
+        run_shard(basis.work, plan, shard)
+    seen, failures = read_looks(basis.work, plan)
+    looks = [seen.get(key) for key in vectors.keys]
     gone = sum(look is None for look in looks)
     if gone:
         notes.append(f"{gone:,} pictures could not be read again; they have no thumbnail and fewer scores")
@@ -194,13 +246,14 @@ def _find_out(request: ExploreRequest, opened: Latents, stage: Callable[[str], N
         probe(vectors.values, labels, request.seed) if labels else [],
         _agreements(labels, {"k-means": groups_by_mean.labels, "HDBSCAN": by_density.labels}),
         notes,
+        failures,
     )
 
 
-def _network(source: LatentsSource, notes: list[str]) -> Autoencoder | None:
+def _network(source: LatentsSource) -> Autoencoder | None:
+    """The autoencoder that said the latents, as it was then; None where they are a codec's."""
     found = network_of(source)
     if found is None:
-        notes.append(f"{source.model} is a codec: its latents are pooled, and only their distance tells anomalies")
         return None
     network, tag = found
     if tag != source.model:
@@ -208,26 +261,28 @@ def _network(source: LatentsSource, notes: list[str]) -> Autoencoder | None:
     return network
 
 
-def _looks(
-    request: ExploreRequest, opened: Latents, keys: Sequence[str], network: Autoencoder | None
-) -> list[Look | None]:
-    """A look at every picture, or None, in the order of the keys."""
-    wanted, pictures = set(keys), dict[str, SourcePicture]()
-    for plan in opened.source.plans:
+def _plan_looks(basis: Basis, lease: Lease) -> Plan:
+    """The plan of a look at every picture that has a vector, as its newest run knows it."""
+    source, wanted = basis.opened.source, set(basis.vectors.keys)
+    pictures: dict[str, SourcePicture] = {}
+    for plan in source.plans:
         for shard in range(plan.shards):
-            for one in shard_pictures(opened.source.destination, plan, shard):
+            for one in shard_pictures(source.destination, plan, shard):
                 if one.key in wanted:
                     pictures.setdefault(one.key, one)
-    shape = None if network is None else network.shape
-    found = look_at_all(
-        opened.pictures,
-        list(pictures.values()),
-        request.pixel_limit,
-        shape,
-        True,
-        memory=request.memory,
-    )
-    return [found.get(key) for key in keys]
+    in_order = sorted(pictures.values(), key=lambda one: (one.object_key, one.frame or 0))
+    return plan_pictures(basis.work, in_order, _LOOKS_A_SHARD, lease)
+
+
+def _remove_looks(destination: Store) -> None:
+    """Remove what was only needed until the exploration was written: the runs of looks, and their tables.
+
+    Stopped at any point, what is left can be gone on with: what says that something is there goes before it.
+    """
+    for pattern in (COMMITS, f"{TABLES}/**", PLANS, f"{RUNS}/**"):
+        for found in list(listed(destination, [pattern])):
+            if found.key != LEASE:
+                delete(destination, found.key)
 
 
 def _without_self(rows: np.ndarray, similarities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """What exploring keeps of a picture: something to show, something to compare by, something to give a network.
 
-Every picture is read and decoded once.
+Every picture is read and decoded once, in shards as any run has them; their looks lie as rows of a table in the folder
+of the exploration until that is written.
 
 Local features, by which crops are found, are SIFT (Lowe 2004) with square-rooted descriptors (Arandjelović and
 Zisserman 2012). Those of a mirrored picture are those of the picture with the descriptors' bins in another order, so
@@ -9,27 +10,39 @@ mirrored copies cost nothing to look for.
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.destination.plans import SourcePicture
-from pipeline.errors import PictureError, StorageError
+from pipeline.destination.layout import exploration_folder, part_path
+from pipeline.destination.parquet import read_part
+from pipeline.destination.plans import Plan, SourcePicture
+from pipeline.destination.schemas import FAILURES, LOOKS
+from pipeline.errors import RunError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.encoders import model_input
-from pipeline.pictures.decode import decode
 from pipeline.pictures.perceptual_hash import perceptual_hash
-from pipeline.pictures.picture import Picture, over_white, to_8bit
-from pipeline.shards.memory import MemoryBudget, memory_for_pictures
-from pipeline.storage.store import Store, read
-from pipeline.threads import cores
+from pipeline.pictures.picture import Picture, Reserve, over_white, to_8bit
+from pipeline.requests.job import Settings, check_darkroom, fields_of, here, recorded, version
+from pipeline.requests.models import ExploreRequest
+from pipeline.requests.stores import Access, beside_sources, stores_of
+from pipeline.shards.memory import Cost
+from pipeline.shards.picture import Developed, fail, open_picture
+from pipeline.shards.stage_times import Laps
+from pipeline.storage.files import below
+from pipeline.storage.store import Store, StoredObject
+
+if TYPE_CHECKING:
+    from models.inference import Apply
 
 #: features kept of a picture, the strongest
 MOST_FEATURES = 150
@@ -111,8 +124,12 @@ THUMBNAIL = 112
 SMALL = 32
 #: pixels of the luma that local features are found in, on its longest side
 _DETAIL = 400
-#: what a pixel of a decoded picture in work takes
-_BYTES_PER_PIXEL = 12
+#: what a picture in work takes for every byte of it
+_COST = 4
+#: raised when a look says something else than before
+_VERSION = 1
+#: rows that become Python objects at once
+_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -135,40 +152,8 @@ class Look:
     model_input: np.ndarray | None
 
 
-def look_at_all(
-    store: Store,
-    pictures: Sequence[SourcePicture],
-    pixel_limit: int,
-    shape: tuple[int, int, int] | None,
-    with_features: bool,
-    seen: Callable[[int], None] = lambda count: None,
-    memory: str | None = None,
-) -> dict[str, Look]:
-    """A look at every picture of a store, by key; without those that are gone or cannot be read now.
-
-    `shape` is C, H, W of the network's pictures; `seen` is told how many more are done; `memory` is as in a request.
-    Raises StorageError when the store does not answer at all.
-    """
-    files: dict[str, list[SourcePicture]] = {}
-    for one in pictures:
-        files.setdefault(one.object_key, []).append(one)
-    looked = partial(_from_file, store, pixel_limit, shape, with_features, MemoryBudget(memory_for_pictures(memory)))
-    found: dict[str, Look] = {}
-    threads = cv2.getNumThreads()
-    # OpenCV's own threads would fight with ours
-    cv2.setNumThreads(1)
-    try:
-        with ThreadPoolExecutor(cores() + 2, thread_name_prefix="look") as workers:
-            for looks in workers.map(looked, files.values()):
-                found |= looks
-                seen(len(looks))
-    finally:
-        cv2.setNumThreads(threads)
-    return found
-
-
 def look_at(picture: Picture, shape: tuple[int, int, int] | None, with_features: bool) -> Look:
-    """A look at a decoded picture; see `look_at_all`."""
+    """A look at a decoded picture; `shape` is C, H, W of the network's pictures."""
     pixels = over_white(to_8bit(picture.pixels))
     height, width, channels = pixels.shape
     luma = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if channels == 3 else pixels[:, :, 0]
@@ -203,43 +188,138 @@ def _within(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.ascontiguousarray(small.reshape(size[1], size[0], *pixels.shape[2:]))
 
 
-def _from_file(
-    store: Store,
-    pixel_limit: int,
-    shape: tuple[int, int, int] | None,
-    with_features: bool,
-    memory: MemoryBudget,
-    pictures: Sequence[SourcePicture],
-) -> dict[str, Look]:
-    """Looks at the pictures that are in one object, frames in their order."""
-    found = {}
-    for one, picture in _decoded(store, pixel_limit, sorted(pictures, key=lambda one: one.frame or 0)):
-        taken = memory.take(_BYTES_PER_PIXEL * picture.pixels.shape[0] * picture.pixels.shape[1])
+@dataclass(frozen=True)
+class LookWork:
+    """A look at every picture of an exploration, resolved; see `pipeline.shards.work.ShardWork`.
+
+    `source` has the pictures, `destination` is the folder of the exploration, by its name below that of the request;
+    `shape` is C, H, W of the network's pictures, None without a network.
+    """
+
+    request: ExploreRequest
+    source: Store
+    exploration: str
+    shape: tuple[int, int, int] | None
+    tables: tuple[str, ...] = ("looks",)
+
+    @cached_property
+    def destination(self) -> Store:
+        return below(stores_of(self.request).destination, exploration_folder(self.exploration))
+
+    @property
+    def home(self) -> Store:
+        return self.destination
+
+    @property
+    def access(self) -> Access:
+        return Access.of(self.request)
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(_COST, 0)
+
+    @property
+    def fingerprint(self) -> str:
+        decisive = [_VERSION, self.source.url, self.exploration, self.shape, self.request.pixel_limit]
+        return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+
+    def record(self) -> dict[str, Any]:
+        resolved = {
+            "kind": "looks",
+            "darkroom": version(),
+            "fingerprint": self.fingerprint,
+            "pictures": self.source.url,
+            "exploration": self.exploration,
+            "shape": self.shape,
+        }
+        return recorded(self.request) | {"resolved": resolved}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], access: Access | None = None) -> LookWork:
+        """Open the work of a record where it is to be done. Raises RunError where another Darkroom is there."""
+        planned = record["resolved"]
+        check_darkroom(planned)
+        request = ExploreRequest(**fields_of(record, access))
+        shape = planned["shape"] and tuple(planned["shape"])
+        work = cls(request, beside_sources(planned["pictures"], request), planned["exploration"], shape)
+        if work.fingerprint != planned["fingerprint"]:
+            raise RunError(f"{here()} would look at other pictures than was planned; explore again")
+        return work
+
+    def objects(self) -> Sequence[StoredObject]:
+        """Nothing is listed: the pictures are those of a run."""
+        return ()
+
+    def through(
+        self,
+        found: SourcePicture,
+        data: bytes | SharedFile,
+        apply: Apply,
+        reserve: Reserve,
+        give_up: Callable[[], bool],
+    ) -> Developed:
+        laps, settings = Laps(), Settings(self.request.pixel_limit, measure=False)
+        developed, picture = open_picture(found, data, settings, laps, apply, reserve)
+        if picture is None:
+            return developed
         try:
-            found[one.key] = look_at(picture, shape, with_features)
-        finally:
-            memory.give_back(taken)
-    return found
+            look = look_at(picture, self.shape, True)
+        except Exception as error:
+            fail(developed, None, "develop", "step_failed", f"{type(error).__name__}: {error}")
+        else:
+            developed.rows["looks"] = [{"key": found.key} | row_of(look)]
+        laps.end("develop")
+        return developed
+
+    def fault(self, good: int, rows: Mapping[str, int], branch_failures: int) -> str | None:
+        return None if rows["looks"] == good else f"{rows['looks']} looks at {good} pictures"
 
 
-def _decoded(
-    store: Store, pixel_limit: int, pictures: Sequence[SourcePicture]
-) -> Iterator[tuple[SourcePicture, Picture]]:
-    numbers = [one.frame for one in pictures if one.frame is not None]
-    file = SharedFile(store, pictures[0].object_key, pictures[0].size, numbers, pixel_limit) if numbers else None
-    try:
-        for one in pictures:
-            try:
-                if file is None or one.frame is None:
-                    yield one, decode(read(store, one.key), one.key, pixel_limit)
-                else:
-                    file.fetch()
-                    yield one, file.read(one.frame, one.key).picture
-            except PictureError:
-                continue
-            except StorageError as error:
-                if error.kind == "unreachable":
-                    raise
-    finally:
-        if file is not None:
-            file.close()
+def row_of(look: Look) -> dict[str, Any]:
+    """A look with local features as a row of the table of looks, without key and shard."""
+    assert look.features is not None
+    return {
+        "width": look.width,
+        "height": look.height,
+        "thumbnail": look.thumbnail,
+        "luma": look.luma.astype(np.uint8).tobytes(),
+        "colour": look.colour.tobytes(),
+        "hash": f"{look.hash:016x}",
+        "mirrored_hash": f"{look.mirrored_hash:016x}",
+        "points": look.features.points.tobytes(),
+        "descriptors": look.features.descriptors.tobytes(),
+        "features_width": look.features.width,
+        "model_input": None if look.model_input is None else look.model_input.tobytes(),
+    }
+
+
+def look_of(row: Mapping[str, Any], shape: tuple[int, int, int] | None) -> Look:
+    """The look of a row; `shape` is that of its model input. Raises ValueError where arrays are of other sizes."""
+    given = row["model_input"]
+    features = LocalFeatures(
+        np.frombuffer(row["points"], np.float32).reshape(-1, 2),
+        np.frombuffer(row["descriptors"], np.uint8).reshape(-1, 128),
+        row["features_width"],
+    )
+    return Look(
+        row["width"],
+        row["height"],
+        row["thumbnail"],
+        np.frombuffer(row["luma"], np.uint8).reshape(SMALL, SMALL).astype(np.float32),
+        np.frombuffer(row["colour"], np.float32),
+        int(row["hash"], 16),
+        int(row["mirrored_hash"], 16),
+        features,
+        None if given is None or shape is None else np.frombuffer(given, np.uint8).reshape(shape),
+    )
+
+
+def read_looks(work: LookWork, plan: Plan) -> tuple[dict[str, Look], list[dict[str, Any]]]:
+    """The looks of a plan whose shards are done, by key, and the failures of the other pictures."""
+    looks: dict[str, Look] = {}
+    failures: list[dict[str, Any]] = []
+    for shard in range(plan.shards):
+        for batch in read_part(work.destination, part_path("looks", plan.run, shard), LOOKS).to_batches(_ROWS):
+            looks |= {row["key"]: look_of(row, work.shape) for row in batch.to_pylist()}
+        failures += read_part(work.destination, part_path("failures", plan.run, shard), FAILURES).to_pylist()
+    return looks, failures

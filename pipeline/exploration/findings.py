@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,8 @@ class Findings:
     """All of it, over N vectors; rows are those of `vectors.keys`.
 
     `neighbours` are rows and cosines, N x K each; `groups` rows of near-duplicates; `labels` None where none are given;
-    `agreement` maps a kind of clusters to (normalised mutual information, accuracy) against the labels.
+    `agreement` maps a kind of clusters to (normalised mutual information, accuracy) against the labels. `failures` are
+    rows that say why there is no look at a picture.
     """
 
     source: LatentsSource
@@ -51,3 +53,4 @@ class Findings:
     probes: list[Probe]
     agreement: dict[str, tuple[float, float]]
     notes: list[str]
+    failures: list[dict[str, Any]] = field(default_factory=list)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,11 +17,12 @@ from models.device import choose_device
 from models.inference import apply_in_batches
 from pipeline.destination.parquet import to_parquet
 from pipeline.destination.plans import SourcePicture, shard_pictures
-from pipeline.errors import PictureError, RequestError
-from pipeline.exploration.features import Look, look_at, look_at_all
+from pipeline.errors import PictureError, RequestError, StorageError
+from pipeline.exploration.features import Look, look_at
 from pipeline.exploration.neighbours import open_index
 from pipeline.exploration.page import data_uri
 from pipeline.exploration.vectors import LatentsSource, find_latents, recipe_steps, vectors_of
+from pipeline.frames.shared_file import SharedFile
 from pipeline.pictures.decode import decode
 from pipeline.reports.page import asset, environment
 from pipeline.requests.job import Settings
@@ -81,10 +83,11 @@ def _vector(source: LatentsSource, data: bytes, name: str, request: SearchReques
     if developed.failures:
         failure = developed.failures[0]
         raise PictureError(failure["reason"], f"{request.picture}: {failure['message']}")
-    if developed.latents[0]["model"] != source.model:
-        said = f"the latents are those of {source.model}, but the model there is now {developed.latents[0]['model']}"
+    latents = developed.rows["latents"]
+    if latents[0]["model"] != source.model:
+        said = f"the latents are those of {source.model}, but the model there is now {latents[0]['model']}"
         raise RequestError(f"{said}; develop again")
-    rows = to_parquet("latents", [row | {"shard": 0} for row in developed.latents])
+    rows = to_parquet("latents", [row | {"shard": 0} for row in latents])
     keys, vectors = vectors_of(pq.read_table(io.BytesIO(rows)))
     if not keys:
         raise RequestError(f"{source.model} says nothing of {request.picture} that could be looked up")
@@ -109,7 +112,7 @@ def _write_page(
                 if one.key in wanted:
                     planned.setdefault(one.key, one)
     where = pictures_of_run(source.newest, request)
-    looks = look_at_all(where, list(planned.values()), request.pixel_limit, None, False)
+    looks = {key: _look(where, one, request.pixel_limit) for key, one in planned.items()}
     query = look_at(decode(data, name, request.pixel_limit), None, False)
     page = (
         environment()
@@ -126,6 +129,22 @@ def _write_page(
     store, path = _split(request.page, request.run_storage)
     write(store, path, page.encode("utf-8", "replace"))
     return store.url_of(path)
+
+
+def _look(store: Store, one: SourcePicture, pixel_limit: int) -> Look | None:
+    """A look at a picture; None where it is gone or cannot be read now. Raises StorageError when nothing answers."""
+    try:
+        if one.frame is None:
+            return look_at(decode(read(store, one.key), one.key, pixel_limit), None, False)
+        with closing(SharedFile(store, one.object_key, one.size, [one.frame], pixel_limit)) as file:
+            file.fetch()
+            return look_at(file.read(one.frame, one.key).picture, None, False)
+    except PictureError:
+        return None
+    except StorageError as error:
+        if error.kind == "unreachable":
+            raise
+        return None
 
 
 def _shown(key: str, look: Look | None, text: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def tables_of(findings: Findings) -> dict[str, list[Row]]:
         "duplicates": _duplicates(findings),
         "clusters": _clusters(findings, "k-means", findings.kmeans) + _clusters(findings, "HDBSCAN", findings.hdbscan),
         "probes": [vars(probe) for probe in findings.probes],
+        "failures": findings.failures,
     }
 
 

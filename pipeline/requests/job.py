@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,11 @@ from models.device import choose_device
 from models.errors import ModelError
 from pipeline.errors import RecipeError, RunError
 from pipeline.pictures.picture import Crop, parse_crop
-from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.pictures import DevelopRequest, RunRequest
 from pipeline.requests.plugins import installed_version
 from pipeline.requests.recipe import Recipe, fingerprint, load_recipe, open_networks, parse_recipe
-from pipeline.requests.stores import Access
-from pipeline.storage.store import Store, check_access, open_store
+from pipeline.requests.stores import Access, objects_of
+from pipeline.storage.store import Store, StoredObject, check_access, open_store
 
 if TYPE_CHECKING:
     from pipeline.networks.streams import Codec
@@ -61,6 +61,11 @@ class Job:
     models: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def home(self) -> Store:
+        """Where the lease is and whatever is ours: the destination itself."""
+        return self.destination
+
+    @property
     def weights(self) -> dict[str, list[str | None]]:
         """SHA-256 of the weights of every step, by branch; None for a step without a network."""
         return {
@@ -73,17 +78,21 @@ class Job:
         """How its stores are reached, for whoever takes up its record."""
         return Access.of(self.request)
 
+    def objects(self) -> Iterator[StoredObject]:
+        """List the objects of the source that the request is about, in the order of their keys."""
+        return objects_of(self.source, self.request)
+
     def record(self) -> dict[str, Any]:
         """The job as plain data, without access to its stores: what is kept beside a plan, and what travels."""
         resolved = {
-            "darkroom": _version(),
+            "darkroom": version(),
             "fingerprint": self.fingerprint,
             "versions": _step_versions(self.recipe),
             "packages": _packages(self.recipe),
             "weights": self.weights,
             "models": dict(self.models),
         }
-        return self.request.model_dump(mode="json", exclude=_NOT_RECORDED) | {"resolved": resolved}
+        return recorded(self.request) | {"resolved": resolved}
 
     @classmethod
     def from_record(
@@ -96,22 +105,21 @@ class Job:
         another fingerprint); StorageError for an address that cannot be one.
         """
         planned = dict(record["resolved"])
-        _check_darkroom(planned, other_darkroom)
+        if not other_darkroom:
+            check_darkroom(planned)
         _check_packages(planned)
-        fields = {name: value for name, value in record.items() if name != "resolved"} | changes
-        given = {name: getattr(access or Access(), name) for name in Access.model_fields}
         try:
-            request = DevelopRequest(**(given | fields))
+            request = DevelopRequest(**(fields_of(record, access) | changes))
             recipe = _read(request)
             _check_versions(recipe, planned)
             recipe = open_networks(recipe, planned.get("weights"))
             job = _resolved(request, recipe, planned.get("models"))
         except (RecipeError, ModelError, ValidationError, KeyError, IndexError) as error:
-            raise RunError(f"{_here()} cannot do what was planned: {error}") from error
+            raise RunError(f"{here()} cannot do what was planned: {error}") from error
         if job.fingerprint != planned["fingerprint"]:
             raise RunError(
-                f"planned was work of the fingerprint {planned['fingerprint'][:12]}{_by(planned)}, but {_here()} with "
-                f"Darkroom {_version()} makes it {job.fingerprint[:12]}; install the same Darkroom in both places, or "
+                f"planned was work of the fingerprint {planned['fingerprint'][:12]}{_by(planned)}, but {here()} with "
+                f"Darkroom {version()} makes it {job.fingerprint[:12]}; install the same Darkroom in both places, or "
                 "develop again with --fresh"
             )
         return job
@@ -183,21 +191,33 @@ def _decisive(request: DevelopRequest) -> dict[str, Any]:
     return settings
 
 
-def _check_darkroom(planned: Mapping[str, Any], other_darkroom: bool) -> None:
-    if not other_darkroom and planned.get("darkroom", _version()) != _version():
+def recorded(request: RunRequest) -> dict[str, Any]:
+    """A request as plain data, without how it was begun and how its stores are reached."""
+    return request.model_dump(mode="json", exclude=_NOT_RECORDED)
+
+
+def fields_of(record: Mapping[str, Any], access: Access | None) -> dict[str, Any]:
+    """The fields of the request of a record, with the access that is given here."""
+    given = {name: getattr(access or Access(), name) for name in Access.model_fields}
+    return given | {name: value for name, value in record.items() if name != "resolved"}
+
+
+def check_darkroom(planned: Mapping[str, Any]) -> None:
+    """Raise RunError, which names both, where what was planned is another Darkroom's."""
+    if planned.get("darkroom", version()) != version():
         raise RunError(
-            f"planned with Darkroom {planned['darkroom']}, but {_here()} has Darkroom {_version()}; install the same "
+            f"planned with Darkroom {planned['darkroom']}, but {here()} has Darkroom {version()}; install the same "
             "version on every machine, then run the same command again"
         )
 
 
 def _check_packages(planned: Mapping[str, Any]) -> None:
     for package in planned.get("packages", ()):
-        name, _, version = package.partition(" ")
-        here = installed_version(name)
-        if version and here != version:
+        name, _, wanted = package.partition(" ")
+        found = installed_version(name)
+        if wanted and found != wanted:
             raise RunError(
-                f"planned with steps of {package}, but {_here()} has {f'{name} {here}' if here else f'no {name}'}; "
+                f"planned with steps of {package}, but {here()} has {f'{name} {found}' if found else f'no {name}'}; "
                 "install the same version on every machine, or develop again with --fresh"
             )
 
@@ -209,7 +229,7 @@ def _check_versions(recipe: Recipe, planned: Mapping[str, Any]) -> None:
             if item.step.version != version:
                 raise RunError(
                     f"planned with version {version} of the step {item.step.name} (branch {branch.name}), but "
-                    f"{_here()} has version {item.step.version}; install the same {item.step.package or 'Darkroom'} in "
+                    f"{here()} has version {item.step.version}; install the same {item.step.package or 'Darkroom'} in "
                     "both places, or develop again with --fresh"
                 )
 
@@ -227,10 +247,11 @@ def _by(planned: Mapping[str, Any]) -> str:
     return f" by Darkroom {planned['darkroom']}" if "darkroom" in planned else ""
 
 
-def _here() -> str:
+def here() -> str:
     """This machine, by the name that its owner knows."""
     return platform.node() or "this machine"
 
 
-def _version() -> str:
+def version() -> str:
+    """The version that is installed here."""
     return importlib.metadata.version("darkroom")

@@ -5,13 +5,14 @@ No recipe, step or network is loaded for them, so that commands that run none st
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.requests.form import Storage
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.store import Store, StoredObject, list_objects, open_store
 
 if TYPE_CHECKING:
     from pipeline.destination.plans import Plan
@@ -69,6 +70,11 @@ def pictures_of_run(plan: Plan, request: ExploreRequest | SearchRequest) -> Stor
     return open_store(plan.source, request.source_storage)
 
 
-def beside_sources(url: str, request: TrainRequest | SweepRequest) -> Store:
+def objects_of(source: Store, request: RunRequest) -> Iterator[StoredObject]:
+    """List the objects of a source that a request is about, in the order of their keys. Raises StorageError."""
+    return list_objects(source, request.include, request.suffixes, request.exclude)
+
+
+def beside_sources(url: str, request: TrainRequest | SweepRequest | ExploreRequest) -> Store:
     """The store at a URL, reached as a request's sources are. Raises StorageError for what can be no address."""
     return open_store(url, request.source_storage)

@@ -32,13 +32,14 @@ from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.planning import plan_run
 from pipeline.runs.redo import fold, forget
 from pipeline.shards.shard import run_shard
+from pipeline.shards.work import AnyWork, as_work
 from pipeline.storage.store import Store, exists, read, write
 
 #: the report reads at most this many rows of a table; larger runs are reported on from evenly spaced shards
 _REPORT_ROWS = 200_000
 
 #: what develops all shards of a plan and calls its last argument for every picture (True: good)
-DevelopShards = Callable[[Job, Plan, Callable[[bool], None]], None]
+DevelopShards = Callable[[AnyWork, Plan, Callable[[bool], None]], None]
 
 
 def develop(
@@ -57,7 +58,7 @@ def develop(
 
 
 def run_job(
-    job: Job,
+    job: AnyWork,
     planned: Callable[[Plan], None] = lambda plan: None,
     progress: Callable[[bool], None] = lambda good: None,
     listing: Callable[[int], None] = lambda count: None,
@@ -71,7 +72,7 @@ def run_job(
     on where it stopped.
     """
     started = datetime.now(UTC)
-    with hold(job.destination, job.request.take_over) as lease:
+    with hold(job.home, job.request.take_over) as lease:
         plan = plan_run(job, listing, lease)
         lease.run = plan.run
         planned(plan)
@@ -79,18 +80,18 @@ def run_job(
         return finish_run(job, plan, started)
 
 
-def _develop_here(job: Job, plan: Plan, progress: Callable[[bool], None]) -> None:
+def _develop_here(job: AnyWork, plan: Plan, progress: Callable[[bool], None]) -> None:
     for shard in range(plan.shards):
         run_shard(job, plan, shard, progress)
 
 
-def finish_run(job: Job, plan: Plan, started: datetime) -> Summary:
+def finish_run(job: AnyWork, plan: Plan, started: datetime) -> Summary:
     """Check that the shards add up to the plan, write report.html, run.json and, when all is well, _SUCCESS.
 
-    A run that did pictures of others again becomes part of those. Raises RunError when a row is missing or there is one
-    too many, StorageError when a shard is not committed, LeaseLost.
+    A run that did pictures of others again becomes part of those. Only runs of recipes have a report. Raises RunError
+    when a row is missing or there is one too many, StorageError when a shard is not committed, LeaseLost.
     """
-    confirm(job.destination, plan.lease)
+    confirm(job.home, plan.lease)
     if plan.shards == 0:
         return _nothing_to_do(job.destination, plan)
     if plan.again:
@@ -98,7 +99,7 @@ def finish_run(job: Job, plan: Plan, started: datetime) -> Summary:
     return _finish(job, plan, started, {})
 
 
-def _finish_again(job: Job, plan: Plan, started: datetime) -> Summary:
+def _finish_again(job: AnyWork, plan: Plan, started: datetime) -> Summary:
     """Let every run concerned end anew with its new rows; the summary is that of what was done again."""
     destination = job.destination
     counts, reasons = _sums(_commits(destination, plan))
@@ -109,7 +110,7 @@ def _finish_again(job: Job, plan: Plan, started: datetime) -> Summary:
     return replace(worst, counts=counts, reasons=reasons, seconds=round(seconds, 3))
 
 
-def finish_folded(job: Job, plan: Plan, started: datetime) -> Summary:
+def finish_folded(job: AnyWork, plan: Plan, started: datetime) -> Summary:
     """Let a finished run whose shards were written anew end once more: counts and report are of what it has now.
 
     Raises what `finish_run` does.
@@ -133,23 +134,23 @@ def _sums(commits: list[Commit]) -> tuple[dict[str, int], dict[str, int]]:
         name: sum(getattr(commit, name) for commit in commits)
         for name in ("objects", "good", "failed", "branch_failures", "bytes_read", "bytes_written")
     }
-    counts |= {"rows": sum(c.rows["metrics"] for c in commits), "latents": sum(c.rows["latents"] for c in commits)}
+    counts |= {"rows": sum(c.rows.get("metrics", 0) for c in commits)}
+    counts |= {"latents": sum(c.rows.get("latents", 0) for c in commits)}
     reasons: Counter[str] = Counter()
     for commit in commits:
         reasons.update(commit.reasons)
     return counts, dict(reasons)
 
 
-def _finish(job: Job, plan: Plan, started: datetime, kept: dict[str, Any]) -> Summary:
+def _finish(job: AnyWork, plan: Plan, started: datetime, kept: dict[str, Any]) -> Summary:
     """Check, then write what the run says of itself; `kept` is what it has said before and is to say again."""
-    destination, recipe, request = job.destination, job.recipe, job.request
+    destination, request = job.destination, job.request
     commits = _commits(destination, plan)
     counts, reasons = _sums(commits)
-    _check(plan, commits, counts, len(recipe.branches))
-    metrics = _table(destination, plan, "metrics", counts["rows"])
-    failures = _table(destination, plan, "failures", sum(reasons.values()))
-    run = account_of(plan, destination, started, counts["failed"], counts["objects"], request.max_failure_rate) | {
-        "recipe": recipe.as_dict(),
+    _check(job, plan, commits, counts)
+    run = account_of(plan, destination, started, counts["failed"], counts["objects"], request.max_failure_rate)
+    run |= {"recipe": job.recipe.as_dict()} if isinstance(job, Job) else {}
+    run |= {
         "engine": request.engine,
         "device": choose_device(request.device),
         "shards": plan.shards,
@@ -158,23 +159,22 @@ def _finish(job: Job, plan: Plan, started: datetime, kept: dict[str, Any]) -> Su
         "stages": together(commit.stages for commit in commits),
     }
     run |= kept
-    report = report_path(plan.run)
-    gallery = _gallery(job, plan, metrics)
-    write(destination, report, render_report(run, metrics, failures, gallery).encode())
+    report, means = _report(job, plan, run) if isinstance(job, Job) else (None, [])
     write(destination, record_path(plan.run), (json.dumps(run, indent=2) + "\n").encode())
     if run["status"] == "complete":
         write(destination, success_path(plan.run), b"")
     return Summary(
-        plan.run,
-        run["status"],
-        run["message"],
-        counts,
-        reasons,
-        run["seconds"],
-        destination.url_of(report),
-        branch_means(metrics),
-        run["stages"],
+        plan.run, run["status"], run["message"], counts, reasons, run["seconds"], report, means, run["stages"]
     )
+
+
+def _report(job: Job, plan: Plan, run: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """Write the page of a run whose account is `run`: its URL, and the means of its branches."""
+    destination, report = job.destination, report_path(plan.run)
+    metrics = _table(destination, plan, "metrics", run["counts"]["rows"])
+    failures = _table(destination, plan, "failures", sum(run["reasons"].values()))
+    write(destination, report, render_report(run, metrics, failures, _gallery(job, plan, metrics)).encode())
+    return destination.url_of(report), branch_means(metrics)
 
 
 def branch_means(metrics: pa.Table) -> list[dict[str, Any]]:
@@ -190,16 +190,14 @@ def branch_means(metrics: pa.Table) -> list[dict[str, Any]]:
     ]
 
 
-def _check(plan: Plan, commits: list[Commit], counts: dict[str, int], branches: int) -> None:
+def _check(job: AnyWork, plan: Plan, commits: list[Commit], counts: dict[str, int]) -> None:
     if counts["objects"] != plan.objects or counts["good"] + counts["failed"] != plan.objects:
         raise RunError(
             f"run {plan.run}: {counts['good']} good + {counts['failed']} failed rows for {plan.objects} planned objects"
         )
-    if counts["rows"] + counts["branch_failures"] != counts["good"] * branches:
-        raise RunError(
-            f"run {plan.run}: {counts['rows']} metric rows + {counts['branch_failures']} branch failures "
-            f"for {counts['good']} pictures x {branches} branches"
-        )
+    rows = sum((Counter(commit.rows) for commit in commits), Counter[str]())
+    if fault := as_work(job).fault(counts["good"], rows, counts["branch_failures"]):
+        raise RunError(f"run {plan.run}: {fault}")
     wrong = [commit.shard for commit in commits if commit.run != plan.run]
     if wrong:
         raise RunError(f"run {plan.run}: the commits of shards {wrong} belong to another run")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.destination.layout import commit_path, commits_of, listed
 from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
@@ -16,6 +16,9 @@ from pipeline.runs.planning import (
 )
 from pipeline.runs.redo import failed_pictures, pictures_again
 from pipeline.storage.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.shards.work import AnyWork
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,14 @@ class Forecast:
     run: str | None = None
 
 
-def forecast(job: Job, listing: Callable[[int], None] = lambda count: None) -> Forecast:
+def forecast(job: AnyWork, listing: Callable[[int], None] = lambda count: None) -> Forecast:
     """Look at source and destination as a run would, and change neither; `listing` is told what was listed so far.
 
     Raises StorageError, PlanError.
     """
     request, destination = job.request, job.destination
     before = what_was_done(job)
-    branches = tuple(branch.name for branch in job.recipe.branches)
+    branches = tuple(branch.name for branch in job.recipe.branches) if isinstance(job, Job) else ()
     none = Forecast("nothing_to_do", request.source, request.destination, 0, 0, 0, branches=branches)
     if before.unfinished:
         plan = before.unfinished

@@ -7,23 +7,29 @@ run; parts of a planning that was killed are named by no plan, and `darkroom gc`
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from pipeline.destination.history import Pictures, frames_settled, join, settled_objects
-from pipeline.destination.layout import FOLDERS, read_json, record_path, success_path
+from pipeline.destination.layout import FOLDERS, plan_path, read_json, record_path, success_path
 from pipeline.destination.lease import Lease
-from pipeline.destination.plans import Plan, SourcePicture, earlier_plans, read_record, write_plan
+from pipeline.destination.plans import Plan, SourcePicture, earlier_plans, read_plan, read_record, write_plan
 from pipeline.errors import PlanError, StorageError
-from pipeline.requests.job import Job
+from pipeline.requests.pictures import RunRequest
 from pipeline.runs.listing import Results, may_have_frames, pictures_of
 from pipeline.runs.partition import cut, write_parts
 from pipeline.runs.redo import forget, plan_failed
-from pipeline.storage.store import Store, StoredObject, exists, list_objects
+from pipeline.storage.store import Store, StoredObject, exists
+
+if TYPE_CHECKING:
+    from pipeline.shards.work import AnyWork
 
 #: objects that are taken from the listing at once: few at first, so that there is something to tell soon
 _FIRST_BATCH, _BATCH = 1_000, 10_000
@@ -32,7 +38,7 @@ _FILTERS = ("include", "exclude", "suffixes", "frames", "frame_limit")
 _log = logging.getLogger("darkroom.plan")
 
 
-def plan_run(job: Job, listing: Callable[[int], None] = lambda count: None, lease: Lease | None = None) -> Plan:
+def plan_run(job: AnyWork, listing: Callable[[int], None] = lambda count: None, lease: Lease | None = None) -> Plan:
     """List the source, leave out what is done, and write the plan; or find the unfinished run and go on with it.
 
     `listing` is told how many objects were listed so far. With a `lease` the plan is under it, and is only written
@@ -63,7 +69,24 @@ def plan_run(job: Job, listing: Callable[[int], None] = lambda count: None, leas
     return replace(plan, done=found.done, lease=token)
 
 
-def _tell_of_other_filters(job: Job, plan: Plan) -> None:
+def plan_pictures(job: AnyWork, pictures: Sequence[SourcePicture], most: int, lease: Lease) -> Plan:
+    """Plan just these pictures, `most` a shard, or find the plan of them that is there. Raises StorageError, LeaseLost.
+
+    Frames of one file stand beside each other.
+    """
+    destination, request = job.destination, job.request
+    named = json.dumps([job.fingerprint, [[one.key, one.etag] for one in pictures]])
+    run = f"r{hashlib.sha256(named.encode()).hexdigest()[:12]}"
+    if exists(destination, plan_path(run)):
+        return replace(read_plan(destination, run), resumed=True, lease=lease.token)
+    parts = write_parts(destination, cut(pictures, request.shard_size or most, request.shard_bytes), named)
+    plan = Plan(run, job.fingerprint, job.source.url, 0, parts.objects, parts.shards, parts.folder)
+    lease.confirm()
+    write_plan(destination, plan, job.record())
+    return replace(plan, lease=lease.token)
+
+
+def _tell_of_other_filters(job: AnyWork, plan: Plan) -> None:
     try:
         planned = read_record(job.destination, plan)
     except (PlanError, StorageError):
@@ -92,10 +115,10 @@ class Before:
     folded: list[Plan]
 
 
-def what_was_done(job: Job) -> Before:
+def what_was_done(job: AnyWork) -> Before:
     """Check a job against its destination, and change nothing. Raises what `plan_run` raises, but LeaseLost."""
     request, source, destination, mark = job.request, job.source, job.destination, job.fingerprint
-    own = own_prefix(source, destination)
+    own = own_prefix(source, job.home)
     plans = earlier_plans(destination)
     sequence = max((plan.sequence + 1 for plan, _ in plans), default=0)
     folded = [plan for plan, _ in plans if plan.folded]
@@ -120,18 +143,23 @@ def what_was_done(job: Job) -> Before:
 
 
 def shards_to_do(
-    job: Job, before: Before, found: Found, listing: Callable[[int], None]
+    job: AnyWork, before: Before, found: Found, listing: Callable[[int], None]
 ) -> Iterator[list[SourcePicture]]:
     """Shards of the pictures to develop, while the source is listed. Raises PlanError where it holds no object."""
     request = job.request
     pictures = _to_do(job, before, found, listing)
     yield from cut(pictures, request.shard_size, request.shard_bytes)
     if not found.listed:
-        filters = request.include + request.suffixes
-        if not filters and not request.exclude:
-            raise PlanError(f"{request.source} holds no objects; check that it is the folder or prefix you mean")
-        wanted = f" that match {', '.join(filters)}" if filters else " that are not excluded"
-        raise PlanError(f"{request.source} holds no objects{wanted}; check --include, --exclude and --suffixes")
+        raise nothing_listed(request)
+
+
+def nothing_listed(request: RunRequest) -> PlanError:
+    """The error of a source that holds no object that a request is about."""
+    filters = request.include + request.suffixes
+    if not filters and not request.exclude:
+        return PlanError(f"{request.source} holds no objects; check that it is the folder or prefix you mean")
+    wanted = f" that match {', '.join(filters)}" if filters else " that are not excluded"
+    return PlanError(f"{request.source} holds no objects{wanted}; check --include, --exclude and --suffixes")
 
 
 @dataclass
@@ -142,12 +170,11 @@ class Found:
     done: int = 0
 
 
-def _to_do(job: Job, before: Before, found: Found, listing: Callable[[int], None]) -> Iterator[SourcePicture]:
+def _to_do(job: AnyWork, before: Before, found: Found, listing: Callable[[int], None]) -> Iterator[SourcePicture]:
     """The pictures to develop, in the order of their objects' keys, while the source is listed."""
-    request, source, own = job.request, job.source, before.own
-    everything = list_objects(source, request.include, request.suffixes, request.exclude)
+    request, source = job.request, job.source
     results = Results(source)
-    objects = (one for one in everything if not ((own and one.key.startswith(own)) or results.holds(one.key)))
+    objects = without_results(job.objects(), before.own, results)
     settled = settled_objects(job.destination, [(plan.run, plan.shards) for plan in before.finished])
     for batch in batches(join(objects, settled), request.frames):
         found.listed += len(batch)
@@ -200,6 +227,11 @@ def _cut_off_at_the_end(destination: Store, plan: Plan, max_failure_rate: float)
         return False
     counts = read_json(destination, record_path(plan.run))["counts"]
     return counts["failed"] / counts["objects"] <= max_failure_rate
+
+
+def without_results(objects: Iterable[StoredObject], own: str | None, results: Results) -> Iterator[StoredObject]:
+    """Leave out the objects that are results: our own, whose keys begin with `own`, and those of earlier runs."""
+    return (one for one in objects if not ((own and one.key.startswith(own)) or results.holds(one.key)))
 
 
 def own_prefix(source: Store, destination: Store) -> str | None:

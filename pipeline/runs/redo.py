@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,10 +34,13 @@ from pipeline.destination.layout import (
 from pipeline.destination.lease import Lease
 from pipeline.destination.parquet import pack, read_columns, read_part, to_parquet
 from pipeline.destination.plans import Plan, SourcePicture, mark_plan, read_plan, shard_pictures, write_plan
-from pipeline.destination.schemas import SCHEMAS
-from pipeline.requests.job import Job
+from pipeline.destination.schemas import schema_of
+from pipeline.errors import StorageError
 from pipeline.runs.partition import write_parts
 from pipeline.storage.store import Store, delete, write
+
+if TYPE_CHECKING:
+    from pipeline.shards.work import AnyWork
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Redone:
     keys: frozenset[str] | None
 
 
-def plan_failed(job: Job, plans: Sequence[Plan], sequence: int, lease: Lease | None) -> Plan:
+def plan_failed(job: AnyWork, plans: Sequence[Plan], sequence: int, lease: Lease | None) -> Plan:
     """Plan what the given finished runs, oldest first, have left in `failures`, and no later one has developed.
 
     Without any failure the plan has no shards. Raises StorageError, LeaseLost.
@@ -78,7 +81,7 @@ def failed_pictures(destination: Store, plans: Sequence[Plan]) -> list[Redone]:
     return [Redone(plans[at], shard, frozenset(keys)) for (at, shard), keys in sorted(shards.items())]
 
 
-def plan_again(job: Job, chosen: Sequence[Redone], sequence: int, lease: Lease | None) -> Plan:
+def plan_again(job: AnyWork, chosen: Sequence[Redone], sequence: int, lease: Lease | None) -> Plan:
     """Plan pictures of finished runs of one kind of work again. Raises StorageError, LeaseLost."""
     destination = job.destination
     first = chosen[0].plan
@@ -122,7 +125,7 @@ def _fold_shard(destination: Store, plan: Plan, shard: int, target: Plan, of: in
         bytes_read += before.bytes_read
     outputs.sort(key=lambda entry: entry["path"])
     rows: dict[str, list[dict[str, Any]]] = {}
-    for table in SCHEMAS:
+    for table in commit.rows:
         found = list(_rows(destination, table, plan.run, shard))
         if done != set(order):
             found += [row for row in _rows(destination, table, target.run, of) if row["key"] not in done]
@@ -155,7 +158,7 @@ def _is_of(path: str, keys: set[str]) -> bool:
 
 def _rows(destination: Store, table: str, run: str, shard: int) -> Iterator[dict[str, Any]]:
     """The rows of a part; lists stay packed, for as objects they would take many times their memory."""
-    part = read_part(destination, part_path(table, run, shard), SCHEMAS[table])
+    part = read_part(destination, part_path(table, run, shard), schema_of(table))
     lists = [field.name for field in part.schema if pa.types.is_list(field.type)]
     plain = part.drop_columns(lists).to_pylist()
     for at, row in enumerate(plain):
@@ -170,12 +173,22 @@ def forget(destination: Store, plan: Plan) -> None:
     if not plan.folded:
         mark_plan(destination, replace(plan, folded=True))
     for shard in range(plan.shards):
-        for table in SCHEMAS:
+        for table in _tables_of(destination, plan, shard):
             delete(destination, part_path(table, plan.run, shard))
         delete(destination, commit_path(plan.run, shard))
         delete(destination, plan_part(plan.parts, shard))
     for path in (targets_path(plan.parts), request_path(plan.run), plan_path(plan.run)):
         delete(destination, path)
+
+
+def _tables_of(destination: Store, plan: Plan, shard: int) -> Iterable[str]:
+    """The tables of which a shard has left parts; none where its commit is gone, which goes after them."""
+    try:
+        return read_commit(destination, plan.run, shard).rows
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
+        return ()
 
 
 def targets_of(destination: Store, plan: Plan) -> list[tuple[str, int]]:

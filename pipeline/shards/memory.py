@@ -21,6 +21,8 @@ _LEAST, _MOST, _AT_LEAST = 512_000_000, 64_000_000_000, 64_000_000
 #: most bytes for every byte of the largest decoded picture: steps and encoders; metrics, which compute in floats;
 #: networks, which do too (see tests/benchmarks/picture_memory.py)
 _STEPS, _METRICS, _NETWORKS = 9, 13, 13
+#: likewise for what is only decoded, and cut
+_DECODED = 4
 #: what networks take besides, whatever the picture's size: weights, and what is computed of some windows at a time
 _WINDOWS = 450_000_000
 
@@ -64,15 +66,20 @@ class MemoryBudget:
 
 @dataclass(frozen=True)
 class Cost:
-    """What pictures take at their worst in one recipe: `factor` bytes for every decoded byte, and `fixed` for all."""
+    """What pictures take at their worst in one kind of work: `factor` bytes for every decoded byte, `fixed` for all.
+
+    Where the work is on at most `most` pixels of a picture, the others are only decoded.
+    """
 
     factor: int
     fixed: int
+    most: int | None = None
 
     def of(self, pixels: int, pixel_bytes: int) -> int:
         """Bytes for a picture of so many pixels, each of so many bytes once decoded."""
         # metrics, networks and most steps have three channels whatever the file has
-        return pixels * max(3, pixel_bytes) * self.factor
+        worked_on = pixels if self.most is None else min(pixels, self.most)
+        return max(3, pixel_bytes) * (worked_on * self.factor + (pixels - worked_on) * _DECODED)
 
     def check(self, pixels: int, pixel_bytes: int, total: int) -> int:
         """Count the bytes of a picture against a budget of `total`. Raises PictureError where it needs more."""
@@ -81,7 +88,7 @@ class Cost:
             whole = math.ceil((needed / (1 - FETCHED) + self.fixed + _held_at_first()) / 1e8) / 10
             raise PictureError(
                 "too_large_for_memory",
-                f"{pixels:,} pixels need about {needed / 1e6:,.0f} MB in this recipe, and there are "
+                f"{pixels:,} pixels need about {needed / 1e6:,.0f} MB for what is done with them, and there are "
                 f'{total / 1e6:,.0f} MB for pictures; give --memory "{whole:g} GB" or more',
             )
         return needed

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Developed:
-    """Everything one object gave: rows for the tables (without `shard`) and objects to write, path and bytes."""
+    """Everything one object gave: rows for the tables (without `shard`) and objects to write, path and bytes.
+
+    `rows` are those of the tables besides manifest and failures, by table.
+    """
 
     manifest: Row
-    metrics: list[Row] = field(default_factory=list)
-    latents: list[Row] = field(default_factory=list)
+    rows: dict[str, list[Row]] = field(default_factory=dict)
     failures: list[Row] = field(default_factory=list)
     outputs: list[tuple[str, bytes]] = field(default_factory=list)
     #: seconds by stage
@@ -58,17 +60,11 @@ def develop_picture(
     be thrown away.
     """
     laps = Laps()
-    developed = Developed(_manifest_row(found, data), busy=laps.busy)
-    apply, reserve = laps.elsewhere(apply), laps.elsewhere(reserve)
-    try:
-        picture = _decode(found, data, settings, apply, reserve, developed.manifest)
-    except PictureError as error:
-        fail(developed, None, "decode", error.reason, error.message)
-        laps.end("decode")
+    apply = laps.elsewhere(apply)
+    developed, picture = open_picture(found, data, settings, laps, apply, reserve)
+    if picture is None:
         return developed
-    laps.end("decode")
-    developed.manifest |= _picture_columns(picture)
-    laps.end("measure")
+    developed.rows |= {"metrics": [], "latents": []}
     # prefixes that several branches share are worked out once
     shared: dict[tuple, Result] = {}
     references: dict[str, Picture] = {"source": picture}
@@ -90,9 +86,34 @@ def develop_picture(
         reference = recipe.reference if branch.name != recipe.reference else "source"
         _finish_branch(developed, branch, result, picture, reference, references.get(reference), settings, laps)
     order = {branch.name: index for index, branch in enumerate(recipe.branches)}
-    for rows in (developed.metrics, developed.latents, developed.failures):
+    for rows in (*developed.rows.values(), developed.failures):
         rows.sort(key=lambda row: order.get(row["branch"], -1))
     return developed
+
+
+def open_picture(
+    found: SourcePicture,
+    data: bytes | SharedFile,
+    settings: Settings,
+    laps: Laps,
+    apply: Apply,
+    reserve: Reserve,
+) -> tuple[Developed, Picture | None]:
+    """Decode a picture and fill in its row of the manifest; None where it cannot be decoded, which is a failure then.
+
+    `apply` is for streams, whose time is not that of `laps`.
+    """
+    developed = Developed(_manifest_row(found, data), busy=laps.busy)
+    try:
+        picture = _decode(found, data, settings, apply, laps.elsewhere(reserve), developed.manifest)
+    except PictureError as error:
+        fail(developed, None, "decode", error.reason, error.message)
+        laps.end("decode")
+        return developed, None
+    laps.end("decode")
+    developed.manifest |= _picture_columns(picture)
+    laps.end("measure")
+    return developed, picture
 
 
 def fail(developed: Developed, branch: str | None, stage: str, reason: str, message: str) -> None:
@@ -185,9 +206,9 @@ def _finish_branch(
     finally:
         laps.end(stage)
     developed.outputs += outputs
-    developed.metrics.append(row)
+    developed.rows["metrics"].append(row)
     common = {"key": key, "branch": branch.name, "stream": stream}
-    developed.latents += [common | row for row in result.latents]
+    developed.rows["latents"] += [common | row for row in result.latents]
 
 
 def _metrics_row(key: str, branch: str, result: Result, source: Picture, reference: str, size: int | None) -> Row:

@@ -15,21 +15,21 @@ from pipeline.destination.parquet import to_parquet
 from pipeline.destination.plans import Plan, shard_pictures
 from pipeline.errors import Cancelled, RunError, StorageError
 from pipeline.networks.batching import Batcher
-from pipeline.requests.job import Job
 from pipeline.shards.in_work import Window, read_begun
 from pipeline.shards.stream import Done, ShardStream
 from pipeline.shards.suspects import try_alone
+from pipeline.shards.work import AnyWork, ShardWork, as_work
 from pipeline.storage.store import delete, write
 
 
 def run_shard(
-    job: Job,
+    job: AnyWork,
     plan: Plan,
     shard: int,
     progress: Callable[[bool], None] = lambda good: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Commit:
-    """Develop one planned shard and commit it; a shard that is committed already is only read.
+    """Do one planned shard and commit it; a shard that is committed already is only read.
 
     `progress` is called once a picture (True: good) from this thread. When `stop` says True nothing is committed:
     Cancelled; when storage fails as a whole likewise: StorageError. Running again overwrites whatever was left.
@@ -41,7 +41,8 @@ def run_shard(
             f"run {plan.run} was planned for work of the fingerprint {plan.fingerprint[:12]}, this is "
             f"{job.fingerprint[:12]}; plan it anew"
         )
-    destination, request = job.destination, job.request
+    work = as_work(job)
+    destination, request = work.destination, work.request
     try:
         commit = read_commit(destination, plan.run, shard)
     except StorageError as error:
@@ -55,17 +56,17 @@ def run_shard(
     found = shard_pictures(destination, plan, shard)
     begun = read_begun(destination, plan.run, shard)
     suspects = {index: found[index] for index in begun.suspects if index < len(found) and index not in begun.crashed}
-    crashed = begun.crashed | try_alone(job, suspects, stop)
+    crashed = begun.crashed | try_alone(work, suspects, stop)
     if stop():
         # before anything is written: who was not tried stays suspected
         raise Cancelled("stopped before the shard was begun; run again to go on")
     with Batcher(choose_device(request.device), request.batch) as batcher:
-        stream = ShardStream(job, batcher, found)
+        stream = ShardStream(work, batcher, found)
         window = Window(destination, begun_path(plan.run, shard), crashed, stream.results.put)
         try:
             done = stream.run(progress, stop, window)
             seconds = time.monotonic() - started
-            commit = _commit(job, plan, shard, done, stream.bytes_read, seconds, stream.stage_figures(seconds))
+            commit = _commit(work, plan, shard, done, stream.bytes_read, seconds, stream.stage_figures(seconds))
         except BaseException:
             window.clear()
             raise
@@ -74,7 +75,7 @@ def run_shard(
 
 
 def _commit(
-    job: Job,
+    work: ShardWork,
     plan: Plan,
     shard: int,
     done: Sequence[Done],
@@ -82,13 +83,10 @@ def _commit(
     seconds: float,
     stages: dict[str, dict[str, float]],
 ) -> Commit:
-    destination, developed = job.destination, [one.developed for one in done]
-    rows: dict[str, list[dict]] = {
-        "manifest": [d.manifest for d in developed],
-        "metrics": [row for d in developed for row in d.metrics],
-        "latents": [row for d in developed for row in d.latents],
-        "failures": [row for d in developed for row in d.failures],
-    }
+    destination, developed = work.destination, [one.developed for one in done]
+    rows: dict[str, list[dict]] = {"manifest": [d.manifest for d in developed]}
+    rows |= {table: [row for d in developed for row in d.rows.get(table, ())] for table in work.tables}
+    rows["failures"] = [row for d in developed for row in d.failures]
     outputs = sorted((entry for one in done for entry in one.outputs), key=lambda entry: entry["path"])
     for table, content in rows.items():
         path = part_path(table, plan.run, shard)
@@ -111,8 +109,8 @@ def _commit(
         stages=stages,
         outputs=outputs,
     )
-    expected = commit.good * len(job.recipe.branches)
-    assert commit.rows["metrics"] + commit.branch_failures == expected, "a branch left neither a row nor a failure"
-    confirm(destination, plan.lease)
+    fault = work.fault(commit.good, commit.rows, commit.branch_failures)
+    assert fault is None, fault
+    confirm(work.home, plan.lease)
     write_commit(destination, commit)
     return commit

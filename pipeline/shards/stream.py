@@ -16,11 +16,11 @@ from pipeline.destination.plans import SourcePicture
 from pipeline.errors import Cancelled, PictureError, StorageError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.batching import Batcher
-from pipeline.requests.job import Job
 from pipeline.shards.in_work import Window
-from pipeline.shards.memory import FETCHED, MemoryBudget, cost_of, memory_for_pictures
-from pipeline.shards.picture import Developed, develop_picture, fail, unread
+from pipeline.shards.memory import FETCHED, MemoryBudget, memory_for_pictures
+from pipeline.shards.picture import Developed, fail, unread
 from pipeline.shards.stage_times import StageTimes
+from pipeline.shards.work import ShardWork
 from pipeline.storage.store import Store, read, write
 from pipeline.threads import Stage, cores
 
@@ -40,15 +40,14 @@ class Done:
 class ShardStream:
     """The pictures of a shard on their way; results arrive in any order. For one `run`."""
 
-    def __init__(self, job: Job, batcher: Batcher, found: list[SourcePicture]):
-        self.source, self.destination = job.source, job.destination
-        self.recipe, self.settings, request = job.recipe, job.settings, job.request
+    def __init__(self, work: ShardWork, batcher: Batcher, found: list[SourcePicture]):
+        self.source, self.destination = work.source, work.destination
+        self.work, self.cost, request = work, work.cost, work.request
         self.batcher, self.found, self.request = batcher, found, request
         # a batch can only fill when as many pictures are in work at once
         self.workers = (request.workers or cores()) + batcher.batch - 1
         local = 1 + cores() // _CORES_A_LOCAL
         self.readers, self.writers = (local if s.is_local else _REMOTE for s in (self.source, self.destination))
-        self.cost = cost_of(self.recipe, request.measure)
         memory = memory_for_pictures(request.memory, self.cost.fixed)
         self.fetched = MemoryBudget(round(FETCHED * memory))
         self.budget = MemoryBudget(memory - self.fetched.total)
@@ -170,11 +169,9 @@ class ShardStream:
         try:
             if index not in self.abandoned:
                 with _Timed(self, index, "develop"):
-                    developed = develop_picture(
+                    developed = self.work.through(
                         self.found[index],
                         data,
-                        self.recipe,
-                        self.settings,
                         self.batcher.apply,
                         reserve=lambda pixels, pixel_bytes: self._reserve(index, pixels, pixel_bytes),
                         give_up=lambda: index in self.abandoned,
@@ -302,9 +299,8 @@ def _files(source: Store, found: list[SourcePicture], pixel_limit: int) -> dict[
 
 
 def _refuse_outputs(developed: Developed, message: str) -> None:
-    """The destination cannot hold objects of this name: every branch becomes a failure."""
-    branches = [row["branch"] for row in developed.metrics]
-    developed.metrics.clear()
-    developed.latents.clear()
-    for branch in branches:
+    """The destination cannot hold objects of this name: every branch becomes a failure, or else the picture."""
+    branches = [row["branch"] for row in developed.rows.get("metrics", ())]
+    developed.rows.clear()
+    for branch in branches or [None]:
         fail(developed, branch, "write", "write_error", message)

@@ -23,16 +23,17 @@ from typing import Any
 
 import cv2
 
+from darkroom.rooms import own_process
 from models.device import choose_device
 from pipeline.destination.plans import SourcePicture
 from pipeline.errors import StorageError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.batching import Batcher
-from pipeline.requests.job import Job
-from pipeline.requests.pictures import DevelopRequest
+from pipeline.pictures.picture import at_once
+from pipeline.requests.pictures import RunRequest
 from pipeline.requests.stores import Access
 from pipeline.shards.memory import memory_for_pictures
-from pipeline.shards.picture import develop_picture
+from pipeline.shards.work import ShardWork, as_work, taken_up
 from pipeline.storage.store import StorageOptions, read
 
 _MARK = "darkroom-alone"
@@ -45,13 +46,13 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 
-def try_alone(job: Job, pictures: Mapping[int, SourcePicture], stop: Callable[[], bool]) -> dict[int, str]:
+def try_alone(work: ShardWork, pictures: Mapping[int, SourcePicture], stop: Callable[[], bool]) -> dict[int, str]:
     """Find the pictures that end a process of their own: their numbers, and how. Ends early when `stop` says True."""
     left, tries = dict(pictures), dict.fromkeys(pictures, 0)
     crashed: dict[int, str] = {}
     while left and not stop():
-        with _process(job, left) as process:
-            number, how = _watch(process, left, job.request.deadline_s, stop)
+        with _process(work, left) as process:
+            number, how = _watch(process, left, work.request.deadline_s, stop)
         if number is None:
             break
         tries[number] += 1
@@ -114,14 +115,14 @@ def _read_lines(process: subprocess.Popen[str], lines: queue.SimpleQueue[str | N
 
 
 @contextlib.contextmanager
-def _process(job: Job, pictures: Mapping[int, SourcePicture]) -> Any:
-    work = {
-        "job": job.record(),
-        "source_storage": _shown(job.request.source_storage),
+def _process(work: ShardWork, pictures: Mapping[int, SourcePicture]) -> Any:
+    told = {
+        "work": work.record(),
+        "source_storage": _shown(work.access.source_storage),
         "pictures": {number: asdict(one) | {"modified": None} for number, one in pictures.items()},
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.shards.suspects"],
+        own_process("pipeline.shards.suspects"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -134,7 +135,7 @@ def _process(job: Job, pictures: Mapping[int, SourcePicture]) -> Any:
     try:
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(work) + "\n")
+            process.stdin.write(json.dumps(told) + "\n")
             process.stdin.flush()
         # the pipe stays open: when we are gone, its end tells the process to go, too
         yield process
@@ -156,17 +157,17 @@ def _shown(storage: StorageOptions | None) -> dict[str, Any] | None:
 
 def _main() -> None:
     """The process: develop picture after picture, and keep nothing but whether it could be done."""
-    work = json.loads(sys.stdin.readline())
+    told = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     # nothing is written here: the destination's access stays where it is
-    job = Job.from_record(work["job"], Access(source_storage=work["source_storage"]))
-    pictures = {int(number): SourcePicture(**one) for number, one in work["pictures"].items()}
+    work = as_work(taken_up(told["work"], Access(source_storage=told["source_storage"])))
+    pictures = {int(number): SourcePicture(**one) for number, one in told["pictures"].items()}
     cv2.setNumThreads(1)
-    _limit_memory(job.request)
+    _limit_memory(work.request)
     for number, one in pictures.items():
         _tell("begin", number)
         try:
-            said = _develop(job, one)
+            said = _develop(work, one)
         except StorageError:
             # whether it can be fetched is for the run to find out
             said = []
@@ -176,9 +177,9 @@ def _main() -> None:
         _tell("memory" if full else "done", " ".join((full or str(number)).split())[:300])
 
 
-def _develop(job: Job, one: SourcePicture) -> Sequence[str]:
+def _develop(work: ShardWork, one: SourcePicture) -> Sequence[str]:
     """What could not be done, for people."""
-    source, request = job.source, job.request
+    source, request = work.source, work.request
     data: bytes | SharedFile
     if one.frame is not None:
         data = SharedFile(source, one.object_key, one.size, [one.frame], request.pixel_limit)
@@ -186,11 +187,11 @@ def _develop(job: Job, one: SourcePicture) -> Sequence[str]:
     else:
         data = read(source, one.key, size=one.size)
     with Batcher(choose_device(request.device), 1) as batcher:
-        developed = develop_picture(one, data, job.recipe, job.settings, batcher.apply)
+        developed = work.through(one, data, batcher.apply, at_once, lambda: False)
     return [row["message"] for row in developed.failures]
 
 
-def _limit_memory(request: DevelopRequest) -> None:
+def _limit_memory(request: RunRequest) -> None:
     """An error, rather than the whole machine's distress, where one picture takes all memory; not on Windows."""
     if choose_device(request.device) != "cpu":
         # CUDA reserves more addresses than any limit of ours

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from models.files import Found, check_size
@@ -94,6 +94,11 @@ class StoredFiles:
             if error.kind == "missing":
                 return None
             raise
+
+
+def below(store: Store, path: str) -> Store:
+    """Return the store of all that lies below a path of another one, reached like it."""
+    return replace(store, url=store.url_of(path), root=f"{store.root.rstrip('/')}/{path}")
 
 
 def _below(url: str, key: str) -> str:

@@ -1,4 +1,4 @@
-"""From the parts of a suite's run to what people get: means, tables, a report, an account of the run."""
+"""From what a suite measured to what people get: means, tables, a report, an account of the run."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ import numpy as np
 import torch
 
 from models.device import choose_device
-from pipeline.destination.layout import evaluation_path, read_json, record_path
-from pipeline.destination.parquet import to_parquet
-from pipeline.destination.plans import Plan
+from pipeline.destination.commits import read_commit
+from pipeline.destination.layout import evaluation_path, is_strip, part_path, read_json, record_path, strip_path
+from pipeline.destination.parquet import read_part, to_parquet
+from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.destination.run_record import Summary, account_of, keep
+from pipeline.destination.schemas import schema_of
 from pipeline.errors import StorageError
-from pipeline.requests.pictures import EvaluateRequest
-from pipeline.storage.store import read, write
+from pipeline.storage.store import Store, read, write
 from pipeline.suites.prepare import SuiteRun
 from pipeline.suites.report import Strip, render_suite
 from pipeline.suites.suite import Suite
+from pipeline.suites.work import SuiteWork
 
 Row = dict[str, Any]
 
@@ -44,33 +46,76 @@ class SuiteEvaluation:
     report: str
 
 
-def conclude(
-    request: EvaluateRequest, prepared: SuiteRun, plan: Plan, parts: Sequence[dict[str, Any]], started: datetime
-) -> SuiteEvaluation:
-    """Write means, tables and report of a suite whose pictures all have their parts, where they differ from before."""
-    destination, suite = prepared.stores.destination, prepared.suite
-    scores = [row for part in parts for row in part["scores"]]
-    failures = [row for part in parts for row in part["failures"]]
-    pictures = sum(bool(part["scores"]) for part in parts)
-    means = [*mean_rows(suite, scores), *published_means(suite, prepared.published)]
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of all pictures of a listing, in its order: rows of tables; `strips` are paths."""
+
+    manifest: list[Row]
+    scores: list[Row]
+    failures: list[Row]
+    strips: list[str]
+
+    @property
+    def failed(self) -> int:
+        return sum(row["status"] != "ok" for row in self.manifest)
+
+
+def conclude(prepared: SuiteRun, work: SuiteWork, summary: Summary, started: datetime) -> SuiteEvaluation:
+    """Write means, tables and report of a suite whose shards are all done, where they differ from before.
+
+    `summary` is that of the run that did them. Raises StorageError.
+    """
+    home, suite = work.home, prepared.suite
+    measured = measured_at(work.destination)
+    pictures = len(measured.manifest) - measured.failed
+    means = [*mean_rows(suite, measured.scores), *published_means(suite, prepared.published)]
     notes = prepared.notes + _incomplete(suite, means, pictures)
-    run = _account(request, prepared, plan, parts, started)
-    strips = [
-        Strip(part["key"], setting, read(destination, path))
-        for part in parts
-        for setting, path in part["strips"].items()
-    ]
-    place = partial(evaluation_path, plan.run)
-    content: Row = {"run": plan.run, "suite": suite.name, "set": prepared.dataset, "protocol": suite.protocol}
+    run = _account(work, measured, summary, started)
+    place = partial(evaluation_path, work.run)
+    content: Row = {"run": work.run, "suite": suite.name, "set": prepared.dataset, "protocol": suite.protocol}
     content |= {"pictures": pictures, "notes": notes, "means": means}
-    keep(destination, place("scores.parquet"), to_parquet("scores", scores))
-    keep(destination, place("means.parquet"), to_parquet("means", means))
-    keep(destination, place("failures.parquet"), to_parquet("failures", failures))
-    keep(destination, place("evaluation.json"), (json.dumps(content, indent=1) + "\n").encode())
-    page = render_suite(run, suite, prepared.dataset, means, failures, notes, strips)
-    keep(destination, place("evaluation.html"), page.encode())
-    report = destination.url_of(place("evaluation.html"))
-    return SuiteEvaluation(_summary(run, plan, report), suite, prepared.dataset, means, pictures, notes, report)
+    keep(home, place("scores.parquet"), to_parquet("scores", measured.scores))
+    keep(home, place("means.parquet"), to_parquet("means", means))
+    keep(home, place("failures.parquet"), to_parquet("failures", measured.failures))
+    keep(home, place("evaluation.json"), (json.dumps(content, indent=1) + "\n").encode())
+    strips = _strips(work, measured)
+    page = render_suite(run, suite, prepared.dataset, means, measured.failures, notes, strips)
+    keep(home, place("evaluation.html"), page.encode())
+    report = home.url_of(place("evaluation.html"))
+    ended = _summary(run, summary, len(measured.manifest), report)
+    return SuiteEvaluation(ended, suite, prepared.dataset, means, pictures, notes, report)
+
+
+def measured_at(destination: Store) -> Measured:
+    """Read what finished runs at a suite's destination have measured; of a picture in several, the last counts."""
+    found: dict[str, list[Row]] = {"manifest": [], "scores": [], "failures": []}
+    strips: set[str] = set()
+    seen: set[str] = set()
+    for plan, finished in reversed(earlier_plans(destination)):
+        if plan.folded or not finished:
+            continue
+        own: set[str] = set()
+        for shard in range(plan.shards):
+            for table, rows in found.items():
+                part = read_part(destination, part_path(table, plan.run, shard), schema_of(table)).to_pylist()
+                rows += [row for row in part if row["key"] not in seen]
+                own |= {row["key"] for row in part}
+            strips |= {e["path"] for e in read_commit(destination, plan.run, shard).outputs if is_strip(e["path"])}
+        seen |= own
+    for rows in found.values():
+        rows.sort(key=lambda row: row["key"])
+    return Measured(**found, strips=sorted(strips))
+
+
+def _strips(work: SuiteWork, measured: Measured) -> list[Strip]:
+    """The strips for the report, by picture, in the order of the suite's settings."""
+    there = set(measured.strips)
+    return [
+        Strip(key, setting.name, read(work.destination, path))
+        for key, number in work.shown.items()
+        for setting in work.suite.settings
+        if (path := strip_path(setting.name, number)) in there
+    ]
 
 
 def mean_rows(suite: Suite, scores: Sequence[Row]) -> list[Row]:
@@ -119,29 +164,30 @@ def _incomplete(suite: Suite, means: Sequence[Row], pictures: int) -> list[str]:
     ]
 
 
-def _account(
-    request: EvaluateRequest, prepared: SuiteRun, plan: Plan, parts: Sequence[dict[str, Any]], started: datetime
-) -> dict[str, Any]:
+def _account(work: SuiteWork, measured: Measured, summary: Summary, started: datetime) -> dict[str, Any]:
     """The content of run.json: that of the run that measured last."""
-    destination, path = prepared.stores.destination, record_path(plan.run)
-    if plan.objects == 0:
+    home, request, path = work.home, work.request, record_path(work.run)
+    if not summary.counts["objects"]:
         with suppress(StorageError, ValueError):
-            return read_json(destination, path)
-    failed = sum(not part["scores"] for part in parts)
+            return read_json(home, path)
+    count, failed = len(measured.manifest), measured.failed
+    plan = Plan(work.run, work.fingerprint, work.source.url, 0, count, 1)
     device = choose_device(request.device)
-    run = account_of(plan, destination, started, failed, len(parts), request.max_failure_rate) | {
+    run = account_of(plan, home, started, failed, count, request.max_failure_rate) | {
         "suite": request.suite,
         "settings": {name: getattr(request, name) for name in ("crop", "grey", "seed")},
-        "models": [each.network.model for each in prepared.networks],
+        "models": [each.network.model for each in work.networks],
+        "engine": request.engine,
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else f"CPU, {platform.machine()}",
-        "counts": {"objects": len(parts), "good": len(parts) - failed, "failed": failed},
-        "reasons": dict(Counter(row["reason"] for part in parts for row in part["failures"])),
+        "counts": {"objects": count, "good": count - failed, "failed": failed},
+        "reasons": dict(Counter(row["reason"] for row in measured.failures)),
     }
-    write(destination, path, (json.dumps(run, indent=2) + "\n").encode())
+    write(home, path, (json.dumps(run, indent=2) + "\n").encode())
     return run
 
 
-def _summary(run: dict[str, Any], plan: Plan, report: str) -> Summary:
-    status = "nothing_to_do" if plan.objects == 0 and run["status"] == "complete" else run["status"]
-    counts = run["counts"] | {"done": plan.done}
-    return Summary(plan.run, status, run["message"], counts, run["reasons"], run["seconds"], report, [])
+def _summary(run: dict[str, Any], of_run: Summary, pictures: int, report: str) -> Summary:
+    nothing = not of_run.counts["objects"] and run["status"] == "complete"
+    status = "nothing_to_do" if nothing else run["status"]
+    counts = run["counts"] | {"done": pictures - of_run.counts["objects"]}
+    return Summary(run["run"], status, run["message"], counts, run["reasons"], run["seconds"], report, [])

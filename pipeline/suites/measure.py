@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,17 +53,29 @@ def as_measured(pixels: np.ndarray, crop: int | None, grey: bool) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def measure_picture(key: str, clean: np.ndarray, suite: Suite, seed: int, strips: bool) -> Outcome:
-    """H x W x 1|3 uint8 through all settings and methods; what cannot be done is a row of failures, never raised."""
+def measure_picture(
+    key: str,
+    clean: np.ndarray,
+    suite: Suite,
+    seed: int,
+    strips: bool,
+    give_up: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """H x W x 1|3 uint8 through all settings and methods; what cannot be done is a row of failures, never raised.
+
+    `give_up` is asked between methods; once it says True the work stops, and what comes back is to be thrown away.
+    """
     outcome = Outcome()
     for setting in suite.settings:
         try:
             spoiled = setting.spoil(clean, generator_for(seed, key))
-        except PictureError as error:
-            outcome.failures.append(failure(key, setting.name, error.reason, error.message))
+        except Exception as error:
+            outcome.failures.append(_failure(key, setting.name, error))
             continue
         results = []
         for method in suite.methods:
+            if give_up():
+                return outcome
             if method.settings and setting.name not in method.settings:
                 continue
             try:
@@ -72,8 +84,7 @@ def measure_picture(key: str, clean: np.ndarray, suite: Suite, seed: int, strips
                 seconds = time.perf_counter() - started
                 scores = suite.measure(restored, spoiled)
             except Exception as error:
-                told = error.message if isinstance(error, PictureError) else f"{type(error).__name__}: {error}"
-                outcome.failures.append(failure(key, f"{setting.name}/{method.name}", "step_failed", told))
+                outcome.failures.append(_failure(key, f"{setting.name}/{method.name}", error))
                 continue
             row: Row = {"key": key, "suite": suite.name, "setting": setting.name, "method": method.name}
             row |= {"label": method.label, "group": method.group, "told": method.told, "seconds": seconds}
@@ -84,10 +95,12 @@ def measure_picture(key: str, clean: np.ndarray, suite: Suite, seed: int, strips
     return outcome
 
 
-def failure(key: str, branch: str | None, reason: str, message: str) -> Row:
+def _failure(key: str, branch: str, error: Exception) -> Row:
     """A row of the table of failures; the branch is a setting, or a setting and a method."""
-    stage = "decode" if branch is None else "develop"
-    return {"key": key, "shard": 0, "branch": branch, "stage": stage, "reason": reason, "message": message}
+    reason, message = "step_failed", f"{type(error).__name__}: {error}"
+    if isinstance(error, PictureError):
+        reason, message = error.reason, error.message
+    return {"key": key, "branch": branch, "stage": "develop", "reason": reason, "message": message[:500]}
 
 
 def _strip(suite: Suite, setting: Setting, spoiled: Spoiled, results: Sequence[_Result]) -> np.ndarray:

@@ -23,9 +23,10 @@ _TILE = 512
 
 @dataclass(frozen=True)
 class Chosen:
-    """A network for a task of the suite, and what its card calls it."""
+    """A network for a task of the suite: the name on its card, and the name or URL that it was opened by."""
 
     name: str
+    model: str
     task: str
     network: Network
 
@@ -38,7 +39,7 @@ def choose_networks(suite: Suite, names: Sequence[str]) -> list[Chosen]:
     tasks = list(dict.fromkeys(setting.task for setting in suite.settings))
     chosen = [_choose(name, tasks, suite) for name in names]
     missing = [task for task in tasks if task not in {each.task for each in chosen}]
-    shipped = [_open(card.name, task) for task in missing for card in list_cards() if card.task == task]
+    shipped = [open_chosen(card.name, task) for task in missing for card in list_cards() if card.task == task]
     return chosen + shipped
 
 
@@ -87,11 +88,13 @@ def _choose(name: str, tasks: Sequence[str], suite: Suite) -> Chosen:
     told = []
     for task in tasks:
         try:
-            return _open(name, task)
+            return open_chosen(name, task)
         except ModelError as error:
             told.append(str(error))
     raise RequestError(f"the suite {suite.name} cannot use the model {name!r}: {told[0]}")
 
 
-def _open(name: str, task: str) -> Chosen:
-    return Chosen(load_network(name, task, files=StoredFiles()).card.name, task, open_network(name, task))
+def open_chosen(model: str, task: str, sha256: str | None = None) -> Chosen:
+    """Open a network by its name or URL, with weights of that hash, or any (None). Raises ModelError, StorageError."""
+    card = load_network(model, task, files=StoredFiles(), sha256=sha256).card
+    return Chosen(card.name, model, task, open_network(model, task, sha256=sha256))

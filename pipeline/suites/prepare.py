@@ -32,10 +32,12 @@ class SuiteRun:
 def prepare_suite(request: EvaluateRequest) -> SuiteRun:
     """Check a request with a suite, and knock at both stores. Raises RequestError, ModelError, StorageError."""
     assert request.suite is not None
-    if request.engine != "threads":
-        raise RequestError(f"--suite runs on the threads of one process; leave out --engine {request.engine}")
     notes: list[str] = []
-    suite = _installed(SUITES[request.suite], notes)
+    suite = installed(SUITES[request.suite])
+    missing = [method.label for method in SUITES[request.suite].methods if method not in suite.methods]
+    if missing:
+        names = ", ".join(dict.fromkeys(missing))
+        notes.append(f"Left out, for they are not installed: {names}; pip install pywavelets.")
     networks = choose_networks(suite, request.model)
     without = [s.label for s in suite.settings if s.task not in {each.task for each in networks}]
     if without:
@@ -47,12 +49,10 @@ def prepare_suite(request: EvaluateRequest) -> SuiteRun:
     return SuiteRun(stores, suite, networks, dataset, published, notes)
 
 
-def _installed(suite: Suite, notes: list[str]) -> Suite:
-    missing = [method for method in suite.methods if method.needs and not importlib.util.find_spec(method.needs)]
-    if missing:
-        names = ", ".join(dict.fromkeys(method.label for method in missing))
-        notes.append(f"Left out, for they are not installed: {names}; pip install pywavelets.")
-    return replace(suite, methods=tuple(method for method in suite.methods if method not in missing))
+def installed(suite: Suite) -> Suite:
+    """The suite with those of its baselines that can run here."""
+    there = [method for method in suite.methods if not method.needs or importlib.util.find_spec(method.needs)]
+    return replace(suite, methods=tuple(there))
 
 
 def _published(request: EvaluateRequest, notes: list[str]) -> tuple[str | None, list[dict[str, Any]]]:

@@ -67,7 +67,7 @@ def _suite(request: EvaluateRequest) -> tuple[Callable[..., Any], Callable[[Any]
     from pipeline.suites.run import evaluate_suite
 
     prepare_suite(request)
-    return evaluate_suite, print_suite
+    return partial(evaluate_suite, develop_shards=engine_of(request)), print_suite
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

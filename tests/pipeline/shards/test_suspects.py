@@ -18,36 +18,11 @@ from pipeline.runs.planning import plan_run
 from pipeline.shards.in_work import read_begun
 from pipeline.shards.shard import run_shard
 from pipeline.storage.store import open_store, write
-from tests.processes import ROOT
+from tests.deadly import HOW, deadly
 from tests.runs import fill, request, table, tables
 
 RECIPE = {"branches": {"gamma": [{"step": "gamma"}]}, "output": {"format": "png"}}
 REASONS = "key, branch, stage, reason"
-
-#: loaded by every interpreter that finds it on its path: a decoder that ends the process at one picture
-DEADLY = """
-import os, signal, sys
-
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name == "pipeline.shards.picture":
-            sys.meta_path.remove(self)
-            import pipeline.pictures.decode as module
-            honest = module.decode
-            def decode(data, key="", *others):
-                if key == os.environ["DEADLY_KEY"]:
-                    {how}
-                return honest(data, key, *others)
-            module.decode = decode
-
-sys.meta_path.insert(0, Finder())
-"""
-HOW = {
-    "SIGSEGV": "os.kill(os.getpid(), signal.SIGSEGV)",
-    "SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
-    "exit status 3": "os._exit(3)",
-}
-
 
 RUN = """
 import json, sys
@@ -61,9 +36,7 @@ print(summary.status, summary.counts["good"], summary.reasons)
 
 def run(source: Path, out: Path, hook: Path, how: str, key: str) -> subprocess.CompletedProcess[str]:
     """A run in a process of its own, in which a picture is deadly."""
-    hook.mkdir(exist_ok=True)
-    (hook / "sitecustomize.py").write_text(DEADLY.format(how=HOW[how]))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(hook), str(ROOT)]), "DEADLY_KEY": key}
+    environment = os.environ | deadly(hook, key, how)
     command = [sys.executable, "-c", RUN, str(source), str(out), json.dumps(RECIPE)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 

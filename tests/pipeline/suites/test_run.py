@@ -18,10 +18,12 @@ from pydantic import ValidationError
 from pipeline.destination.schemas import SCHEMAS, SUITE_SCHEMAS
 from pipeline.errors import RequestError, StorageError
 from pipeline.requests.pictures import EvaluateRequest
+from pipeline.requests.upkeep import VerifyRequest
 from pipeline.storage.store import filesystem, open_store, write
 from pipeline.suites.kinds import SUITES
 from pipeline.suites.published import guess_set, published_rows, published_sets, read_published
-from pipeline.suites.run import evaluate_suite
+from pipeline.suites.run import evaluate_suite, forecast_suite
+from pipeline.upkeep.verify import verify
 from tests.pipeline.suites.test_suite import photograph
 from tests.restoration_models import random_model
 from tests.runs import snapshot
@@ -138,25 +140,66 @@ def test_again_there_is_nothing_to_do_and_nothing_changes(source: Path, tmp_path
 
 
 def test_an_interrupted_run_goes_on_and_ends_the_same(source: Path, tmp_path: Path) -> None:
-    """Pictures whose parts exist are not measured again, and the tables are those of an undisturbed run."""
+    """Shards that are committed are not measured again, and the tables are those of an undisturbed run."""
     out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
+    begun: list[bool] = []
 
     def stop(good: bool) -> None:
-        raise KeyboardInterrupt
+        begun.append(good)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate_suite(asked(source, out, workers=1), progress=stop)
-    parts = list(out.glob("runs/*/evaluation/parts/*.json"))
-    assert 1 <= len(parts) < 4
+        evaluate_suite(asked(source, out, shard_size=2), progress=stop)
     plans: list[Any] = []
     measured: list[bool] = []
     evaluation = evaluate_suite(asked(source, out), plans.append, measured.append)
-    assert (plans[0].objects, plans[0].done, plans[0].resumed) == (4 - len(parts), len(parts), True)
-    assert len(measured) == 4 - len(parts)
+    assert (plans[0].run, plans[0].objects, plans[0].resumed) == (evaluation.summary.run, 4, True)
+    assert len(measured) == 2
     evaluate_suite(asked(source, undisturbed))
     for table in ("scores", "means", "failures"):
         folders = [base / "runs" / evaluation.summary.run / "evaluation" for base in (out, undisturbed)]
         assert rows_of(folders[0], table) == rows_of(folders[1], table)
+
+
+def test_failures_are_tried_again_in_their_places(source: Path, tmp_path: Path) -> None:
+    """`--retry-failed` measures what failed once more, and every picture is there once; so does --dry-run say it."""
+    out = tmp_path / "out"
+    first = evaluate_suite(asked(source, out))
+    again = asked(source, out, retry_failed=True)
+    found = forecast_suite(again)
+    assert (found.status, found.objects, found.branches) == ("retry_failed", 1, ("suite deblur",))
+    tried: list[bool] = []
+    evaluation = evaluate_suite(again, progress=tried.append)
+    assert tried == [False]
+    assert evaluation.means == first.means
+    assert evaluation.summary.counts == first.summary.counts | {"done": 3}
+    folder = out / "runs" / first.summary.run / "evaluation"
+    assert [row["key"] for row in rows_of(folder, "failures")] == ["bad.png"]
+
+
+def test_what_a_suite_measured_is_verified_like_any_run(source: Path, tmp_path: Path) -> None:
+    """Its folder is a destination by itself: a changed strip is found, and nothing else, and nothing is left over."""
+    evaluation = evaluate_suite(asked(source, tmp_path / "out"))
+    folder = tmp_path / "out" / "runs" / evaluation.summary.run / "evaluation"
+    whole = verify(VerifyRequest(destination=str(folder)))
+    assert (whole.findings, whole.leftovers, whole.shards) == ([], 0, 1)
+    strip = next((folder / "strips").iterdir())
+    strip.write_bytes(strip.read_bytes()[:-1] + b"?")
+    found = verify(VerifyRequest(destination=str(folder), repair=True))
+    assert [(one.path, one.what) for one in found.findings] == [(f"strips/{strip.name}", "checksum")]
+    assert "no run of a recipe" in found.not_repaired[0]
+
+
+def test_frames_of_a_file_are_pictures(source: Path, tmp_path: Path) -> None:
+    """As in every run: the frames of an animation are measured each, and only the first is among the strips."""
+    frames = [Image.fromarray(photograph(name, side=80)) for name in ("astronaut", "coffee")]
+    frames[0].save(source / "walk.tiff", save_all=True, append_images=frames[1:])
+    evaluation = evaluate_suite(asked(source, tmp_path / "out", include=("*.tiff",)))
+    folder = tmp_path / "out" / "runs" / evaluation.summary.run / "evaluation"
+    assert {row["key"] for row in rows_of(folder, "scores")} == {"walk.tiff#0000", "walk.tiff#0001"}
+    assert evaluation.pictures == 2
+    assert len(list((folder / "strips").iterdir())) == len(SUITES["deblur"].settings)
 
 
 def test_noise_is_drawn_from_the_seed_and_the_pictures_name(source: Path, tmp_path: Path) -> None:
@@ -214,10 +257,10 @@ def test_published_rows_stand_beside_ours(source: Path, tmp_path: Path) -> None:
         ("Theirs", "float-25", 31.2),
     ]
     assert published[1]["source"] == "somebody/paper, table.png"
-    before = sorted((tmp_path / "out").glob("runs/*/evaluation/parts/*"))
+    before = sorted((tmp_path / "out").glob("runs/*/evaluation/tables/**/*"))
     other = evaluate_suite(request.model_copy(update={"set": "Kodak24"}))
     assert [row["psnr"] for row in other.means if row["group"] == "published"] == [20.17, 32.1]
-    assert sorted((tmp_path / "out").glob("runs/*/evaluation/parts/*")) == before
+    assert sorted((tmp_path / "out").glob("runs/*/evaluation/tables/**/*")) == before
     grey = evaluate_suite(request.model_copy(update={"grey": True}))
     assert [(row["label"], row["psnr"]) for row in grey.means if row["group"] == "published"] == [("Theirs", 29.2)]
 
@@ -280,7 +323,6 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(source: Path, t
         ({"model": ("nothing-of-the-kind",)}, "no model called"),
         ({"suite": "denoise", "published": published_file(tmp_path), "set": "Set99"}, "there are of CBSD68, Kodak24"),
         ({"published": published_file(tmp_path), "set": "Set5"}, "there are none for deblur"),
-        ({"engine": "dask"}, "--engine dask"),
     ]
     for changes, told in wrong:
         with pytest.raises(RequestError, match=told):
