@@ -56,8 +56,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline.networks": _SECOND | _NETWORKS | {"models.training"},
     "pipeline.reports": _SECOND - {"pipeline.steps", "pipeline.frames"},
     "pipeline.requests": _THIRD | {"models", "models.registry"},
-    "pipeline.shards": _FOURTH | {"models", "models.codec"},
-    "pipeline.training": _FOURTH | _NETWORKS | {"models.training"},
+    "pipeline.shards": _FOURTH | {"models", "models.codec", "darkroom.rooms"},
+    "pipeline.training": _FOURTH | _NETWORKS | {"models.training", "darkroom.rooms"},
     "pipeline.runs": _FOURTH | {"pipeline.shards", "models", "models.codec"},
     "pipeline.upkeep": _RUNS,
     "pipeline.evaluation": _RUNS,
@@ -66,10 +66,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline.generation": _RUNS | _NETWORKS | {"pipeline.training"},
     # the face
     "pipeline": _PIPELINE,
-    "darkroom": _PIPELINE | {"pipeline"},
+    "darkroom": _PIPELINE | {"pipeline", "models", "models.training", "darkroom.rooms"},
+    # finds our packages whatever else has their names: a base, as it starts processes for rooms below the face
+    "darkroom.rooms": set(),
+    "darkroom.__main__": {"flows.command"},
     "flows.orchestration": _PIPELINE | {"models"},
     "flows": _PIPELINE | _NETWORKS | {"models.training", "flows.orchestration"},
-    "flows.command": _PIPELINE | _NETWORKS | {"models.training", "flows", "flows.orchestration", "pipeline"},
+    "flows.command": _PIPELINE | _NETWORKS | {"models.training", "flows", "flows.orchestration", "darkroom.rooms"},
 }
 
 #: imports against the table that are still there: this list may only become shorter

@@ -48,6 +48,8 @@ _SETTINGS = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
+# a worker finds our packages, whatever else on its path has their names
+_OURS_FIRST = "import darkroom"
 # a terminal sends it to all processes of a command
 _LEAVE_CTRL_C_TO_US = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 _log = logging.getLogger("darkroom.dask")
@@ -107,7 +109,12 @@ def local_cluster(request: RunRequest) -> SpecCluster:
     """
     security = Security.temporary()
     common = {"security": security, "protocol": "tls://", "host": "127.0.0.1"}
-    options = common | {"nthreads": 1, "memory_limit": 0, "dashboard": False, "preload": [_LEAVE_CTRL_C_TO_US]}
+    options = common | {
+        "nthreads": 1,
+        "memory_limit": 0,
+        "dashboard": False,
+        "preload": [_OURS_FIRST, _LEAVE_CTRL_C_TO_US],
+    }
     environment = {"PREFECT_API_URL": PREFECT_API_URL.value() or ""}
     specific = [{"env": environment}] * _worker_processes(request)
     if gpus := gpus_of(request):

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.pipeline.shards.test_suspects import DEADLY, HOW
 from tests.processes import ROOT
 from tests.runs import contents, darkroom, fill
 
@@ -103,6 +104,22 @@ def test_dask_workers_run_it(installed: Path, tmp_path: Path) -> None:
     plain, dask = (contents(tmp_path / engine, "pictures") for engine in ("threads", "dask"))
     assert plain == dask
     assert len(dask) == 4
+
+
+def test_the_processes_of_suspects_know_it(installed: Path, tmp_path: Path) -> None:
+    """The first run dies of a picture, which the second develops in a process of its own."""
+    fill(tmp_path / "in", 4)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "sitecustomize.py").write_text(DEADLY.format(how=HOW["SIGSEGV"]))
+    options = ("--recipe", tmp_path / "recipe.yaml", "--no-prefect", "--json")
+    first, second = (
+        darkroom(
+            "develop", tmp_path / "in", tmp_path / "out", *options, **beside(tmp_path, installed), DEADLY_KEY="001.png"
+        )
+        for _ in range(2)
+    )
+    assert first.returncode not in (0, 1), first.stderr
+    assert json.loads(second.stdout)["reasons"] == {"crashed": 1}, second.stderr
 
 
 def test_fingerprints_follow_its_version_and_ours_stay(installed: Path, tmp_path: Path) -> None:
