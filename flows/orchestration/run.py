@@ -27,6 +27,9 @@ def develop_shards(
     called for pictures that other processes develop (True: good), `ended` with the counts of every shard. With a task
     of Prefect every shard is a task run; `environment` are variables for the processes that an engine starts.
     """
+    if not plan.shards:
+        # workers take seconds to start
+        return
     with _engine(job, plan, task, environment or {}) as engine:
         try:
             for counts in outcomes(range(plan.shards), engine):

@@ -38,7 +38,7 @@ from pipeline.storage.store import Store, exists, read, write
 #: the report reads at most this many rows of a table; larger runs are reported on from evenly spaced shards
 _REPORT_ROWS = 200_000
 
-#: what develops all shards of a plan and calls its last argument for every picture (True: good)
+#: what does all shards of a plan and calls its last argument for every picture (True: good)
 DevelopShards = Callable[[AnyWork, Plan, Callable[[bool], None]], None]
 
 
@@ -76,11 +76,12 @@ def run_job(
         plan = plan_run(job, listing, lease)
         lease.run = plan.run
         planned(plan)
-        (develop_shards or _develop_here)(job, plan, progress)
+        (develop_shards or develop_here)(job, plan, progress)
         return finish_run(job, plan, started)
 
 
-def _develop_here(job: AnyWork, plan: Plan, progress: Callable[[bool], None]) -> None:
+def develop_here(job: AnyWork, plan: Plan, progress: Callable[[bool], None]) -> None:
+    """Do every shard of a plan in this process, one after another; `progress` is told every picture (True: good)."""
     for shard in range(plan.shards):
         run_shard(job, plan, shard, progress)
 

@@ -22,7 +22,7 @@ def evaluate_suite(
     listing: Callable[[int], None] = lambda count: None,
     develop_shards: DevelopShards | None = None,
 ) -> SuiteEvaluation:
-    """Run a request's suite; see `pipeline.runs.finish.run_job` for the parameters and for what is raised.
+    """Run a request's suite, without Prefect; see `pipeline.runs.finish.run_job` for the parameters and what is raised.
 
     Raises RequestError and ModelError, too, for what cannot be compared, before anything is run.
     """

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.rooms import own_process
-from tests.pipeline.shards.test_suspects import DEADLY, HOW
+from tests.deadly import deadly
 from tests.processes import ROOT
 from tests.runs import fill
 
@@ -60,10 +60,9 @@ def test_the_command_runs_beside_them(folder: Path) -> None:
 
 def test_a_script_and_the_processes_of_its_suspects_run_beside_them(folder: Path) -> None:
     """The first run dies of a picture; the second tries it in a process of its own, and says how that one ended."""
-    hook = folder / "hook"
-    hook.mkdir()
-    (hook / "sitecustomize.py").write_text(DEADLY.format(how=HOW["SIGSEGV"]))
-    first, second = (run(folder, sys.executable, "script.py", first=(hook,), DEADLY_KEY="001.png") for _ in range(2))
+    key = deadly(folder / "hook", "001.png")["DEADLY_KEY"]
+    hook = (folder / "hook",)
+    first, second = (run(folder, sys.executable, "script.py", first=hook, DEADLY_KEY=key) for _ in range(2))
     assert first.returncode not in (0, 1), first.stderr
     assert second.stdout == "complete 3 {'crashed': 1}\n", second.stderr
 

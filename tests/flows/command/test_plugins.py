@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.pipeline.shards.test_suspects import DEADLY, HOW
+from tests.deadly import deadly
 from tests.processes import ROOT
 from tests.runs import contents, darkroom, fill
 
@@ -110,14 +110,10 @@ def test_the_processes_of_suspects_know_it(installed: Path, tmp_path: Path) -> N
     """The first run dies of a picture, which the second develops in a process of its own."""
     fill(tmp_path / "in", 4)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    (tmp_path / "sitecustomize.py").write_text(DEADLY.format(how=HOW["SIGSEGV"]))
+    environment = deadly(tmp_path / "hook", "001.png") | beside(tmp_path / "hook", installed)
     options = ("--recipe", tmp_path / "recipe.yaml", "--no-prefect", "--json")
-    first, second = (
-        darkroom(
-            "develop", tmp_path / "in", tmp_path / "out", *options, **beside(tmp_path, installed), DEADLY_KEY="001.png"
-        )
-        for _ in range(2)
-    )
+    arguments = ("develop", tmp_path / "in", tmp_path / "out", *options)
+    first, second = (darkroom(*arguments, **environment) for _ in range(2))
     assert first.returncode not in (0, 1), first.stderr
     assert json.loads(second.stdout)["reasons"] == {"crashed": 1}, second.stderr
 
