@@ -277,7 +277,7 @@ def test_each_worker_has_a_gpu_of_its_own(tmp_path: Path, prefect_server: str, m
 def test_memory_cannot_be_shared_with_workers(run: Run, source: Path) -> None:
     """A store of this process is refused before any worker starts."""
     with pytest.raises(RequestError, match="the memory of this process"):
-        run(request(source, "memory://out-of-reach", engine="dask"))
+        run(request(source, f"memory://{source.parent.name}", engine="dask"))
 
 
 @pytest.mark.parametrize("way", ["--prefect", "--no-prefect"])
