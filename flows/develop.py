@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from prefect import State, get_run_logger
 from prefect.artifacts import create_table_artifact
 
-from flows.orchestration.engine import run_shards
 from flows.orchestration.progress import tell
 from flows.orchestration.states import artifact_key, darkroom_flow, leave_tables, link_report, run_ended
+from flows.orchestration.task_runs import run_shards
 from pipeline.destination.lease import hold
 from pipeline.destination.plans import Plan
 from pipeline.destination.run_record import Summary

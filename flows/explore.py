@@ -6,9 +6,9 @@ from prefect import State
 from prefect.artifacts import create_table_artifact
 
 from flows.develop import run_job
-from flows.orchestration.engine import run_shards
 from flows.orchestration.progress import tell
 from flows.orchestration.states import darkroom_flow, ended, link_report, message_of, retried, rounded
+from flows.orchestration.task_runs import run_shards
 from pipeline.destination.run_record import Summary
 from pipeline.exploration.explore import Exploration, explore_latents, planned_looks, representation
 from pipeline.requests.job import check_request

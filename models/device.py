@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from models.errors import DeviceError
+
 #: what computes a restoration network; auto is onnx for .onnx files, torch for all others
 Runtime = Literal["auto", "torch", "onnx"]
 #: the drivers of GPUs that PyTorch can use as "cuda": NVIDIA's by their library, AMD's by their device
@@ -15,17 +17,22 @@ _LIBRARIES, _AMD = ("libcuda.so.1", "nvcuda.dll"), Path("/dev/kfd")
 
 
 def choose_device(device: str) -> str:
-    """Choose what "auto" stands for, "cuda" where there is one, else "cpu"; anything else is taken as it is.
+    """Choose what "auto" stands for, "cuda" where there is one, else "cpu"; a device that is named must be there.
 
-    PyTorch is imported only where the driver of a GPU is installed.
+    PyTorch is imported only where the driver of a GPU is installed. Raises DeviceError for a GPU that is not there.
     """
-    if device != "auto":
+    if device == "cpu":
         return device
-    if not _has_driver():
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    count = _gpus()
+    if device == "auto":
+        return "cuda" if count else "cpu"
+    if not count:
+        raise DeviceError(f"--device {device}: {_missing()}; take --device cpu, or auto")
+    number = int(device.partition(":")[2] or 0)
+    if number >= count:
+        there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise DeviceError(f"--device {device}: there is no such GPU here; there is {there}")
+    return device
 
 
 def give_back() -> None:
@@ -37,6 +44,24 @@ def give_back() -> None:
     trim = _trim()
     if trim:
         trim(0)
+
+
+def _gpus() -> int:
+    """How many GPUs PyTorch can use here."""
+    if not _has_driver():
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _missing() -> str:
+    if not _has_driver():
+        return "no driver of a GPU is installed here"
+    import torch
+
+    built = torch.version.cuda or torch.version.hip
+    return "PyTorch finds no GPU here" if built else "the PyTorch that is installed here is one without GPUs"
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
     DarkroomError                1
     ├── ModelError               2
+    ├── DeviceError              2
     ├── DataError                2
     ├── CheckpointError          2
     ├── TrainingError            1
@@ -27,6 +28,12 @@ class DarkroomError(Exception):
 
 class ModelError(DarkroomError):
     """A model that cannot be loaded; the message names it, says why and what to do."""
+
+    exit_code = 2
+
+
+class DeviceError(DarkroomError):
+    """A device that is not there or stopped working; the message names it and says what to do."""
 
     exit_code = 2
 

@@ -40,7 +40,7 @@ KINDS = {
 REASONS = {
     "truncated": "the file ends before its pixels do",
     "too_large": "the header announces more pixels than the limit allows",
-    "too_large_for_memory": "the picture needs more memory in this recipe than the run may take",
+    "too_large_for_memory": "the picture needs more memory than the run may take",
     "unsupported": "a picture, but of a kind that is not read here, or that the output format cannot hold",
     "corrupt": "the header or the compressed data contradict themselves",
     "not_an_image": "the bytes are no picture of any known format",

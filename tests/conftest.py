@@ -82,10 +82,10 @@ def s3_options(s3: S3Server) -> StorageOptions:
 @pytest.fixture
 def bucket(s3_options: StorageOptions) -> str:
     """The name of a fresh, empty bucket."""
-    from pipeline.storage.store import open_store
+    from pipeline.storage.store import filesystem, open_store
 
     name = f"test-{uuid.uuid4().hex}"
-    open_store(f"s3://{name}", s3_options).fs.call_s3("create_bucket", Bucket=name)
+    filesystem(open_store(f"s3://{name}", s3_options)).call_s3("create_bucket", Bucket=name)
     return name
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.processes import ROOT
 
-SOURCES = ("flows", "pipeline", "models", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
+SOURCES = ("darkroom", "flows", "pipeline", "models", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -61,6 +61,7 @@ def test_the_wheel_holds_what_runs_need_and_no_more(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     for room, patterns in {
+        "darkroom": ["*.py"],
         "flows": ["*.py"],
         "pipeline": ["**/*.py", "recipes/*.yaml", "templates/*"],
         "models": ["**/*.py", "weights/*.safetensors", "weights/*.json"],
@@ -69,7 +70,12 @@ def test_the_wheel_holds_what_runs_need_and_no_more(built: Path) -> None:
         assert own
         assert own <= names
     assert {"LICENSE", "NOTICE"} <= {Path(name).name for name in names}
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"flows", "pipeline", "models"}
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
+        "darkroom",
+        "flows",
+        "pipeline",
+        "models",
+    }
     assert not any(name.startswith("models/weights/start/") for name in names)
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:

@@ -24,7 +24,7 @@ from pipeline.errors import RecipeError
 from pipeline.requests.recipe import load_recipe
 from pipeline.runs.finish import develop
 from pipeline.storage.local import check_key
-from pipeline.storage.store import Store, list_objects, open_store, read
+from pipeline.storage.store import Store, filesystem, list_objects, open_store, read
 from tests.processes import ROOT
 from tests.runs import picture_file, request
 
@@ -47,7 +47,7 @@ TOO_LONG = ["x" * 240 + ".png", "long/" * 200 + "x.png"]
 def put(store: Store, key: str, data: bytes) -> None:
     """Store an object past all our own checks, as somebody else's program would."""
     bucket, _, prefix = store.root.partition("/")
-    store.fs.call_s3("put_object", Bucket=bucket, Key=f"{prefix}/{key}", Body=data)
+    filesystem(store).call_s3("put_object", Bucket=bucket, Key=f"{prefix}/{key}", Body=data)
 
 
 def rows(destination: Store, table: str) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ import httpx
 from rich.markup import escape
 from rich.table import Table
 
+from darkroom.rooms import own_process
 from flows.command.console import out
 from flows.command.show.prefect import through
 from flows.orchestration.api import Way, check_home, configured_api, prefect_home, recorded, spare_loopback
@@ -141,14 +142,15 @@ def _own_api(host: str, port: int) -> str:
 def _running(name: str, arguments: list[str], logs: Path, settings: dict[str, str]) -> Iterator[Part]:
     """A part of Prefect in processes of its own, stopped at the end; see `flows.command.supervisor`."""
     path = logs / f"{name}.log"
-    command = [sys.executable, "-m", "flows.command.supervisor", sys.executable, "-m", "prefect", *arguments]
+    command = own_process("flows.command.supervisor", sys.executable, "-P", "-m", "prefect", *arguments)
     with path.open("wb") as log:
         guard = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            env=os.environ | QUIET | settings,
+            # a folder `flows` where this is started does not hide ours from the worker's runs
+            env=os.environ | QUIET | settings | {"PYTHONSAFEPATH": "1"},
             # a Ctrl-C in the terminal reaches this process alone, which then stops the others in order
             start_new_session=True,
         )

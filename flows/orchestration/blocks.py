@@ -47,7 +47,7 @@ class S3Access(Block):
 def with_blocks(request: Request) -> Request:
     """The request with the storage options of the Prefect blocks it names filled in, where it has none.
 
-    The names stay, so that the request can be sent on without what the blocks hold (see `without_secrets`).
+    The names stay, so that the request can be sent on without what the blocks hold (see `Access.without_secrets`).
     Raises RequestError when there is no such block or it makes no sense.
     """
     found = {}
@@ -93,9 +93,3 @@ def _of_aws(block: Any) -> S3Access:
     token = credentials.aws_session_token
     key, secret = credentials.aws_access_key_id, credentials.aws_secret_access_key
     return S3Access(key=key, secret=secret, token=token, **common)
-
-
-def without_secrets(request: Request) -> Request:
-    """The request without what the blocks it names hold: whoever gets it asks Prefect for that."""
-    sides = [side for side in ("source", "destination") if getattr(request, f"{side}_block", None)]
-    return request.model_copy(update={f"{side}_storage": None for side in sides})

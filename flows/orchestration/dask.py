@@ -13,7 +13,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,11 +23,8 @@ import torch
 from distributed import Client, Event, KilledWorker, Nanny, Scheduler, SpecCluster, get_client
 from distributed.comm import CommClosedError
 from distributed.security import Security
-from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect_dask import DaskTaskRunner
 
-from flows.orchestration.blocks import without_secrets
-from flows.orchestration.engine import GONE, Engine, Work, develop_shard, plain_shard
+from flows.orchestration.engine import GONE, Engine, Work, plain_shard
 from models.device import choose_device
 from pipeline.destination.plans import Plan
 from pipeline.errors import RequestError, RunError
@@ -48,6 +45,8 @@ _SETTINGS = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
+# a worker finds our packages, whatever else on its path has their names
+_OURS_FIRST = "import darkroom"
 # a terminal sends it to all processes of a command
 _LEAVE_CTRL_C_TO_US = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 _log = logging.getLogger("darkroom.dask")
@@ -57,40 +56,38 @@ _SECONDS_TO_STOP = 10.0
 
 
 @contextmanager
-def dask_engine(job: AnyWork, plan: Plan, each_a_task_run: bool) -> Iterator[Engine]:
-    """The workers of a cluster; those of this machine end with the block.
+def dask_engine(
+    job: AnyWork, plan: Plan, task: Callable[..., Any] | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[Engine]:
+    """Give an engine of a cluster's workers; those of this machine get `environment` and end with the block.
 
-    Raises RequestError when no scheduler answers or the stores are this process's own.
+    With a task of Prefect each shard is a task run of the flow that this is called in. Raises RequestError when no
+    scheduler answers or the stores are this process's own.
     """
     request = job.request
     for store in (job.source, job.destination):
-        if store.scheme == "memory":
+        if store.is_in_process:
             raise RequestError(f"{store.url} is the memory of this process; Dask workers need a folder or a bucket")
     name = f"darkroom-stop-{plan.run}-{uuid.uuid4().hex}"
     with ExitStack() as stack:
-        stack.enter_context(_one_prefect_server())
-        if request.cluster:
-            runner = DaskTaskRunner(address=request.cluster)
-        else:
+        cluster: Any = request.cluster
+        if not cluster:
             stack.enter_context(dask.config.set(_SETTINGS))
-            runner = DaskTaskRunner(cluster=stack.enter_context(local_cluster(request)))
-        stack.enter_context(runner)
+            cluster = stack.enter_context(local_cluster(request, environment or {}))
         try:
-            client = runner.client
+            client = stack.enter_context(_client(task)(cluster, set_as_default=False))
         except OSError as error:
             raise RequestError(f"no Dask scheduler answers at {request.cluster}; check the address") from error
         sent, watch = _for_workers(job), _Watch(client)
-        annotations = {"resources": {"GPU": 1}} if str(sent.record["device"]).startswith("cuda") else {}
+        options: dict[str, Any] = {"return_type": "state"} if task else {}
+        if str(sent.record["device"]).startswith("cuda"):
+            options["resources"] = {"GPU": 1}
         running: list[Any] = []
 
         def submit(shard: int) -> Any:
             watch.check()
             arguments = {"work": sent, "plan": plan, "shard": shard, "stop": StopEvent(name)}
-            with dask.annotate(**annotations):
-                if each_a_task_run:
-                    future = runner.submit(develop_shard, arguments).wrapped_future
-                else:
-                    future = client.submit(plain_shard, **arguments, pure=False)
+            future = client.submit(task or plain_shard, **arguments, pure=False, **options)
             running[:] = [one for one in running if not one.done()] + [future]
             return future
 
@@ -100,19 +97,34 @@ def dask_engine(job: AnyWork, plan: Plan, each_a_task_run: bool) -> Iterator[Eng
         yield Engine(submit, stop, watch.slots, watch.check, (KilledWorker,), _LOST, elsewhere=True)
 
 
-def local_cluster(request: RunRequest) -> SpecCluster:
-    """Worker processes of this machine that nobody else can talk to: one a GPU, which is all it sees, else `workers`.
+def _client(task: Callable[..., Any] | None) -> type[Client]:
+    """The kind of client that can submit what runs a shard."""
+    if task is None:
+        return Client
+    from prefect_dask.client import PrefectDaskClient
 
-    Each runs one shard at a time. A worker that dies is started again.
+    return PrefectDaskClient
+
+
+def local_cluster(request: RunRequest, environment: Mapping[str, str] | None = None) -> SpecCluster:
+    """Start worker processes on this machine that nobody else can talk to: one for each GPU, else `workers`.
+
+    Each sees one GPU and has the variables of `environment` besides this process's own. Each runs one shard at a time.
+    A worker that dies is started again.
     """
     security = Security.temporary()
     common = {"security": security, "protocol": "tls://", "host": "127.0.0.1"}
-    options = common | {"nthreads": 1, "memory_limit": 0, "dashboard": False, "preload": [_LEAVE_CTRL_C_TO_US]}
-    environment = {"PREFECT_API_URL": PREFECT_API_URL.value() or ""}
-    specific = [{"env": environment}] * _worker_processes(request)
+    options = common | {
+        "nthreads": 1,
+        "memory_limit": 0,
+        "dashboard": False,
+        "preload": [_OURS_FIRST, _LEAVE_CTRL_C_TO_US],
+    }
+    given = dict(environment or {})
+    specific: list[dict[str, Any]] = [{"env": given}] * _worker_processes(request)
     if gpus := gpus_of(request):
         pinned = [{"CUDA_VISIBLE_DEVICES": name} for name in gpus]
-        specific = [{"env": environment | each, "resources": {"GPU": 1}} for each in pinned]
+        specific = [{"env": given | each, "resources": {"GPU": 1}} for each in pinned]
     workers = {number: {"cls": Nanny, "options": options | one} for number, one in enumerate(specific)}
     scheduler = {
         "cls": Scheduler,
@@ -153,7 +165,7 @@ def _worker_processes(request: RunRequest) -> int:
 
 
 def _for_workers(job: AnyWork) -> Work:
-    """The job as it makes sense on another machine: its share of that machine, no secret of Prefect's."""
+    """Give the work as it makes sense on another machine: its share of that machine, no secret of Prefect's."""
     request = job.request
     changes: dict[str, Any] = {}
     if request.cluster:
@@ -165,21 +177,7 @@ def _for_workers(job: AnyWork) -> Work:
         processes = len(gpus) or _worker_processes(request)
         memory = parse_size(request.memory) if request.memory else available() // 2
         changes |= {"workers": max(1, cores() // processes), "memory": str(max(1, memory // processes))}
-    return Work(job.record() | changes, without_secrets(job.access))
-
-
-@contextmanager
-def _one_prefect_server() -> Iterator[None]:
-    """Where no server is configured, workers use the temporary one of this process instead of one each."""
-    if PREFECT_API_URL.value():
-        yield
-        return
-    from prefect.server.api.server import SubprocessASGIServer
-
-    server = SubprocessASGIServer()
-    server.start()
-    with temporary_settings({PREFECT_API_URL: server.api_url}):
-        yield
+    return Work(job.record() | changes, job.access.without_secrets())
 
 
 def _stop_workers(client: Client, name: str, futures: list[Any]) -> None:

@@ -7,6 +7,7 @@ destination of an earlier version is found by the same functions.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ _STRIPS = "strips/"
 #: patterns for listings: plans and records of all runs, marks of those that ended well, commits of all shards
 PLANS, RECORDS = f"{RUNS}/*/plan.json", f"{RUNS}/*/run.json"
 SUCCESSES, COMMITS = f"{RUNS}/*/_SUCCESS", f"{RUNS}/*/shards/*.json"
+#: runs and explorations are named by a letter and the beginning of a hash
+_OWN = re.compile(rf"({RUNS}|{EXPLORATIONS})/[a-z][0-9a-f]{{12}}/[a-z]+\.json")
 
 
 def picture_path(branch: str, key: str, extension: str) -> str:
@@ -170,6 +173,25 @@ def picture_of(path: str) -> tuple[str, str] | None:
 def key_of(path: str) -> str | None:
     """The key of the picture that a developed picture or stream is of; None for any other path."""
     return path.split("/", 2)[2].rpartition(".")[0] if branch_of(path) is not None else None
+
+
+def destinations_around(key: str) -> Iterator[str]:
+    """Yield the folders, each with `/` at the end, that would be destinations if this object of a source were a result.
+
+    Of `old/out/pictures/a/b.png` it is `old/out/`: below it comes a folder of ours. A source as a whole is not among
+    them.
+    """
+    folders = key.split("/")[:-1]
+    for depth, name in enumerate(folders):
+        if depth and name in FOLDERS:
+            yield "/".join(folders[:depth]) + "/"
+
+
+def is_destination(store: Store, folder: str) -> bool:
+    """Whether runs or explorations lie in a folder of a store, "" or one with `/` at the end. Raises StorageError."""
+    here = "".join(f"[{one}]" if one in "*?[" else one for one in folder)
+    marks = [PLANS, RECORDS, request_path("*"), exploration_path("*", "explore.json")]
+    return any(_OWN.fullmatch(one.key[len(folder) :]) for one in listed(store, [here + mark for mark in marks]))
 
 
 def run_of(path: str) -> str | None:

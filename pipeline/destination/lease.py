@@ -23,8 +23,7 @@ from typing import Any
 
 from pipeline.destination.layout import LEASE, read_or_none
 from pipeline.errors import LeaseHeld, LeaseLost, StorageError
-from pipeline.storage.exclusive import create
-from pipeline.storage.store import Store, delete, write
+from pipeline.storage.store import Store, create, delete, write
 
 BEAT_S, STALE_S = 10.0, 60.0
 #: where creating is not exact, a lease counts when it is still there so long after it was written
@@ -102,7 +101,7 @@ def _take(destination: Store, take_over: bool, path: str) -> Lease:
         there = _read(destination, path)
         if there is None:
             if create(destination, path, _content(lease)):
-                if destination.scheme == "file":
+                if destination.is_local:
                     lease.settled = time.monotonic()
                 return lease
             # a try whose answer was lost may have created it

@@ -8,7 +8,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -31,11 +31,11 @@ from pipeline.destination.layout import (
     run_of,
     table_folder,
 )
-from pipeline.destination.plans import Plan, read_record
-from pipeline.destination.schemas import SCHEMAS
+from pipeline.destination.plans import DEVELOP, Plan, kind_of, read_record
+from pipeline.destination.schemas import SHARD_TABLES
 from pipeline.errors import PlanError
-from pipeline.storage.s3_uploads import Upload, abort, open_uploads
-from pipeline.storage.store import Store, StoredObject, delete, read
+from pipeline.storage.access import Upload, moment
+from pipeline.storage.store import Store, StoredObject, abort_upload, delete, open_uploads, read
 
 Item = TypeVar("Item")
 
@@ -111,7 +111,7 @@ def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterat
         if folder in (PICTURES, STREAMS):
             return branch_of(key) in branches and key not in assembled
         if folder == TABLES:
-            return key.startswith(tuple(table_folder(table) for table in SCHEMAS))
+            return key.startswith(tuple(table_folder(table) for table in SHARD_TABLES))
         if folder != RUNS:
             return False
         if _PARTS.fullmatch(run):
@@ -125,12 +125,12 @@ def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterat
         for found, is_named in zip(ours, known, strict=True):
             if not is_named:
                 yield Leftover(found.key, found.size, found.modified)
-    if destination.scheme == "file":
+    if destination.is_local:
         yield from _unfinished(destination)
     for folder in (PICTURES, STREAMS):
         for branch in branches:
             yield from _uploads(destination, branch_folder(folder, branch))
-    for table in SCHEMAS:
+    for table in SHARD_TABLES:
         yield from _uploads(destination, table_folder(table))
     for one in _uploads(destination, f"{RUNS}/"):
         run = run_of(one.key) or ""
@@ -141,15 +141,16 @@ def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterat
 def remove(destination: Store, leftover: Leftover) -> None:
     """Delete the object or give up the upload; what is gone already is no error. Raises StorageError."""
     if leftover.upload:
-        abort(destination, leftover.upload)
+        abort_upload(destination, leftover.upload)
     else:
         delete(destination, leftover.key)
 
 
 def branches_of(destination: Store, plan: Plan) -> list[str]:
-    """The branches of a run's recipe. Raises StorageError, PlanError."""
+    """The branches of a run's recipe; none of a suite's or an exploration's run. Raises StorageError, PlanError."""
+    record = read_record(destination, plan)
     try:
-        return list(read_record(destination, plan)["recipe"]["branches"])
+        return [] if kind_of(record) != DEVELOP else list(record["recipe"]["branches"])
     except (KeyError, TypeError) as error:
         said = f"the record of run {plan.run} at {destination.url} names no branches; develop again with --fresh"
         raise PlanError(said) from error
@@ -200,4 +201,4 @@ def _unfinished(destination: Store) -> Iterator[Leftover]:
                     status = os.stat(path)
                 except FileNotFoundError:
                     continue
-                yield Leftover(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+                yield Leftover(key, status.st_size, moment(status.st_mtime))

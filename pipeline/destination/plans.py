@@ -31,6 +31,8 @@ from pipeline.destination.parquet import read_part
 from pipeline.errors import PlanError
 from pipeline.storage.store import Store, read, write
 
+#: the kind of work of a recipe
+DEVELOP = "develop"
 _PICTURES = pa.schema(
     [
         ("key", pa.string()),
@@ -122,6 +124,11 @@ def read_record(destination: Store, plan: Plan) -> dict[str, Any]:
         raise PlanError(f"{destination.url_of(path)} is not readable ({error}); develop again with --fresh") from error
     # records of earlier versions of Darkroom do not say what they were resolved to, but for this
     return {"resolved": {"fingerprint": plan.fingerprint}} | content
+
+
+def kind_of(record: Mapping[str, Any]) -> str:
+    """The kind of work that a record is of; see `pipeline.shards.work`. Those of recipes do not say it."""
+    return str(record.get("resolved", {}).get("kind", DEVELOP))
 
 
 def earlier_plans(destination: Store) -> list[tuple[Plan, bool]]:

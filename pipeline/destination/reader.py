@@ -27,7 +27,7 @@ from pipeline.errors import StorageError
 from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import EXTENSIONS
 from pipeline.pictures.picture import Picture
-from pipeline.storage.store import StorageOptions, Store, exists, list_objects, open_store, read
+from pipeline.storage.store import StorageOptions, Store, exists, filesystem, list_objects, open_store, read
 
 #: pixels of the largest picture that is decoded where nobody says how many may be
 PIXEL_LIMIT = 178_000_000
@@ -79,7 +79,7 @@ class Destination:
             parts,
             schema=schema,
             format="parquet",
-            filesystem=LocalFileSystem() if self.store.scheme == "file" else self.store.fs,
+            filesystem=LocalFileSystem() if self.store.is_local else filesystem(self.store),
             partitioning=ds.partitioning(pa.schema([("run", pa.string())]), flavor="hive"),
             partition_base_dir=root,
         )

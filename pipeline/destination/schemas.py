@@ -317,6 +317,9 @@ EXPLORATION_SCHEMAS: dict[str, pa.Schema] = {
 #: What `darkroom generate --traverse` leaves in traversal.parquet.
 GENERATION_SCHEMAS: dict[str, pa.Schema] = {"traversal": TRAVERSAL}
 
+#: tables of which shards write parts, whatever the work
+SHARD_TABLES = (*SCHEMAS, "scores", "looks")
+
 
 def schema_of(table: str) -> pa.Schema:
     """The schema of a table, whoever leaves it. Raises KeyError."""

@@ -24,7 +24,7 @@ from pipeline.evaluation.rate_distortion import MEASURED, Evaluation, Name, comp
 from pipeline.evaluation.report import render_evaluation
 from pipeline.requests.job import Job, check_request
 from pipeline.requests.pictures import DevelopRequest, EvaluateRequest
-from pipeline.runs.finish import run_job
+from pipeline.runs.finish import DevelopShards, run_job
 from pipeline.storage.store import list_objects
 
 #: written before a name on the command line, it takes the published curve even if a measured codec is called the same
@@ -46,15 +46,15 @@ def evaluate(
     planned: Callable[[Plan], None] = lambda plan: None,
     progress: Callable[[bool], None] = lambda good: None,
     listing: Callable[[int], None] = lambda count: None,
+    develop_shards: DevelopShards | None = None,
 ) -> Evaluation:
-    """Run an evaluation in this process, without Prefect; see `pipeline.runs.finish.develop` for what it tells and
-    raises.
+    """Run an evaluation without Prefect; see `pipeline.runs.finish.run_job` for the parameters and what is raised.
 
     Raises RequestError for unknown codecs, anchors or curves, before anything is run.
     """
     comparison = prepare(request)
     job = check_request(comparison.develop)
-    return conclude(comparison, job, run_job(job, planned, progress, listing))
+    return conclude(comparison, job, run_job(job, planned, progress, listing, develop_shards))
 
 
 def prepare(request: EvaluateRequest) -> Comparison:

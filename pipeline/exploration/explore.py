@@ -18,7 +18,7 @@ import numpy as np
 
 from models.autoencoders import Autoencoder
 from models.device import choose_device
-from pipeline.destination.layout import COMMITS, LEASE, RUNS, TABLES, exploration_path, listed
+from pipeline.destination.layout import COMMITS, LEASE, PLANS, RUNS, TABLES, exploration_path, listed
 from pipeline.destination.lease import Lease, hold
 from pipeline.destination.parquet import to_parquet
 from pipeline.destination.plans import Plan, SourcePicture, earlier_plans, shard_pictures
@@ -45,9 +45,8 @@ from pipeline.networks.encoders import open_autoencoder
 from pipeline.requests.models import ExploreRequest
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.requests.stores import pictures_of_run, stores_of
-from pipeline.runs.finish import develop
+from pipeline.runs.finish import DevelopShards, develop, develop_here
 from pipeline.runs.planning import plan_pictures
-from pipeline.shards.shard import run_shard
 from pipeline.storage.store import Store, delete
 
 #: nearest neighbours that are kept of every picture
@@ -75,14 +74,15 @@ def explore(
     planned: Callable[[object], None] = lambda plan: None,
     progress: Callable[[bool], None] = lambda good: None,
     stage: Callable[[str], None] = lambda text: None,
+    develop_shards: DevelopShards | None = None,
 ) -> Exploration:
-    """Explore in this process, without Prefect; `stage` is told what is being done, the others as by a run.
+    """Explore without Prefect; `stage` is told what is being done, for the others see `pipeline.runs.finish.run_job`.
 
     Raises RequestError when there is nothing to explore, and what `pipeline.runs.finish.develop` raises.
     """
     developed = representation(request)
-    summary = develop(developed, planned, progress) if developed else None
-    return explore_latents(request, summary, stage)
+    summary = develop(developed, planned, progress, develop_shards=develop_shards) if developed else None
+    return explore_latents(request, summary, stage, develop_shards)
 
 
 def representation(request: ExploreRequest) -> DevelopRequest | None:
@@ -100,14 +100,23 @@ def representation(request: ExploreRequest) -> DevelopRequest | None:
 
 
 def explore_latents(
-    request: ExploreRequest, summary: Summary | None = None, stage: Callable[[str], None] = lambda text: None
+    request: ExploreRequest,
+    summary: Summary | None = None,
+    stage: Callable[[str], None] = lambda text: None,
+    develop_shards: DevelopShards | None = None,
 ) -> Exploration:
-    """Explore the latents that are there, and write tables and page. Raises RequestError, StorageError."""
+    """Explore the latents that are there, and write tables and page; see `explore`.
+
+    Raises RequestError, StorageError, LeaseHeld.
+    """
     started = datetime.now(UTC)
     stage("reading latents")
     basis = read_basis(request)
     with hold(basis.work.destination, request.take_over) as lease:
-        findings = _find_out(request, basis, lease, stage)
+        stage("looking at pictures")
+        plan = _plan_looks(basis, lease)
+        (develop_shards or develop_here)(basis.work, plan, lambda good: None)
+        findings = _find_out(request, basis, plan, stage)
         stage("writing")
         exploration = _write(basis, findings, started, summary)
         _remove_looks(basis.work.destination)
@@ -171,10 +180,11 @@ def network_of(source: LatentsSource) -> tuple[Autoencoder, str] | None:
 
 @dataclass(frozen=True)
 class Basis:
-    """What an exploration goes by: the vectors, the network that said them, if any, and the looks to be taken."""
+    """What an exploration goes by: the vectors, their labels, the network that said them, the looks to be taken."""
 
     opened: Latents
     vectors: Vectors
+    labels: list[str | None] | None
     network: Autoencoder | None
     work: LookWork
 
@@ -184,12 +194,14 @@ def read_basis(request: ExploreRequest) -> Basis:
     _check_libraries()
     opened = open_latents(request)
     vectors, network = read_vectors(opened.source, request.limit), _network(opened.source)
+    # whatever is wrong with them shows before pictures are looked at
+    labels = read_labels(request.labels, vectors.keys, request.source_storage) if request.labels else None
     shape = None if network is None else network.shape
     work = LookWork(request, opened.pictures, _mark(request, opened.source), shape)
-    return Basis(opened, vectors, network, work)
+    return Basis(opened, vectors, labels, network, work)
 
 
-def _find_out(request: ExploreRequest, basis: Basis, lease: Lease, stage: Callable[[str], None]) -> Findings:
+def _find_out(request: ExploreRequest, basis: Basis, looks_taken: Plan, stage: Callable[[str], None]) -> Findings:
     source, vectors, network = basis.opened.source, basis.vectors, basis.network
     notes: list[str] = []
     if vectors.all > len(vectors.keys):
@@ -198,12 +210,8 @@ def _find_out(request: ExploreRequest, basis: Basis, lease: Lease, stage: Callab
         notes.append(f"{vectors.left_out:,} rows of the latents table hold no vector that fits and are left out")
     if network is None:
         notes.append(f"{source.model} is a codec: its latents are pooled, and only their distance tells anomalies")
-    labels = read_labels(request.labels, vectors.keys, request.source_storage) if request.labels else None
-    stage("looking at pictures")
-    plan = _plan_looks(basis, lease)
-    for shard in range(plan.shards):
-        run_shard(basis.work, plan, shard)
-    seen, failures = read_looks(basis.work, plan)
+    labels = basis.labels
+    seen, failures = read_looks(basis.work, looks_taken)
     looks = [seen.get(key) for key in vectors.keys]
     gone = sum(look is None for look in looks)
     if gone:
@@ -270,8 +278,11 @@ def _plan_looks(basis: Basis, lease: Lease) -> Plan:
 
 
 def _remove_looks(destination: Store) -> None:
-    """Remove what was only needed until the exploration was written: runs of looks and their tables, plans last."""
-    for pattern in (f"{TABLES}/**", COMMITS, f"{RUNS}/**"):
+    """Remove what was only needed until the exploration was written: the runs of looks, and their tables.
+
+    Stopped at any point, what is left can be gone on with: what says that something is there goes before it.
+    """
+    for pattern in (COMMITS, f"{TABLES}/**", PLANS, f"{RUNS}/**"):
         for found in list(listed(destination, [pattern])):
             if found.key != LEASE:
                 delete(destination, found.key)

@@ -38,6 +38,7 @@ from pipeline.requests.stores import Access, beside_sources, stores_of
 from pipeline.shards.memory import Cost
 from pipeline.shards.picture import Developed, fail, open_picture
 from pipeline.shards.stage_times import Laps
+from pipeline.storage.files import below
 from pipeline.storage.store import Store, StoredObject
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class LookWork:
 
     @cached_property
     def destination(self) -> Store:
-        return stores_of(self.request).destination.below(exploration_folder(self.exploration))
+        return below(stores_of(self.request).destination, exploration_folder(self.exploration))
 
     @property
     def home(self) -> Store:

@@ -48,7 +48,8 @@ class Found:
 
 
 def search(request: SearchRequest) -> Found:
-    """Look a picture up. Raises RequestError, ModelError, PictureError, StorageError."""
+    """Look a picture up. Raises RequestError, ModelError, DeviceError, PictureError, StorageError."""
+    choose_device(request.device)
     source = find_latents(run_of(request), request.model)
     store, name = _split(request.picture, request.picture_storage)
     data = read(store, name)

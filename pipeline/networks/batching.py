@@ -9,6 +9,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from models.errors import DeviceError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -43,6 +45,7 @@ class Batcher:
         self._requests: list[_Request] = []
         self._change = threading.Condition()
         self._closed = False
+        self._failure: DeviceError | None = None
         self.threads = 2 if device.startswith("cuda") else 1
         self._threads: list[threading.Thread] = []
 
@@ -57,11 +60,16 @@ class Batcher:
             thread.join(timeout=60)
 
     def apply(self, network: Network, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Give equal-sized C x h x w tensors through a network; raises what the network raised."""
+        """Give equal-sized C x h x w tensors through a network.
+
+        Raises what the network raised, and DeviceError once a thread of the device has ended by an error.
+        """
         requests = [_Request(network, tensor) for tensor in tensors]
         with self._change:
             if self._closed:
                 raise RuntimeError("the device has been given back")
+            if self._failure:
+                raise self._failure
             self._requests += requests
             self._change.notify()
             if not self._threads:
@@ -74,11 +82,22 @@ class Batcher:
             self._threads[-1].start()
 
     def _run(self) -> None:
-        import torch
+        try:
+            import torch
 
-        stream = torch.cuda.Stream(self.device) if self.device.startswith("cuda") else None
-        with torch.cuda.stream(stream):
-            self._work()
+            stream = torch.cuda.Stream(self.device) if self.device.startswith("cuda") else None
+            with torch.cuda.stream(stream):
+                self._work()
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Answer everybody who waits, and who will ask: nobody may wait for a thread that is gone."""
+        with self._change:
+            self._failure = DeviceError(f"the device {self.device} stopped working: {type(error).__name__}: {error}")
+            waiting, self._requests = self._requests, []
+        for request in waiting:
+            request.answer.set_exception(self._failure)
 
     def _work(self) -> None:
         from models.inference import apply_in_batches
@@ -95,11 +114,11 @@ class Batcher:
                 self._requests = [request for request in self._requests if id(request) not in chosen]
             started = time.perf_counter()
             results: Sequence[Tensor] = ()
-            failure: Exception | None = None
+            failure: BaseException | None = None
             try:
                 tensors = [request.tensor for request in batch]
                 results = apply_in_batches(batch[0].network, tensors, self.device, len(batch))
-            except Exception as error:
+            except BaseException as error:
                 failure = error
             # before anybody has an answer and reads it
             with self._change:

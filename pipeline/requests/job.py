@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from models.device import choose_device
 from models.errors import ModelError
 from pipeline.errors import RecipeError, RunError
 from pipeline.pictures.picture import Crop, parse_crop
 from pipeline.requests.pictures import DevelopRequest, RunRequest
+from pipeline.requests.plugins import installed_version
 from pipeline.requests.recipe import Recipe, fingerprint, load_recipe, open_networks, parse_recipe
 from pipeline.requests.stores import Access, objects_of
 from pipeline.storage.store import Store, StoredObject, check_access, open_store
@@ -92,6 +94,7 @@ class Job:
             "darkroom": version(),
             "fingerprint": self.fingerprint,
             "versions": _step_versions(self.recipe),
+            "packages": _packages(self.recipe),
             "weights": self.weights,
             "models": dict(self.models),
         }
@@ -103,13 +106,14 @@ class Job:
     ) -> Job:
         """The job of a record, opened where it is to be done; `changes` are fields of its request for this place.
 
-        Raises RunError, which names both sides, where this place would do something else: another version of a step,
-        other weights, another Darkroom (with `other_darkroom` only if that comes to another fingerprint); StorageError
-        for an address that cannot be one.
+        Raises RunError, which names both sides, where this place would do something else: another version of a step or
+        of the package that adds it, other weights, another Darkroom (with `other_darkroom` only if that comes to
+        another fingerprint); StorageError for an address that cannot be one.
         """
         planned = dict(record["resolved"])
         if not other_darkroom:
             check_darkroom(planned)
+        _check_packages(planned)
         try:
             request = DevelopRequest(**(fields_of(record, access) | changes))
             recipe = _read(request)
@@ -139,10 +143,13 @@ def resolve(request: DevelopRequest) -> Job:
 def check_request(request: DevelopRequest) -> Job:
     """Resolve a request, and knock at both of its stores.
 
-    Stores whose access is in a Prefect block that was not read yet are left for later.
+    Stores whose access is in a Prefect block that was not read yet are left for later. The device is looked for where
+    the work is done in this process.
 
-    Raises StorageError, RecipeError, ModelError.
+    Raises StorageError, RecipeError, ModelError, DeviceError.
     """
+    if request.engine == "threads":
+        choose_device(request.device)
     job = resolve(request)
     if request.source_storage or not request.source_block:
         check_access(job.source, for_writing=False)
@@ -212,6 +219,17 @@ def check_darkroom(planned: Mapping[str, Any]) -> None:
         )
 
 
+def _check_packages(planned: Mapping[str, Any]) -> None:
+    for package in planned.get("packages", ()):
+        name, _, wanted = package.partition(" ")
+        found = installed_version(name)
+        if wanted and found != wanted:
+            raise RunError(
+                f"planned with steps of {package}, but {here()} has {f'{name} {found}' if found else f'no {name}'}; "
+                "install the same version on every machine, or develop again with --fresh"
+            )
+
+
 def _check_versions(recipe: Recipe, planned: Mapping[str, Any]) -> None:
     for branch in recipe.branches:
         versions = planned.get("versions", {}).get(branch.name, [])
@@ -219,13 +237,18 @@ def _check_versions(recipe: Recipe, planned: Mapping[str, Any]) -> None:
             if item.step.version != version:
                 raise RunError(
                     f"planned with version {version} of the step {item.step.name} (branch {branch.name}), but "
-                    f"{here()} has version {item.step.version}; install the same Darkroom in both places, or develop "
-                    "again with --fresh"
+                    f"{here()} has version {item.step.version}; install the same {item.step.package or 'Darkroom'} in "
+                    "both places, or develop again with --fresh"
                 )
 
 
 def _step_versions(recipe: Recipe) -> dict[str, list[int]]:
     return {branch.name: [item.step.version for item in branch.steps] for branch in recipe.branches}
+
+
+def _packages(recipe: Recipe) -> list[str]:
+    """Which packages besides Darkroom add steps of a recipe, with their versions."""
+    return sorted({item.step.package for branch in recipe.branches for item in branch.steps if item.step.package})
 
 
 def _by(planned: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ line, and everything else goes on.
 from __future__ import annotations
 
 import logging
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 
 from pipeline.steps.registry import StepNameError, registering
 
@@ -31,6 +31,14 @@ def load_plugins() -> None:
         except (Exception, SystemExit) as error:
             faults.append(f"{_package(entry)} adds no steps: {_in_a_line(error)}; mend it or uninstall it")
             _log.warning("%s", faults[-1])
+
+
+def installed_version(package: str) -> str | None:
+    """Return the version of a package that is installed here, None where it is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -35,6 +35,11 @@ class Access(BaseModel):
         """That of a request, with whichever of the fields it has."""
         return cls(**{name: getattr(request, name) for name in cls.model_fields if hasattr(request, name)})
 
+    def without_secrets(self) -> Access:
+        """Leave out what blocks of Prefect hold: whoever gets this asks Prefect for it, by the names that stay."""
+        sides = [side for side in ("source", "destination") if getattr(self, f"{side}_block")]
+        return self.model_copy(update={f"{side}_storage": None for side in sides})
+
 
 @dataclass(frozen=True)
 class Stores:

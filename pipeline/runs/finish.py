@@ -42,19 +42,23 @@ _NAMED = 20
 #: the report reads at most this many rows of a table; larger runs are reported on from evenly spaced shards
 _REPORT_ROWS = 200_000
 
+#: what does all shards of a plan and calls its last argument for every picture (True: good)
+DevelopShards = Callable[[AnyWork, Plan, Callable[[bool], None]], None]
+
 
 def develop(
     request: DevelopRequest,
     planned: Callable[[Plan], None] = lambda plan: None,
     progress: Callable[[bool], None] = lambda good: None,
     listing: Callable[[int], None] = lambda count: None,
+    develop_shards: DevelopShards | None = None,
 ) -> Summary:
-    """Resolve a request and run it in this process, without Prefect; see `run_job` for what is told and raised.
+    """Resolve a request and run it, without Prefect; see `run_job` for the parameters and for what is raised.
 
     Raises RecipeError, ModelError and StorageError for a request that cannot be met.
     """
     # before the lease, so that a request that cannot be met leaves nothing at the destination
-    return run_job(check_request(request), planned, progress, listing)
+    return run_job(check_request(request), planned, progress, listing, develop_shards)
 
 
 def run_job(
@@ -62,8 +66,9 @@ def run_job(
     planned: Callable[[Plan], None] = lambda plan: None,
     progress: Callable[[bool], None] = lambda good: None,
     listing: Callable[[int], None] = lambda count: None,
+    develop_shards: DevelopShards | None = None,
 ) -> Summary:
-    """Plan, develop every shard and finish, in this process.
+    """Plan, develop every shard and finish; the shards in this process unless `develop_shards` does them elsewhere.
 
     `listing` is told how many objects were listed so far, `planned` the plan, `progress` every picture (True: good).
     Raises StorageError and PlanError when the run cannot start, LeaseHeld when another one is at work at
@@ -75,9 +80,14 @@ def run_job(
         plan = plan_run(job, listing, lease)
         lease.run = plan.run
         planned(plan)
-        for shard in range(plan.shards):
-            run_shard(job, plan, shard, progress)
+        (develop_shards or develop_here)(job, plan, progress)
         return finish_run(job, plan, started)
+
+
+def develop_here(job: AnyWork, plan: Plan, progress: Callable[[bool], None]) -> None:
+    """Do every shard of a plan in this process, one after another; `progress` is told every picture (True: good)."""
+    for shard in range(plan.shards):
+        run_shard(job, plan, shard, progress)
 
 
 def finish_run(job: AnyWork, plan: Plan, started: datetime) -> Summary:

@@ -13,9 +13,11 @@ import queue
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import BinaryIO
 
+from pipeline.destination.layout import destinations_around, is_destination
 from pipeline.destination.plans import SourcePicture
 from pipeline.errors import PictureError, StorageError
 from pipeline.frames.files import ARRAYS, SUFFIXES, VIDEOS, count_frames
+from pipeline.reports.text import counted
 from pipeline.storage.store import Store, StoredObject, local_path, read
 from pipeline.threads import Stage
 
@@ -57,6 +59,37 @@ def pictures_of(
     counts = _counts(looked_into, count, patience_s)
     for one in found:
         yield from _pictures(one, counts.get(one.key, 1), limit, taken)
+
+
+class Results:
+    """Results of ours among the objects of a source: those of destinations that lie inside it, by whichever run."""
+
+    def __init__(self, source: Store):
+        self.source = source
+        self.destinations: dict[str, int] = {}
+        self._looked_at: dict[str, bool] = {}
+
+    def holds(self, key: str) -> bool:
+        """Whether an object is a result; `destinations` counts those that were, by the folder they lie in.
+
+        Every folder that could be a destination is looked at once. Raises StorageError.
+        """
+        for folder in destinations_around(key):
+            if folder not in self._looked_at:
+                self._looked_at[folder] = is_destination(self.source, folder)
+            if self._looked_at[folder]:
+                self.destinations[folder] = self.destinations.get(folder, 0) + 1
+                return True
+        return False
+
+    def warn(self) -> None:
+        """Say how many were left out, and where they lie."""
+        for folder, count in self.destinations.items():
+            _log.warning(
+                "%s holds results of earlier runs: %s left out; give results a place outside of the source",
+                self.source.url_of(folder.rstrip("/")),
+                counted(count, "object"),
+            )
 
 
 def _counts(

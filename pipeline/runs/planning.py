@@ -23,7 +23,7 @@ from pipeline.destination.lease import Lease
 from pipeline.destination.plans import Plan, SourcePicture, earlier_plans, read_plan, read_record, write_plan
 from pipeline.errors import PlanError, StorageError
 from pipeline.requests.pictures import RunRequest
-from pipeline.runs.listing import may_have_frames, pictures_of
+from pipeline.runs.listing import Results, may_have_frames, pictures_of
 from pipeline.runs.partition import cut, write_parts
 from pipeline.runs.redo import forget, plan_failed
 from pipeline.storage.store import Store, StoredObject, exists
@@ -176,7 +176,8 @@ class Found:
 def _to_do(job: AnyWork, before: Before, found: Found, listing: Callable[[int], None]) -> Iterator[SourcePicture]:
     """The pictures to develop, in the order of their objects' keys, while the source is listed."""
     request, source = job.request, job.source
-    objects = without_own(job.objects(), before.own)
+    results = Results(source)
+    objects = without_results(job.objects(), before.own, results)
     settled = settled_objects(job.destination, [(plan.run, plan.shards) for plan in before.finished])
     for batch in batches(join(objects, settled), request.frames):
         found.listed += len(batch)
@@ -198,6 +199,7 @@ def _to_do(job: AnyWork, before: Before, found: Found, listing: Callable[[int], 
                 found.failed += earlier.failed
             else:
                 yield picture
+    results.warn()
 
 
 def batches(
@@ -232,9 +234,9 @@ def _cut_off_at_the_end(destination: Store, plan: Plan, max_failure_rate: float)
     return counts["failed"] / counts["objects"] <= max_failure_rate
 
 
-def without_own(objects: Iterable[StoredObject], own: str | None) -> Iterable[StoredObject]:
-    """Leave out the objects that are our own results, whose keys begin with `own`; None: there are none."""
-    return objects if own is None else (one for one in objects if not one.key.startswith(own))
+def without_results(objects: Iterable[StoredObject], own: str | None, results: Results) -> Iterator[StoredObject]:
+    """Leave out the objects that are results: our own, whose keys begin with `own`, and those of earlier runs."""
+    return (one for one in objects if not ((own and one.key.startswith(own)) or results.holds(one.key)))
 
 
 def own_prefix(source: Store, destination: Store) -> str | None:
@@ -251,7 +253,7 @@ def own_prefix(source: Store, destination: Store) -> str | None:
 
 
 def _real_root(store: Store) -> str:
-    return os.path.realpath(store.root) if store.scheme == "file" else store.root
+    return os.path.realpath(store.root) if store.is_local else store.root
 
 
 def _same_work(plan: Plan, mark: str, source: str, destination: str) -> None:

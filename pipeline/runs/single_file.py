@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from models.codec.bitstream import MAGIC, is_stream, read_header
+from models.codec.bitstream import EXTENSION, MAGIC, is_stream, read_header
 from models.device import choose_device
 from pipeline.errors import PictureError, RequestError
 from pipeline.networks.batching import Batcher
@@ -19,8 +19,7 @@ from pipeline.pictures.encode import encode
 from pipeline.pictures.metrics import psnr
 from pipeline.pictures.picture import Picture, parse_crop, to_8bit
 from pipeline.requests.pictures import CompressRequest, DecompressRequest, RunRequest
-from pipeline.storage.files import locate
-from pipeline.storage.store import StorageOptions, Store, exists, read, size, write
+from pipeline.storage.store import StorageOptions, Store, exists, locate, read, size, write
 
 if TYPE_CHECKING:
     from models.codec.codec import Codec
@@ -41,15 +40,17 @@ _FORMATS = {
 
 @dataclass(frozen=True)
 class FileReport:
-    """What became of one file. `stream_bytes` and `bpp` are those of the `.drk` file, on whichever side it is.
+    """What became of one file. `bytes` are those of the file that was written.
 
-    `psnr` in dB (colours, 8-bit levels) where the picture it was made from is at hand.
+    `stream_bytes`, `bpp` and `quality` are those of the `.drk` file, on whichever side it is. `psnr` in dB (colours,
+    8-bit levels) where the picture it was made from is at hand.
     """
 
     source: str
     destination: str
     width: int
     height: int
+    bytes: int
     stream_bytes: int
     bpp: float
     quality: float
@@ -65,8 +66,6 @@ def is_one_file(request: RunRequest) -> bool:
     if request.source.endswith(("/", os.sep)) or request.source_block or request.destination_block:
         return False
     store, key = locate(request.source, request.source_storage)
-    if store.scheme == "file":
-        return os.path.isfile(os.path.join(store.root, key))
     return bool(key) and exists(store, key)
 
 
@@ -76,6 +75,9 @@ def compress_file(request: CompressRequest) -> FileReport:
     Raises PictureError (the message names the file), RequestError, ModelError, StorageError.
     """
     source, destination = _both_ends(request)
+    if not destination[1].lower().endswith(f".{EXTENSION}"):
+        better = f"{request.destination.removesuffix(PurePosixPath(destination[1]).suffix)}.{EXTENSION}"
+        raise RequestError(f"{request.destination}: what compress writes is a .{EXTENSION} file; name it {better}")
     from pipeline.networks.streams import decode_with, encode_stream, open_codec
 
     codec = open_codec(request.model)
@@ -95,6 +97,7 @@ def compress_file(request: CompressRequest) -> FileReport:
         latent.width,
         latent.height,
         len(stream),
+        len(stream),
         8 * len(stream) / (latent.width * latent.height),
         latent.quality / 16,
         psnr(decoded.colour, to_8bit(picture.colour)),
@@ -108,9 +111,13 @@ def decompress_file(request: DecompressRequest) -> FileReport:
     Raises PictureError (the message names the file), RequestError, ModelError, StorageError.
     """
     source, destination = _both_ends(request)
-    name = request.format or _FORMATS.get(PurePosixPath(destination[1]).suffix.lower())
+    suffix = PurePosixPath(destination[1]).suffix.lower()
+    named = _FORMATS.get(suffix)
+    name = request.format or named
     if name is None:
         raise RequestError(f"{request.destination} ends in no format that is written; give --format, such as png")
+    if named and named != name:
+        raise RequestError(f"{request.destination} ends like {named}, --format says {name}; leave one of them out")
     from pipeline.networks.streams import open_codec
 
     codecs = [open_codec(model) for model in request.model]
@@ -127,6 +134,7 @@ def decompress_file(request: DecompressRequest) -> FileReport:
         request.destination,
         width,
         height,
+        len(encoded),
         len(data),
         8 * len(data) / (header.width * header.height),
         header.quality / 16,
@@ -158,7 +166,7 @@ def _both_ends(request: RunRequest) -> tuple[tuple[Store, str], tuple[Store, str
     """Store and key of source and destination. Raises RequestError where the two would be one, or no file."""
     source = locate(request.source, request.source_storage)
     destination = locate(request.destination, request.destination_storage)
-    folder = destination[0].scheme == "file" and os.path.isdir(os.path.join(destination[0].root, destination[1]))
+    folder = destination[0].is_local and os.path.isdir(os.path.join(destination[0].root, destination[1]))
     if folder or not destination[1] or request.destination.endswith(("/", os.sep)):
         raise RequestError(f"{request.source} is one file, {request.destination} a folder; name a file there")
     if _address(*source) == _address(*destination) or _same_local_file(source, destination):
@@ -172,7 +180,7 @@ def _address(store: Store, key: str) -> tuple[str, str | None, str]:
 
 def _same_local_file(one: tuple[Store, str], other: tuple[Store, str]) -> bool:
     """Whether two local names lead to one file, as hard links and file systems without upper case do."""
-    paths = [os.path.join(store.root, key) for store, key in (one, other) if store.scheme == "file"]
+    paths = [os.path.join(store.root, key) for store, key in (one, other) if store.is_local]
     return len(paths) == 2 and all(map(os.path.exists, paths)) and os.path.samefile(*paths)
 
 

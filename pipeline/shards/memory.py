@@ -88,7 +88,7 @@ class Cost:
             whole = math.ceil((needed / (1 - FETCHED) + self.fixed + _held_at_first()) / 1e8) / 10
             raise PictureError(
                 "too_large_for_memory",
-                f"{pixels:,} pixels need about {needed / 1e6:,.0f} MB in this recipe, and there are "
+                f"{pixels:,} pixels need about {needed / 1e6:,.0f} MB for what is done with them, and there are "
                 f'{total / 1e6:,.0f} MB for pictures; give --memory "{whole:g} GB" or more',
             )
         return needed

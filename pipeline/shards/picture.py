@@ -280,7 +280,7 @@ def _encoded(
 
 
 def _compared(stored: np.ndarray, reference: np.ndarray) -> Row:
-    """Give the figures of `compare`; a grey reference gets three equal channels where the file has three, as in WebP."""
+    """Give the figures of `compare`; a grey reference gets three equal channels where the file has three (WebP)."""
     if stored.shape[2] == 3 and reference.shape[2] == 1:
         reference = np.repeat(reference, 3, axis=2)
     return compare(stored, reference)

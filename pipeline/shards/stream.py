@@ -47,7 +47,7 @@ class ShardStream:
         # a batch can only fill when as many pictures are in work at once
         self.workers = (request.workers or cores()) + batcher.batch - 1
         local = 1 + cores() // _CORES_A_LOCAL
-        self.readers, self.writers = (local if s.scheme == "file" else _REMOTE for s in (self.source, self.destination))
+        self.readers, self.writers = (local if s.is_local else _REMOTE for s in (self.source, self.destination))
         memory = memory_for_pictures(request.memory, self.cost.fixed)
         self.fetched = MemoryBudget(round(FETCHED * memory))
         self.budget = MemoryBudget(memory - self.fetched.total)

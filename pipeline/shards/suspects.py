@@ -23,6 +23,7 @@ from typing import Any
 
 import cv2
 
+from darkroom.rooms import own_process
 from models.device import choose_device
 from pipeline.destination.plans import SourcePicture
 from pipeline.errors import StorageError
@@ -121,7 +122,7 @@ def _process(work: ShardWork, pictures: Mapping[int, SourcePicture]) -> Any:
         "pictures": {number: asdict(one) | {"modified": None} for number, one in pictures.items()},
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.shards.suspects"],
+        own_process("pipeline.shards.suspects"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

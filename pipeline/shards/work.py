@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.destination.plans import SourcePicture
+from pipeline.destination.plans import DEVELOP, SourcePicture, kind_of
 from pipeline.errors import RunError
 from pipeline.frames.shared_file import SharedFile
 from pipeline.pictures.picture import Reserve
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: kinds of work, and what takes up their records; those of rooms above this one are known by name alone
 _KINDS = {
-    "develop": "pipeline.requests.job:Job",
+    DEVELOP: "pipeline.requests.job:Job",
     "suite": "pipeline.suites.work:SuiteWork",
     "looks": "pipeline.exploration.features:LookWork",
 }
@@ -158,7 +158,7 @@ def taken_up(record: Mapping[str, Any], access: Access | None = None) -> AnyWork
     Raises RunError, which names both sides, where this place would do something else than was planned, and for a kind
     of work that this version does not know.
     """
-    kind = record.get("resolved", {}).get("kind", "develop")
+    kind = kind_of(record)
     if kind not in _KINDS:
         raise RunError(f"the record is of work of the kind {kind!r}; this version knows {', '.join(_KINDS)}")
     module, _, name = _KINDS[kind].partition(":")

@@ -1,4 +1,4 @@
-"""What every kind of storage shares: its options, its one error, and how often something is tried again."""
+"""What every kind of store shares: what a store and an object are, options, and how often something is tried again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import random
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TypeVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
 
@@ -100,6 +100,35 @@ class StorageOptions(BaseModel):
 
 
 @dataclass(frozen=True)
+class Store:
+    """Where objects are: a kind of file system and a root in it. Made by `open_store`; cheap, can be pickled.
+
+    `url` is for people and holds no credentials; `root` is the root in the words of its file system;
+    `scheme` is "s3", "file", "memory" or another that fsspec knows.
+    """
+
+    url: str
+    root: str
+    scheme: str
+    options: StorageOptions = field(default_factory=StorageOptions, repr=False)
+    address: str = field(default="", repr=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine."""
+        return self.scheme == "file"
+
+    @property
+    def is_in_process(self) -> bool:
+        """Whether it is in the memory of this process, where no other finds it."""
+        return self.scheme == "memory"
+
+    def url_of(self, key: str) -> str:
+        """Return the whole address of an object, without credentials."""
+        return f"{self.url.rstrip('/')}/{key}"
+
+
+@dataclass(frozen=True)
 class StoredObject:
     """One object as listed.
 
@@ -112,6 +141,14 @@ class StoredObject:
     size: int
     etag: str
     modified: datetime | None
+
+
+def moment(seconds: float) -> datetime | None:
+    """Turn seconds since 1970 into a time in UTC; None for a time outside of the years 1 to 9999."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def without_credentials(text: str) -> str:
@@ -168,3 +205,22 @@ def explain_os_error(error: Exception, what: str = "storage") -> StorageError:
     if isinstance(error, (OSError, NotImplementedError)):
         return StorageError("other", f"{what}: {reason}")
     raise error
+
+
+class Upload(NamedTuple):
+    """An upload in parts that was begun: the key it was to have, its name, when, and the bytes that have arrived.
+
+    Where its process was killed nobody will complete it; it is in no listing, and its parts cost money until then.
+    """
+
+    key: str
+    identifier: str
+    begun: datetime | None
+    size: int
+
+
+def time_of(told: object) -> datetime | None:
+    """Return a time that a file system told, with its zone; None where it told none."""
+    if isinstance(told, (int, float)):
+        return moment(told)
+    return told.astimezone(UTC) if isinstance(told, datetime) else None

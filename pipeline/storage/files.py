@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
-
-from fsspec.core import split_protocol
-from fsspec.implementations.local import LocalFileSystem
 
 from models.files import Found, check_size
 from pipeline.errors import ObjectError, StorageError
 from pipeline.storage import store as storage
-from pipeline.storage.store import StorageOptions, Store, list_objects, open_store
+from pipeline.storage.store import StorageOptions, Store, list_objects, locate, missing_is_empty, open_store
 
 #: bytes of the object by which is tried whether a place can be written to
 _PROBE = 64 << 10
@@ -64,7 +61,7 @@ class StoredFiles:
             for one in list_objects(store):
                 yield Found(_below(url, one.key), one.key, one.size)
         except StorageError as error:
-            if error.kind != "missing" or store.scheme == "s3":
+            if error.kind != "missing" or not missing_is_empty(store):
                 raise
 
     def delete(self, url: str) -> None:
@@ -89,11 +86,7 @@ class StoredFiles:
 
     def _itself(self, url: str) -> Found | None:
         store, key = locate(url, self.options)
-        if (
-            not key
-            or url.endswith("/")
-            or (store.scheme == "file" and not os.path.isfile(os.path.join(store.root, key)))
-        ):
+        if not key or url.endswith("/"):
             return None
         try:
             return Found(url, key, storage.size(store, key))
@@ -103,18 +96,9 @@ class StoredFiles:
             raise
 
 
-def locate(file: str, options: StorageOptions | None = None) -> tuple[Store, str]:
-    """Return the store a file lies in, and its key there; a link to a file is followed wherever it leads."""
-    scheme, path = split_protocol(file)
-    if scheme in (None, "file", "local"):
-        folder, name = os.path.split(os.path.realpath(LocalFileSystem._strip_protocol(file)))
-        return open_store(folder), name
-    path, chained, container = path.partition("::")
-    folder, _, name = path.rpartition("/")
-    if not folder and scheme in ("s3", "s3a"):
-        # the bucket itself
-        return open_store(file, options), ""
-    return open_store(f"{scheme}://{folder}{chained}{container}", options), name
+def below(store: Store, path: str) -> Store:
+    """Return the store of all that lies below a path of another one, reached like it."""
+    return replace(store, url=store.url_of(path), root=f"{store.root.rstrip('/')}/{path}")
 
 
 def _below(url: str, key: str) -> str:

@@ -1,4 +1,7 @@
-"""Local folders: keys that cannot leave their root, files that are whole or not there."""
+"""Objects in local folders: keys that cannot leave their root, files that are whole or not there.
+
+`pipeline.storage.store` says what each function does that takes a store.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,48 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import StorageError
-from pipeline.storage.access import StoredObject, log
+from pipeline.storage.access import (
+    Result,
+    StorageOptions,
+    Store,
+    StoredObject,
+    Upload,
+    log,
+    moment,
+    with_retries,
+)
+from pipeline.storage.access import explain_os_error as explain
+
+#: a folder that is not there holds nothing
+MISSING_IS_EMPTY = True
 
 # Begins with a dot, so that what a killed process left behind is never listed.
 _UNFINISHED = ".darkroom-{}.part"
 
 # To Windows: devices, with any ending; streams of other files; and names that lose their end.
 _DEVICE = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)|:|[. ]$")
+
+
+def open_at(address: str, options: StorageOptions | None) -> Store:
+    """Return the store of a folder, given by its path or a `file://` URL."""
+    root = LocalFileSystem._strip_protocol(address)
+    return Store(root, root, "file")
+
+
+def split(address: str) -> tuple[str, str]:
+    """Split the path of a file into its folder and its name; a link to a file is followed wherever it leads."""
+    return os.path.split(os.path.realpath(LocalFileSystem._strip_protocol(address)))
+
+
+def filesystem(store: Store) -> fsspec.AbstractFileSystem:
+    """Return the file system of this machine."""
+    return fsspec.filesystem("file")
 
 
 def check_key(key: str, for_writing: bool, windows: bool = os.name == "nt") -> None:
@@ -56,8 +90,8 @@ def _is_below(path: str, root: str) -> bool:
     return os.path.commonpath([path, root]) == root
 
 
-def walk(root: str, below: str = "") -> Iterator[StoredObject]:
-    """Yield every file below `root` in the order of the keys; memory is that of the largest folder.
+def listing(store: Store, below: str) -> Iterator[StoredObject]:
+    """Yield every file in the order of the keys; memory is that of the largest folder.
 
     Only those in the folder `below` ("" or ending in "/") are looked for; keys begin with it.
 
@@ -65,6 +99,7 @@ def walk(root: str, below: str = "") -> Iterator[StoredObject]:
     lies elsewhere, which is logged. Links to files that lead nowhere or out of the root are listed, and refused
     when read, so that they are counted. Names starting with a dot, pipes and devices are left out.
     """
+    root = store.root
     real = os.path.realpath(root)
     if not below or not os.path.isdir(root):
         return _walk(root, "", real)
@@ -112,11 +147,15 @@ def _stat(entry: os.DirEntry[str], root: str) -> os.stat_result | None:
 def describe(key: str, path: str, status: os.stat_result) -> StoredObject:
     """Say of a file what a listing says; its ETag is made of its size and its time in nanoseconds."""
     etag = f"{status.st_size:x}-{status.st_mtime_ns:x}"
-    return StoredObject(key, _printable(path), status.st_size, etag, datetime.fromtimestamp(status.st_mtime, UTC))
+    return StoredObject(key, _printable(path), status.st_size, etag, moment(status.st_mtime))
 
 
-def read(path: str, start: int | None, end: int | None) -> bytes:
+def read(store: Store, key: str, start: int | None, end: int | None, known: int | None) -> bytes:
     """Return bytes `start` to `end` (excluded) of a regular file, fewer where it ends before."""
+    return _tried(store, key, lambda: _read(path_of(store.root, key, False), start, end))
+
+
+def _read(path: str, start: int | None, end: int | None) -> bytes:
     # Opening a pipe would wait for a writer for ever.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(descriptor, "rb") as file:
@@ -132,11 +171,16 @@ def read(path: str, start: int | None, end: int | None) -> bytes:
     return data
 
 
-def write(path: str, data: bytes | bytearray | memoryview, durable: bool) -> None:
+def write(store: Store, key: str, data: bytes | bytearray | memoryview, durable: bool) -> None:
     """Write a file under another name in the same folder, then give it its own: it is whole or not there.
 
     `durable` waits until it is on the disk and so survives a power cut too, not only a killed process.
     """
+    path = path_of(store.root, key, True)
+    _tried(store, key, lambda: _write(path, data, durable))
+
+
+def _write(path: str, data: bytes | bytearray | memoryview, durable: bool) -> None:
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     unfinished = os.path.join(folder, _UNFINISHED.format(secrets.token_hex(8)))
@@ -163,8 +207,42 @@ def _sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def check(root: str, for_writing: bool) -> None:
-    """Raise `StorageError` unless `root` can be listed, or written to (it may have yet to be made)."""
+def create(store: Store, key: str, data: bytes) -> bool:
+    """Store a file unless there is one of that name, exactly: of two processes that try, one does."""
+    path = path_of(store.root, key, True)
+    return with_retries(lambda: _create(path, data), lambda error: explain(error, path))
+
+
+def _create(path: str, data: bytes) -> bool:
+    """Write a file of its own first, so that nobody ever sees half of it under the name that counts."""
+    folder = os.path.dirname(path)
+    unfinished = os.path.join(folder, _UNFINISHED.format(secrets.token_hex(8)))
+    os.makedirs(folder, exist_ok=True)
+    try:
+        with open(unfinished, "xb") as file:
+            file.write(data)
+        try:
+            os.link(unfinished, path)
+        except FileExistsError:
+            return False
+        except OSError:
+            # a file system without links
+            with contextlib.suppress(FileExistsError), open(path, "xb") as file:
+                file.write(data)
+                return True
+            return False
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished)
+
+
+def check(store: Store, for_writing: bool) -> None:
+    """Raise `StorageError` unless the root can be listed, or written to (it may have yet to be made)."""
+    with_retries(lambda: _check(store.root, for_writing), lambda error: explain(error, store.root))
+
+
+def _check(root: str, for_writing: bool) -> None:
     if for_writing:
         _check_writable(root)
     elif not os.path.exists(root):
@@ -187,9 +265,29 @@ def _check_writable(root: str) -> None:
         pass
 
 
-def size(path: str) -> int:
+def size(store: Store, key: str) -> int:
     """Return the size of a regular file in bytes; anything else counts as missing."""
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise FileNotFoundError(path)
-    return status.st_size
+    path = path_of(store.root, key, False)
+
+    def attempt() -> int:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError(path)
+        return status.st_size
+
+    return _tried(store, key, attempt)
+
+
+def delete(store: Store, key: str) -> None:
+    """Delete a file. Raises `StorageError`, "missing" where there is none."""
+    path = path_of(store.root, key, True)
+    _tried(store, key, lambda: filesystem(store).rm_file(path))
+
+
+def uploads(store: Store, below: str) -> Iterator[Upload]:
+    """Yield nothing: files are written whole."""
+    return iter(())
+
+
+def _tried(store: Store, key: str, function: Callable[[], Result]) -> Result:
+    return with_retries(function, lambda error: explain(error, store.url_of(key)))

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import aiohttp
 import botocore.exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from pipeline.errors import StorageError
-from pipeline.storage.access import explain_os_error
-
-if TYPE_CHECKING:
-    from pipeline.storage.s3 import Place
+from pipeline.storage.access import StorageOptions, explain_os_error
 
 _DENIED_CODES = {
     "AccessDenied", "AccountProblem", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken",
@@ -33,17 +28,16 @@ _LOST_CONNECTION = (
 )  # fmt: skip
 
 
-def explain(error: Exception, what: str, place: Place) -> StorageError:
+def explain(error: Exception, what: str, bucket: str, options: StorageOptions) -> StorageError:
     """Turn whatever s3fs, botocore or aiohttp raised over `what` into a `StorageError` without secrets."""
-    found = _explain(error, what, place)
-    return StorageError(found.kind, place.options.scrub(found.message))
+    found = _explain(error, what, bucket, options.endpoint)
+    return StorageError(found.kind, options.scrub(found.message))
 
 
-def _explain(error: Exception, what: str, place: Place) -> StorageError:
+def _explain(error: Exception, what: str, bucket: str, endpoint: str) -> StorageError:
     cause = error if isinstance(error, boto.ClientError) else error.__cause__
-    endpoint = place.options.endpoint
     if isinstance(cause, boto.ClientError):
-        return _explain_answer(cause, what, place)
+        return _explain_answer(cause, what, bucket, endpoint)
     if isinstance(error, _CREDENTIAL_ERRORS):
         return StorageError(
             "denied", f"{what}: no usable credentials ({error}); set DARKROOM_S3_KEY and DARKROOM_S3_SECRET"
@@ -66,16 +60,15 @@ def _explain(error: Exception, what: str, place: Place) -> StorageError:
     return explain_os_error(error, what)
 
 
-def _explain_answer(error: boto.ClientError, what: str, place: Place) -> StorageError:
+def _explain_answer(error: boto.ClientError, what: str, bucket: str, endpoint: str) -> StorageError:
     """Say what an S3 error answer means: its code first, its HTTP status where the code is unknown."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     said = error.response.get("Error", {}).get("Message") or "no message"
-    endpoint = place.options.endpoint
     answer = f"{endpoint} answered {status} {code}: {said}".replace(f"{status} {status}", f"{status}").rstrip(".")
     if code == "NoSuchBucket":
         return StorageError(
-            "missing", f"the bucket {place.bucket!r} does not exist at {endpoint}; create it or correct {what}"
+            "missing", f"the bucket {bucket!r} does not exist at {endpoint}; create it or correct {what}"
         )
     if code in _MISSING_CODES or status == 404:
         return StorageError("missing", f"{what}: no such object ({answer})")

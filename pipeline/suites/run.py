@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from pipeline.destination.plans import Plan
 from pipeline.requests.pictures import EvaluateRequest
-from pipeline.runs.finish import run_job
+from pipeline.runs.finish import DevelopShards, run_job
 from pipeline.runs.forecast import Forecast, forecast
 from pipeline.suites.conclude import SuiteEvaluation, conclude
 from pipeline.suites.prepare import prepare_suite
@@ -20,8 +20,9 @@ def evaluate_suite(
     planned: Callable[[Plan], None] = lambda plan: None,
     progress: Callable[[bool], None] = lambda good: None,
     listing: Callable[[int], None] = lambda count: None,
+    develop_shards: DevelopShards | None = None,
 ) -> SuiteEvaluation:
-    """Run a request's suite in this process; see `pipeline.runs.finish.run_job` for what is told and raised.
+    """Run a request's suite, without Prefect; see `pipeline.runs.finish.run_job` for the parameters and what is raised.
 
     Raises RequestError and ModelError, too, for what cannot be compared, before anything is run.
     """
@@ -29,7 +30,7 @@ def evaluate_suite(
     prepared = prepare_suite(request)
     work = suite_work(request, prepared, listing)
     # people know the run by the name of its evaluation
-    summary = run_job(work, lambda plan: planned(replace(plan, run=work.run)), progress)
+    summary = run_job(work, lambda plan: planned(replace(plan, run=work.run)), progress, develop_shards=develop_shards)
     return conclude(prepared, work, summary, started)
 
 

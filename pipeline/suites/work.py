@@ -27,10 +27,12 @@ from pipeline.pictures.picture import Reserve
 from pipeline.requests.job import Settings, check_darkroom, fields_of, here, recorded, version
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.requests.stores import Access, Stores, objects_of, stores_of
-from pipeline.runs.planning import nothing_listed, own_prefix, without_own
+from pipeline.runs.listing import Results
+from pipeline.runs.planning import nothing_listed, own_prefix, without_results
 from pipeline.shards.memory import Cost
 from pipeline.shards.picture import Developed, fail, open_picture, settle
 from pipeline.shards.stage_times import Laps
+from pipeline.storage.files import below
 from pipeline.storage.store import Store, StoredObject
 from pipeline.suites.kinds import SUITES
 from pipeline.suites.measure import as_measured, measure_picture
@@ -76,7 +78,7 @@ class SuiteWork:
 
     @property
     def destination(self) -> Store:
-        return self.home.below(evaluation_folder(self.run))
+        return below(self.home, evaluation_folder(self.run))
 
     @property
     def access(self) -> Access:
@@ -185,7 +187,9 @@ def suite_work(
     """
     stores, networks = prepared.stores, tuple(prepared.networks)
     own = own_prefix(stores.source, stores.destination)
-    found = list(without_own(objects_of(stores.source, request), own))
+    results = Results(stores.source)
+    found = list(without_results(objects_of(stores.source, request), own, results))
+    results.warn()
     if not found:
         raise nothing_listed(request)
     listing(len(found))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from darkroom.rooms import own_process
 from models.files import PLAIN
 from models.training.checkpoint import cooldown_url, load_progress
 from pipeline.errors import RequestError
@@ -172,7 +172,7 @@ def _turn(
     """
     threads = max(1, (os.cpu_count() or 1) // request.at_once)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    command = ["nice", "-n", str(request.nice), sys.executable, "-m", "pipeline.training.turn"]
+    command = ["nice", "-n", str(request.nice), *own_process("pipeline.training.turn")]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, env=environment, start_new_session=True, stdin=pipe, stdout=pipe, text=True)
     assert process.stdin is not None

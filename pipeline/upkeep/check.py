@@ -150,7 +150,8 @@ class _Run:
             wrong = self.pool.map(self._look_up, doubtful)
         else:
             doubtful = current
-            wrong = self.pool.map(lambda entry: self._read_and_compare(entry, rows.get(entry[0])), current)
+            paths = {entry[0] for entry in entries}
+            wrong = self.pool.map(lambda entry: self._read_and_compare(entry, rows.get(entry[0]), paths), current)
         for entry, finding in zip(doubtful, wrong, strict=True):
             if finding:
                 self._report(shard, entry[0], *finding)
@@ -176,11 +177,12 @@ class _Run:
         if len(said) > 1 or (commit.run, commit.shard) != (self.plan.run, shard):
             counts = f"{sum_of_all} good, partial, failed or left out, {commit.rows.get('manifest')} rows"
             self._report(shard, path, "rows", f"{counts} for {planned} planned pictures")
-        if self.branches is not None:
+        if self.branches:
             expected = commit.decoded * self.branches
             if commit.rows.get("metrics", 0) + commit.branch_failures != expected:
                 self._report(shard, path, "rows", f"metric rows and failures are not {expected} together")
-        for table in SCHEMAS:
+        # a run without branches is a suite's or an exploration's, with tables of its own
+        for table in commit.rows if self.branches == 0 else SCHEMAS:
             if part_path(table, self.plan.run, shard) not in paths:
                 self._report(shard, path, "rows", f"it names no part of {table}")
 
@@ -193,8 +195,10 @@ class _Run:
             return ("missing" if error.kind == "missing" else "unreadable"), str(error)
         return None if there == expected else ("size", f"{there:,} bytes instead of {expected:,}")
 
-    def _read_and_compare(self, entry: tuple[str, int, str], rows: int | None) -> tuple[str, str] | None:
-        """What is wrong with an object, and with the rows of a part of a table."""
+    def _read_and_compare(
+        self, entry: tuple[str, int, str], rows: int | None, paths: set[str]
+    ) -> tuple[str, str] | None:
+        """Find what is wrong with an object, and with the rows of a part of a table; `paths` are all of the shard."""
         path, expected, digest = entry
         try:
             data = read(self.destination, path)
@@ -205,9 +209,16 @@ class _Run:
         if hashlib.sha256(data).hexdigest() != digest:
             return "checksum", "its bytes are not those that were written"
         if rows is not None:
-            there = pq.read_metadata(io.BytesIO(data)).num_rows
+            part = pq.ParquetFile(io.BytesIO(data))
+            there = part.metadata.num_rows
             if there != rows:
                 return "rows", f"{there:,} rows instead of {rows:,}"
+            # of earlier versions no row says which file its figures are of
+            if {"path", "unchanged"} <= set(part.schema_arrow.names):
+                promised = part.read(columns=["path"])["path"].drop_null().to_pylist()
+                absent = [one for one in promised if one not in paths]
+                if absent:
+                    return "rows", f"{len(absent):,} rows are of files that were never written, such as {absent[0]}"
         return None
 
     def _report(self, shard: int, path: str, what: str, message: str) -> None:

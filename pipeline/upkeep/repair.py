@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.destination.layout import key_of, listed
 from pipeline.destination.lease import Lease
-from pipeline.destination.plans import Plan, earlier_plans, read_record, shard_pictures
+from pipeline.destination.plans import DEVELOP, Plan, earlier_plans, kind_of, read_record, shard_pictures
 from pipeline.errors import PlanError, RunError, StorageError
 from pipeline.requests.job import Job
 from pipeline.requests.stores import Access
@@ -71,9 +71,12 @@ def _repair_run(
 ) -> list[str]:
     """Do the wrong pictures of one run again; says what could not be done."""
     started = datetime.now(UTC)
+    record = read_record(destination, plan)
+    if kind_of(record) != DEVELOP:
+        raise PlanError("it is no run of a recipe; evaluate or explore again with --fresh")
     # a later Darkroom may mend what an earlier one has made, as long as it makes the same
     job = Job.from_record(
-        read_record(destination, plan),
+        record,
         Access.of(request),
         other_darkroom=True,
         source=plan.source,

@@ -19,7 +19,7 @@ from pathlib import Path
 import duckdb
 from rich.console import Console
 
-from pipeline.storage.store import StorageOptions, Store, list_objects, open_store, read, write
+from pipeline.storage.store import StorageOptions, Store, filesystem, list_objects, open_store, read, write
 from tests.s3_server import environment_of, s3_server
 
 out = Console(highlight=False)
@@ -59,7 +59,7 @@ def buckets() -> tuple[Store, Store]:
     """A fresh source and a fresh destination on the server of the environment."""
     stores = tuple(open_store(f"s3://{name}", StorageOptions.from_environment()) for name in ("pictures", "developed"))
     for store in stores:
-        store.fs.call_s3("create_bucket", Bucket=store.root)
+        filesystem(store).call_s3("create_bucket", Bucket=store.root)
     return stores[0], stores[1]
 
 

@@ -33,7 +33,7 @@ from pipeline.pictures.decode import decode
 from pipeline.pictures.metrics import psnr
 from pipeline.pictures.picture import to_8bit
 from pipeline.requests.compression import COMPRESSED, DECOMPRESSED
-from pipeline.storage.store import StorageOptions, Store, list_objects, open_store, read, write
+from pipeline.storage.store import StorageOptions, Store, filesystem, list_objects, open_store, read, write
 from tests.s3_server import environment_of, s3_server
 
 _DARKROOM = str(Path(sys.executable).with_name("darkroom"))
@@ -137,7 +137,7 @@ def table_of(store: Store, name: str) -> list[dict[str, Any]]:
 
 def make_bucket(name: str) -> Store:
     store = open_store(f"s3://{name}", StorageOptions.from_environment())
-    store.fs.call_s3("create_bucket", Bucket=store.root)
+    filesystem(store).call_s3("create_bucket", Bucket=store.root)
     return store
 
 

@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.errors import StorageError
-from pipeline.storage.store import list_objects, open_store, read, write
+from pipeline.storage.store import filesystem, list_objects, open_store, read, write
 from tests.processes import workers_of
 from tests.runs import command, picture_file, stored
 from tests.s3_server import environment_of, s3_server
@@ -134,7 +134,7 @@ def _measure(folder: Path, pictures: int, times: int, chance: random.Random) -> 
     service.start()
     try:
         bucket, recipe = open_store("s3://killing"), folder / "recipe.yaml"
-        bucket.fs.call_s3("create_bucket", Bucket="killing")
+        filesystem(bucket).call_s3("create_bucket", Bucket="killing")
         recipe.write_text(yaml.safe_dump(RECIPE))
         for number in range(pictures):
             write(bucket, f"source/{number:06d}.png", picture_file(number))

@@ -114,10 +114,12 @@ def _timed(client: Any, request: DevelopRequest) -> float:
 def _costs(folder: Path, shards: int, repeats: int) -> dict[str, Any]:
     """Milliseconds a shard without work, by the way it is given to whoever does it."""
     from prefect import flow
+    from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 
     from flows.orchestration.dask import dask_engine
     from flows.orchestration.engine import Work, outcomes, plain_shard
+    from flows.orchestration.task_runs import develop_shard
 
     source = folder / "small"
     source.mkdir()
@@ -132,7 +134,9 @@ def _costs(folder: Path, shards: int, repeats: int) -> dict[str, Any]:
 
     @flow
     def by_dask(each_a_task_run: bool) -> list[float]:
-        with dask_engine(request, plan, each_a_task_run) as engine:
+        # the processes of the workers tell the same server
+        environment = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
+        with dask_engine(job, plan, develop_shard if each_a_task_run else None, environment) as engine:
             return [_seconds(lambda: list(outcomes(range(shards), engine))) for _ in passes]
 
     passes = range(repeats + 1)

@@ -20,17 +20,18 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION
 from prefect.states import Completed, Failed
 
 from flows.develop import develop
-from flows.orchestration import engine
-from flows.orchestration.blocks import S3Access, with_blocks, without_secrets
-from flows.orchestration.engine import develop_shard
+from flows.orchestration import engine, task_runs
+from flows.orchestration.blocks import S3Access, with_blocks
 from flows.orchestration.progress import listen
 from flows.orchestration.states import worth_retrying
+from flows.orchestration.task_runs import develop_shard
 from pipeline.destination.commits import Commit
 from pipeline.destination.plans import Plan
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import RequestError, StorageError
 from pipeline.requests.job import Job
 from pipeline.requests.pictures import DevelopRequest
+from pipeline.requests.stores import Access
 from pipeline.runs import finish as pipeline_run
 from pipeline.shards.shard import run_shard
 from pipeline.storage.store import StorageOptions, Store, list_objects, open_store, read, write
@@ -203,7 +204,7 @@ def test_a_saved_block_gives_access_by_name(
     options = with_blocks(asked).source_storage
     assert options is not None
     assert (options.token, options.secret) == (None, s3_options.secret)
-    assert without_secrets(with_blocks(asked)) == asked
+    assert Access.of(with_blocks(asked)).without_secrets() == Access.of(asked)
     with pytest.raises(RequestError, match="no-such-block"):
         with_blocks(request(pictures.url, "out", source_block="no-such-block"))
 
@@ -262,8 +263,8 @@ def test_a_shard_that_fails_for_good_ends_the_run_at_once(
 
 def test_many_shards_are_one_task_run(pictures: Store, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past a limit no shard has a task run of its own, and the tables are what they always are."""
-    monkeypatch.setattr(engine, "MOST_TASK_RUNS", 1)
-    monkeypatch.setattr(engine, "develop_shard", None)
+    monkeypatch.setattr(task_runs, "MOST_TASK_RUNS", 1)
+    monkeypatch.setattr(task_runs, "develop_shard", None)
     state, told = run_flow(request(pictures.url, f"s3://{bucket}/many"))
     assert state.is_completed(), state.message
     assert sorted(told["picture"]) == [False] + [True] * 5

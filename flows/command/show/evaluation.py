@@ -12,7 +12,7 @@ from rich.table import Table
 
 from flows.command.console import out, present
 from flows.command.show.prefect import Show, carry_out, outcome, way_of
-from flows.command.show.run import forecast_evaluation, print_ending, run_bar
+from flows.command.show.run import engine_of, forecast_evaluation, print_ending, run_bar
 from pipeline.evaluation.rate_distortion import Evaluation, Name
 from pipeline.reports.text import counted
 from pipeline.requests.pictures import EvaluateRequest
@@ -58,7 +58,7 @@ def _codecs_compared(request: EvaluateRequest) -> tuple[Callable[..., Any], Call
     from pipeline.requests.job import check_request
 
     check_request(prepare(request).develop)
-    return evaluate_codecs, print_evaluation
+    return partial(evaluate_codecs, develop_shards=engine_of(request)), print_evaluation
 
 
 def _suite(request: EvaluateRequest) -> tuple[Callable[..., Any], Callable[[Any], None]]:
@@ -67,7 +67,7 @@ def _suite(request: EvaluateRequest) -> tuple[Callable[..., Any], Callable[[Any]
     from pipeline.suites.run import evaluate_suite
 
     prepare_suite(request)
-    return evaluate_suite, print_suite
+    return partial(evaluate_suite, develop_shards=engine_of(request)), print_suite
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

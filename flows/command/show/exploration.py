@@ -11,7 +11,7 @@ from rich.table import Table
 
 from flows.command.console import out, present
 from flows.command.show.prefect import Show, carry_out, outcome, way_of
-from flows.command.show.run import run_bar
+from flows.command.show.run import engine_of, run_bar
 from pipeline.reports.text import counted
 from pipeline.requests.models import ExploreRequest, SearchRequest
 
@@ -33,7 +33,7 @@ def explore(request: ExploreRequest, prefect: bool | None) -> int:
 
     def plain(show: Show) -> None:
         plan, picture = partial(show, "planned"), partial(show, "picture")
-        show("explored", explore_plainly(request, plan, picture, partial(show, "stage")))
+        show("explored", explore_plainly(request, plan, picture, partial(show, "stage"), engine_of(request)))
 
     with run_bar(way) as (show, told):
         carry_out(way, "flows.explore.explore", request, plain, show)

@@ -270,8 +270,7 @@ def _presence(header: Header) -> str:
 
 def _fetch(file: str) -> bytes:
     from models.errors import StreamError
-    from pipeline.storage.files import locate
-    from pipeline.storage.store import read, size
+    from pipeline.storage.store import locate, read, size
 
     store, key = locate(file)
     length = size(store, key)

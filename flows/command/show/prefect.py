@@ -33,16 +33,11 @@ def way_of(request: BaseModel, asked: bool | None) -> Way:
     Raises RequestError for what needs Prefect with --no-prefect, and ApiError.
     """
     block = _block_of(request)
-    engine = getattr(request, "engine", "threads")
     needed = None
     if block:
         needed = f"the block {block!r} is kept there"
         if asked is False:
             raise RequestError(f"the block {block!r} is kept in Prefect; leave out --no-prefect")
-    if engine != "threads":
-        needed = f"--engine {engine}"
-        if asked is False:
-            raise RequestError(f"--engine {engine} needs Prefect; leave out --no-prefect")
     return choose_way(asked, needed)
 
 

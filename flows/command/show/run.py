@@ -19,6 +19,7 @@ from pipeline.reports.text import counted
 from pipeline.requests.pictures import DevelopRequest, EvaluateRequest, RunRequest
 
 if TYPE_CHECKING:
+    from pipeline.runs.finish import DevelopShards
     from pipeline.runs.forecast import Forecast
 
 #: failures that are named in the closing lines
@@ -51,7 +52,7 @@ def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool
 
     def plain(show: Show) -> None:
         plan, picture, listing = (partial(show, event) for event in ("planned", "picture", "listing"))
-        show("finished", run_job(job, plan, picture, listing))
+        show("finished", run_job(job, plan, picture, listing, engine_of(developed)))
 
     with run_bar(way) as (show, told):
         carry_out(way, flow, request, plain, show)
@@ -83,6 +84,15 @@ def forecast_evaluation(request: EvaluateRequest, prefect: bool | None) -> int:
         found = forecast_suite(resolved)
     present(found, lambda: _print_forecast(found))
     return 0
+
+
+def engine_of(request: RunRequest) -> DevelopShards | None:
+    """Choose what develops the shards of a request without Prefect; None for this process, as the pipeline does."""
+    if request.engine == "threads":
+        return None
+    from flows.orchestration.run import develop_shards
+
+    return develop_shards
 
 
 @contextmanager

@@ -12,8 +12,7 @@ from flows.command.show.run import run
 from pipeline.requests.compression import compression, decompression
 from pipeline.requests.pictures import CompressRequest, DecompressRequest
 from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_one_file
-from pipeline.storage.files import locate
-from pipeline.storage.store import size
+from pipeline.storage.store import locate, size
 
 
 def compress(request: CompressRequest, prefect: bool | None, dry_run: bool) -> int:
@@ -45,7 +44,8 @@ def _one_file(request: Any, work: Callable[[Any], FileReport], dry_run: bool) ->
 def _print_report(report: FileReport) -> None:
     facts = [
         f"{report.width} x {report.height}",
-        f"{report.stream_bytes:,} bytes",
+        f"{report.bytes:,} bytes",
+        *([] if report.bytes == report.stream_bytes else [f"from a stream of {report.stream_bytes:,}"]),
         f"{report.bpp:.4f} bpp",
         f"quality {report.quality:g}",
     ]

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.deadly import deadly
 from tests.processes import ROOT
 from tests.runs import contents, darkroom, fill
 
@@ -103,6 +104,18 @@ def test_dask_workers_run_it(installed: Path, tmp_path: Path) -> None:
     plain, dask = (contents(tmp_path / engine, "pictures") for engine in ("threads", "dask"))
     assert plain == dask
     assert len(dask) == 4
+
+
+def test_the_processes_of_suspects_know_it(installed: Path, tmp_path: Path) -> None:
+    """The first run dies of a picture, which the second develops in a process of its own."""
+    fill(tmp_path / "in", 4)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    environment = deadly(tmp_path / "hook", "001.png") | beside(tmp_path / "hook", installed)
+    options = ("--recipe", tmp_path / "recipe.yaml", "--no-prefect", "--json")
+    arguments = ("develop", tmp_path / "in", tmp_path / "out", *options)
+    first, second = (darkroom(*arguments, **environment) for _ in range(2))
+    assert first.returncode not in (0, 1), first.stderr
+    assert json.loads(second.stdout)["reasons"] == {"crashed": 1}, second.stderr
 
 
 def test_fingerprints_follow_its_version_and_ours_stay(installed: Path, tmp_path: Path) -> None:

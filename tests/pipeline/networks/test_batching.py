@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.errors import DeviceError
 from pipeline.networks.batching import Batcher
 
 PATIENCE = 20
@@ -104,3 +105,15 @@ def test_closing_ends_the_thread_and_refuses_what_comes_later() -> None:
     assert not any(thread.is_alive() for thread in batcher._threads)
     with pytest.raises(RuntimeError, match="given back"):
         batcher.apply(Network(), [torch.zeros(1, 2, 2)])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("device", ["cuda", "cuda:7"])
+def test_a_device_whose_threads_end_answers_everybody(device: str) -> None:
+    """Those who wait and those who come later get an error that names the device; nobody waits for ever."""
+    with Batcher(device) as batcher, ThreadPoolExecutor(3) as threads:
+        asked = [threads.submit(batcher.apply, nn.Identity(), [torch.zeros(3, 8, 8)]) for _ in range(3)]
+        errors = [one.exception(timeout=60) for one in asked]
+        assert all(isinstance(error, DeviceError) and f"the device {device} stopped" in str(error) for error in errors)
+        with pytest.raises(DeviceError, match="stopped working"):
+            batcher.apply(nn.Identity(), [torch.zeros(3, 8, 8)])

@@ -12,7 +12,7 @@ import yaml
 from pipeline.errors import StorageError
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import develop
-from pipeline.storage import access, s3
+from pipeline.storage import access, s3_requests
 from pipeline.storage.store import StorageOptions, Store, write
 from tests.fault_proxy import USUAL, FaultProxy, fault_proxy
 from tests.runs import QUICK, darkroom, picture_file, request, stored
@@ -27,7 +27,7 @@ def proxy(s3_options: StorageOptions) -> Iterator[FaultProxy]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is noticed soon, and pauses are short: of the tests' time, not of what is done."""
-    monkeypatch.setattr(s3, "READ_TIMEOUT", 1.0)
+    monkeypatch.setattr(s3_requests, "READ_TIMEOUT", 1.0)
     monkeypatch.setattr(access, "_BACKOFF_BASE", 0.02)
 
 

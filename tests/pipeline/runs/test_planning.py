@@ -24,6 +24,7 @@ from pipeline.requests.job import resolve
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.requests.upkeep import GcRequest
 from pipeline.runs import planning as plan_module
+from pipeline.runs.finish import develop
 from pipeline.runs.partition import cut, growing_size
 from pipeline.runs.planning import batches, plan_run
 from pipeline.storage.store import StoredObject, list_objects, open_store, write
@@ -61,6 +62,27 @@ def test_a_plan_holds_the_listing_cut_into_shards(tmp_path: Path, caplog: pytest
     ]
     elsewhere = plan_run(resolve(asked.model_copy(update={"destination": str(tmp_path / "other")})))
     assert elsewhere.run == plan.run
+
+
+def test_results_inside_the_source_are_no_pictures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whichever run left them, and wherever this one's go; folders that only have such a name are the user's own."""
+    source = fill(tmp_path / "source", 3)
+    fill(source / "album" / "pictures" / "summer", 2)
+    inside = source / "a[b]" / "out"
+    develop(request(source, inside))
+    assert (inside / "pictures").is_dir()
+    elsewhere = request(source, tmp_path / "out")
+    plan = plan_run(resolve(elsewhere))
+    keys = [one.key for shard in planned(elsewhere, plan) for one in shard]
+    assert keys == sorted(keys)
+    assert len(keys) == 5
+    assert not [key for key in keys if key.startswith("a[b]")]
+    (said,) = caplog.messages
+    assert str(inside) in said
+    assert "left out" in said
+    caplog.clear()
+    assert develop(request(source, inside)).status == "nothing_to_do"
+    assert not caplog.messages
 
 
 @given(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -212,6 +214,19 @@ def test_too_many_failures_end_the_run_as_failed_with_all_good_output(source: Pa
     assert develop(request(source, out, max_failure_rate=0.3)).status == "complete"
     assert (out / "runs" / summary.run / "_SUCCESS").exists()
     assert len(table(out, "manifest")) == 10
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a file system that keeps such times")
+def test_times_in_no_year_are_unknown() -> None:
+    """A file that was changed in the year 36,000, or long before the first, is a picture like any other."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        source, out = fill(Path(folder, "source"), 3), Path(folder, "out")
+        os.utime(source / "001.png", (2**40, 2**40))
+        os.utime(source / "deep/er/000.png", (-(2**40), -(2**40)))
+        assert develop(request(source, out)).counts["good"] == 3
+        unknown = [row[0] for row in table(out, "manifest", "key, modified") if row[1] is None]
+        assert unknown == ["001.png", "deep/er/000.png"]
+        assert develop(request(source, out)).status == "nothing_to_do"
 
 
 def test_a_store_in_memory_serves_as_source_and_destination() -> None:

@@ -118,14 +118,35 @@ def test_bad_files_are_named_and_leave_nothing(file: Path, tmp_path: Path) -> No
         (decompress, "cut.drk", "cut or damaged"),
     ):
         with pytest.raises(PictureError) as caught:
-            work(tmp_path / name, tmp_path / "out.png")
+            work(tmp_path / name, tmp_path / ("out.drk" if work is compress else "out.png"))
         assert str(caught.value).startswith(f"{tmp_path / name}: ")
         assert told in str(caught.value)
     with pytest.raises(PictureError, match=r"photograph\.png: 0\.001 bits a pixel cannot be reached"):
-        compress(file, tmp_path / "out.png", target_bpp=0.001)
+        compress(file, tmp_path / "out.drk", target_bpp=0.001)
     with pytest.raises(PictureError, match="25,500 pixels; the limit is 100"):
         decompress(tmp_path / "a.drk", tmp_path / "out.png", pixel_limit=100)
-    assert not (tmp_path / "out.png").exists()
+    assert not list(tmp_path.glob("out.*"))
+
+
+@pytest.mark.parametrize("name", ["b.jpg", "b", "b.drk.png"])
+def test_a_stream_never_goes_by_another_name(name: str, file: Path, tmp_path: Path) -> None:
+    """The ending is that of what is written; the message says a better name, and nothing is written."""
+    with pytest.raises(RequestError, match=rf"{name}: what compress writes is a \.drk file; name it .*b(\.drk)?\.drk"):
+        compress(file, tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_ending_and_format_agree(file: Path, tmp_path: Path) -> None:
+    """A picture's ending decides its format; where --format says another one neither is taken. Sizes are the file's."""
+    compress(file, tmp_path / "a.drk")
+    with pytest.raises(RequestError, match=r"a\.webp ends like webp, --format says png"):
+        decompress(tmp_path / "a.drk", tmp_path / "a.webp", format="png")
+    assert not (tmp_path / "a.webp").exists()
+    told = decompress(tmp_path / "a.drk", tmp_path / "a.jpeg", format="jpeg")
+    assert (told.bytes, told.stream_bytes) == (
+        (tmp_path / "a.jpeg").stat().st_size,
+        (tmp_path / "a.drk").stat().st_size,
+    )
 
 
 def test_what_is_one_file(file: Path, s3_store: Store, bucket: str) -> None:

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.storage import access, s3, store
+from pipeline.storage import access, s3, s3_requests, store
 from pipeline.storage.store import StorageOptions, Store, open_store, with_retries
 
 DATA = bytes(range(256)) * 40
@@ -102,7 +102,7 @@ def faulty(service: Faulty, monkeypatch: pytest.MonkeyPatch) -> Faulty:
     """The service in good order, and retries that do not make the tests wait."""
     monkeypatch.setattr(access, "_BACKOFF_BASE", 0.01)
     service.faults, service.requests, service.received, service.etag = [], [], b"", '"one"'
-    monkeypatch.setattr(s3, "_ETAGS_ARE_DIGESTS", {})
+    monkeypatch.setattr(s3_requests, "_ETAGS_ARE_DIGESTS", {})
     return service
 
 
@@ -175,7 +175,7 @@ def test_a_small_object_costs_one_request(faulty: Faulty, faulty_store: Store) -
 def test_every_range_of_a_large_object_is_tried_again(
     faulty: Faulty, faulty_store: Store, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (store, s3):
+    for module in (s3, s3_requests):
         monkeypatch.setattr(module, "PART", 1000)
     faulty.faults = ["" if known else "503", "", "short", "reset", "503 SlowDown"]
     assert store.read(faulty_store, "x", size=len(DATA) if known else None) == DATA
@@ -223,7 +223,7 @@ def test_patience_ends_before_all_attempts(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_silence_is_an_error(faulty: Faulty, faulty_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "REQUEST_DEADLINE", 0.3)
+    monkeypatch.setattr(s3_requests, "REQUEST_DEADLINE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = faulty_store.options.model_copy(
             update={"endpoint_url": f"http://127.0.0.1:{silent.getsockname()[1]}"}

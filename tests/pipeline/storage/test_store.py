@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import StorageError
 from pipeline.storage import store as storage
-from pipeline.storage.store import StorageOptions, Store, open_store
+from pipeline.storage.store import StorageOptions, Store, filesystem, open_store
 from tests.processes import ROOT
 
 ODD_KEYS = [
@@ -78,7 +78,9 @@ def test_litter_is_not_listed(store: Store) -> None:
 def test_folder_markers_are_not_listed(s3_store: Store) -> None:
     fill(s3_store, "a/good.png")
     for marker in ("", "a/", "b_$folder$"):
-        s3_store.fs.call_s3("put_object", Bucket=s3_store.root.split("/")[0], Key=f"pictures/{marker}", Body=b"")
+        filesystem(s3_store).call_s3(
+            "put_object", Bucket=s3_store.root.split("/")[0], Key=f"pictures/{marker}", Body=b""
+        )
     assert keys(s3_store) == ["a/good.png"]
 
 
@@ -90,17 +92,17 @@ def test_nothing_outside_the_prefix_is_listed(s3_store: Store, s3_options: Stora
 
 
 def test_long_listings_come_in_pages(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.storage import s3
+    from pipeline.storage import s3_requests
 
     names = [f"{number:02}.png" for number in range(10)]
     fill(s3_store, *names)
-    once, pages = s3._once, []
+    once, pages = s3_requests._once, []
 
-    def in_threes(place: s3.Place, method: str, arguments: dict) -> dict:
+    def in_threes(place: s3_requests.Place, method: str, arguments: dict) -> dict:
         pages.append(method)
         return once(place, method, {**arguments, "MaxKeys": 3})
 
-    monkeypatch.setattr(s3, "_once", in_threes)
+    monkeypatch.setattr(s3_requests, "_once", in_threes)
     assert keys(s3_store) == names
     assert len(pages) == 4
 
@@ -374,5 +376,5 @@ def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_different_credentials_never_share_a_connection() -> None:
     a, b = (StorageOptions.model_validate({"key": "k", "secret": secret}) for secret in ("one", "two"))
-    assert open_store("s3://b", a).fs is open_store("s3://c", a).fs
-    assert open_store("s3://b", a).fs is not open_store("s3://b", b).fs
+    assert filesystem(open_store("s3://b", a)) is filesystem(open_store("s3://c", a))
+    assert filesystem(open_store("s3://b", a)) is not filesystem(open_store("s3://b", b))

@@ -18,10 +18,12 @@ from pydantic import ValidationError
 from pipeline.destination.schemas import SCHEMAS, SUITE_SCHEMAS
 from pipeline.errors import RequestError, StorageError
 from pipeline.requests.pictures import EvaluateRequest
-from pipeline.storage.store import open_store, write
+from pipeline.requests.upkeep import VerifyRequest
+from pipeline.storage.store import filesystem, open_store, write
 from pipeline.suites.kinds import SUITES
 from pipeline.suites.published import guess_set, published_rows, published_sets, read_published
 from pipeline.suites.run import evaluate_suite, forecast_suite
+from pipeline.upkeep.verify import verify
 from tests.pipeline.suites.test_suite import photograph
 from tests.restoration_models import random_model
 from tests.runs import snapshot
@@ -176,6 +178,19 @@ def test_failures_are_tried_again_in_their_places(source: Path, tmp_path: Path) 
     assert [row["key"] for row in rows_of(folder, "failures")] == ["bad.png"]
 
 
+def test_what_a_suite_measured_is_verified_like_any_run(source: Path, tmp_path: Path) -> None:
+    """Its folder is a destination by itself: a changed strip is found, and nothing else, and nothing is left over."""
+    evaluation = evaluate_suite(asked(source, tmp_path / "out"))
+    folder = tmp_path / "out" / "runs" / evaluation.summary.run / "evaluation"
+    whole = verify(VerifyRequest(destination=str(folder)))
+    assert (whole.findings, whole.leftovers, whole.shards) == ([], 0, 1)
+    strip = next((folder / "strips").iterdir())
+    strip.write_bytes(strip.read_bytes()[:-1] + b"?")
+    found = verify(VerifyRequest(destination=str(folder), repair=True))
+    assert [(one.path, one.what) for one in found.findings] == [(f"strips/{strip.name}", "checksum")]
+    assert "no run of a recipe" in found.not_repaired[0]
+
+
 def test_frames_of_a_file_are_pictures(source: Path, tmp_path: Path) -> None:
     """As in every run: the frames of an animation are measured each, and only the first is among the strips."""
     frames = [Image.fromarray(photograph(name, side=80)) for name in ("astronaut", "coffee")]
@@ -222,7 +237,7 @@ def test_runs_in_memory_stores_alike(tmp_path: Path) -> None:
     evaluation = evaluate_suite(asked("memory://suite-source", "memory://suite-out"))
     scores = pq.read_table(
         io.BytesIO(
-            open_store("memory://suite-out").fs.cat(
+            filesystem(open_store("memory://suite-out")).cat(
                 f"suite-out/runs/{evaluation.summary.run}/evaluation/scores.parquet"
             )
         )

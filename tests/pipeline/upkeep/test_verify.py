@@ -16,9 +16,9 @@ from pipeline.requests.upkeep import GcRequest, VerifyRequest
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
 from pipeline.shards.shard import run_shard
-from pipeline.storage.s3 import call
-from pipeline.storage.s3_uploads import open_uploads
-from pipeline.storage.store import Store, delete, exists, list_objects, open_store, place_of, read, write
+from pipeline.storage.s3 import place_of
+from pipeline.storage.s3_requests import call
+from pipeline.storage.store import Store, delete, exists, list_objects, open_store, open_uploads, read, write
 from pipeline.upkeep.collect import collect
 from pipeline.upkeep.verify import verify
 from tests.runs import QUICK, darkroom, fill, picture_file, request

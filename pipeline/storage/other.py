@@ -1,0 +1,142 @@
+"""Objects wherever else fsspec reaches, such as archives; see `pipeline.storage.store` for what each function does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+from fsspec.core import split_protocol, url_to_fs
+
+from pipeline.errors import StorageError
+from pipeline.storage.access import (
+    StorageOptions,
+    Store,
+    StoredObject,
+    Upload,
+    explain_os_error,
+    time_of,
+    with_retries,
+    without_credentials,
+)
+from pipeline.storage.local import check_key
+
+MISSING_IS_EMPTY = True
+
+
+def open_at(address: str, options: StorageOptions | None) -> Store:
+    """Return the store at an address that fsspec knows. Raises `StorageError` ("invalid") for one that it does not."""
+    clean = without_credentials(address).rstrip("/")
+    try:
+        root = url_to_fs(address)[1]
+    # chained systems, such as zip://, already look for their file here
+    except (ValueError, ImportError, OSError) as error:
+        raise StorageError("invalid", f"{clean}: {without_credentials(str(error))}") from None
+    return Store(clean, root, str(split_protocol(address)[0]), address=address)
+
+
+def split(address: str) -> tuple[str, str]:
+    """Split the address of an object into that of the store it lies in and its key there.
+
+    In a container, as in `zip://folder/name::file.zip`, the key is that of the first part.
+    """
+    path, chained, container = address.partition("::")
+    folder, _, name = path.rpartition("/")
+    folder += "/" if folder.endswith(":/") else ""
+    return f"{folder}{chained}{container}", name
+
+
+def filesystem(store: Store) -> fsspec.AbstractFileSystem:
+    """Return the file system of this process; never kept over a fork."""
+    return url_to_fs(store.address)[0]
+
+
+def listing(store: Store, below: str, folder: str = "") -> Iterator[StoredObject]:
+    """Yield all objects in the order of their keys, folder by folder, so that memory is that of the largest one."""
+    path = f"{store.root.rstrip('/')}/{folder}" if store.root else folder
+    entries = filesystem(store).ls(path.rstrip("/"), detail=True)
+    # a folder sorts as "name/", as on S3
+    named = {e["name"][len(store.root) :].strip("/") + "/" * (e["type"] == "directory"): e for e in entries}
+    for key in sorted(named):
+        if key.endswith("/") and key != folder and key.startswith(folder):
+            yield from listing(store, below, key)
+        elif key and named[key]["type"] == "file":
+            yield _describe(store, key, named[key])
+
+
+def _describe(store: Store, key: str, entry: dict[str, Any]) -> StoredObject:
+    time = next((entry[name] for name in ("mtime", "LastModified", "updated", "created") if entry.get(name)), None)
+    etag = str(entry.get("ETag") or entry.get("etag") or f"{entry['size'] or 0:x}-{time}").strip('"')
+    return StoredObject(key, store.url_of(key), entry["size"] or 0, etag, time_of(time))
+
+
+def read(store: Store, key: str, start: int | None, end: int | None, known: int | None) -> bytes:
+    """Return an object's bytes, or those from `start` to `end`."""
+    path = _path(store, key)
+    return with_retries(lambda: filesystem(store).cat_file(path, start=start, end=end), _explained(store, key))
+
+
+def write(store: Store, key: str, data: bytes | bytearray | memoryview, durable: bool) -> None:
+    """Store an object, in folders that are made for it."""
+    path = _path(store, key)
+
+    def attempt() -> None:
+        files = filesystem(store)
+        files.makedirs(files._parent(path), exist_ok=True)
+        files.pipe_file(path, bytes(data))
+
+    with_retries(attempt, _explained(store, key))
+
+
+def create(store: Store, key: str, data: bytes) -> bool | None:
+    """Return None: nothing here stores an object only where there is none."""
+    return None
+
+
+def size(store: Store, key: str) -> int:
+    """Return the size of an object in bytes."""
+    path = _path(store, key)
+
+    def attempt() -> int:
+        info = filesystem(store).info(path)
+        if info["type"] != "file":
+            raise FileNotFoundError(path)
+        return info["size"]
+
+    return with_retries(attempt, _explained(store, key))
+
+
+def delete(store: Store, key: str) -> None:
+    """Delete an object. Raises `StorageError`, "missing" where there is none."""
+    path = _path(store, key)
+    with_retries(lambda: filesystem(store).rm_file(path), _explained(store, key))
+
+
+def check(store: Store, for_writing: bool) -> None:
+    """Raise `StorageError` unless the root is there; whether it can be written to is not asked."""
+    if not for_writing:
+        with_retries(lambda: filesystem(store).info(store.root), _explained(store), attempts=3)
+
+
+def uploads(store: Store, below: str) -> Iterator[Upload]:
+    """Yield nothing: no uploads in parts are known here."""
+    return iter(())
+
+
+def _path(store: Store, key: str) -> str:
+    check_key(key, for_writing=True)
+    return f"{store.root.rstrip('/')}/{key}"
+
+
+def _explained(store: Store, key: str | None = None) -> Any:
+    """What turns an exception over an object, or over the whole store, into a `StorageError`."""
+    what = store.url if key is None else store.url_of(key)
+    return lambda error: explain(error, what)
+
+
+def explain(error: Exception, what: str) -> StorageError:
+    """Turn any exception into a `StorageError`: every file system has some of its own, which cannot all be known."""
+    try:
+        return explain_os_error(error, what)
+    except Exception:
+        return StorageError("other", f"{what}: {type(error).__name__}: {without_credentials(str(error))}")

@@ -1,0 +1,337 @@
+"""Requests to S3 through s3fs: one at a time, each tried again by us and by nobody else.
+
+s3fs supplies the connection, the signing and the event loop. Its own listing, `cat_file` and `pipe_file` are not
+used: they keep whole listings in memory, ask for the size before every read, and retry on top of our retries.
+One repetition stays below ours: aiohttp sends a GET again, once, when a kept-open connection turns out to be closed.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ctypes
+import hashlib
+import mimetypes
+import os
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import botocore.config
+import botocore.exceptions as boto
+import s3fs
+from fsspec.asyn import sync
+
+from pipeline.errors import StorageError
+from pipeline.storage.access import PART, PARTS_AT_ONCE, RETRIED, StorageOptions, with_retries
+from pipeline.storage.s3_errors import explain
+
+CONNECT_TIMEOUT = 10.0
+# Between two arrivals of bytes.
+READ_TIMEOUT = 30.0
+# Of one request as a whole, so that a server which sends a byte a minute cannot hold a run for ever: of a small one,
+# and how many bytes a second a large one may count on.
+REQUEST_DEADLINE = 40.0
+_SLOWEST = 100_000
+MAX_PARTS = 10_000  # S3's own limit
+
+
+class Filesystem(s3fs.S3FileSystem):
+    """s3fs with its own retries off; a class of its own, so that no instance is shared with anybody else's.
+
+    A forked child must not close the connections it inherits: that would take them out of the event loop which
+    parent and child share in the kernel, and the parent would wait for its answers until they time out. So only the
+    process that made an instance closes it, and in a child it is never freed, not even when the interpreter ends.
+    """
+
+    retries = 1
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self.close_session = partial(_close_own, os.getpid(), s3fs.S3FileSystem.close_session)
+        _KEPT.append(self)
+
+
+_KEPT: list[Filesystem] = []
+# Whether ETags are MD5s, by endpoint and bucket, where that has turned out.
+_ETAGS_ARE_DIGESTS: dict[tuple[str, str], bool] = {}
+
+
+def _close_own(owner: int, close: Callable[..., None], *session: Any) -> None:
+    if os.getpid() == owner:
+        close(*session)
+
+
+def _keep_for_ever() -> None:
+    for inherited in _KEPT:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_for_ever)
+
+
+class Place(NamedTuple):
+    """Where in S3: a bucket and the prefix every key is put behind ("" or ending in "/")."""
+
+    fs: Filesystem
+    bucket: str
+    prefix: str
+    url: str
+    options: StorageOptions
+
+    def explain(self, error: Exception, what: str) -> StorageError:
+        """Turn what was raised over `what` in this place into a `StorageError` without secrets."""
+        return explain(error, what, self.bucket, self.options)
+
+
+class Body(NamedTuple):
+    """An answer to a read: the bytes (None when there were too many), how many bytes, the object's ETag."""
+
+    data: bytes | None
+    length: int
+    etag: str
+
+
+def filesystem(options: StorageOptions) -> Filesystem:
+    """Return the connection for these options: one for each process and set of options, usable from any thread."""
+    addressing = {None: "auto", True: "path", False: "virtual"}[options.path_style]
+    config: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "read_timeout": READ_TIMEOUT,
+        "retries": {"total_max_attempts": 1, "mode": "standard"},
+        "max_pool_connections": 64,
+        "s3": {"addressing_style": addressing},
+        # Other services than Amazon's often refuse the checksums that newer clients add unasked.
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+    }
+    known = botocore.config.Config.OPTION_DEFAULTS
+    hidden = {"key": options.key, "secret": options.secret, "token": options.token}
+    return Filesystem(
+        anon=options.anonymous,
+        endpoint_url=options.endpoint_url,
+        client_kwargs={"region_name": options.region} if options.region else {},
+        config_kwargs={name: value for name, value in config.items() if name in known},
+        use_listings_cache=False,
+        **{name: value.get_secret_value() for name, value in hidden.items() if value is not None},
+    )
+
+
+def call(place: Place, method: str, what: str, **arguments: Any) -> dict[str, Any]:
+    """Send one S3 request, tried again while it fails for now, and return its parsed answer."""
+    return _tried(lambda: _once(place, method, arguments), what, place)
+
+
+def _tried(function: Callable[[], Any], what: str, place: Place) -> Any:
+    try:
+        return with_retries(function, lambda error: place.explain(error, what))
+    except StorageError as error:
+        if error.kind != "transient" or _answers(place):
+            raise
+        said = f"{error.message}; nothing else can be had of {place.options.endpoint} either: run again when it is well"
+    raise StorageError("unreachable", said)
+
+
+def _answers(place: Place) -> bool:
+    """Whether the service does anything at all, or only this object is not to be had."""
+    try:
+        with_retries(
+            lambda: _once(place, "list_objects_v2", {"Prefix": place.prefix, "MaxKeys": 1}, deadline=10.0),
+            lambda error: place.explain(error, place.url),
+            attempts=3,
+        )
+    except StorageError as error:
+        return error.kind not in RETRIED
+    return True
+
+
+def _once(place: Place, method: str, arguments: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
+    seconds = deadline or _deadline(len(arguments.get("Body", b"")))
+    return sync(place.fs.loop, place.fs._call_s3, method, Bucket=place.bucket, timeout=seconds, **arguments)
+
+
+def _deadline(count: int) -> float:
+    """Seconds that a request of so many bytes may take."""
+    return REQUEST_DEADLINE + count / _SLOWEST
+
+
+def list_pages(place: Place, below: str = "") -> Iterator[dict[str, Any]]:
+    """Yield every object under the prefix (and `below` it), page by page: memory is that of 1000 objects.
+
+    Each is a dictionary with "Key" (whole), "Size", "ETag" and "LastModified", in the order of the keys.
+    """
+    arguments: dict[str, Any] = {"Prefix": place.prefix + below}
+    while True:
+        page = call(place, "list_objects_v2", place.url, **arguments)
+        yield from page.get("Contents", [])
+        if not page.get("IsTruncated"):
+            return
+        arguments["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def get(place: Place, key: str, start: int | None, end: int | None, limit: int | None = None) -> Body:
+    """Fetch bytes `start` to `end` (excluded) of an object, or all of it when both are None, in one request.
+
+    A whole object of more than `limit` bytes is not fetched: its size and ETag come back, its data is None.
+    """
+    what = f"{place.url}/{key}"
+    wanted = {} if start is None and end is None else {"Range": _range_header(start or 0, end)}
+    count = PART if end is None else end - (start or 0)
+    doubted: set[bytes] = set()
+
+    async def fetch() -> Body:
+        try:
+            answer = await place.fs._call_s3("get_object", Bucket=place.bucket, Key=place.prefix + key, **wanted)
+        except OSError as error:
+            # S3 has no way of asking for nothing: a range behind the last byte is an error there, empty here.
+            if isinstance(error.__cause__, boto.ClientError) and _is_empty_range(error.__cause__):
+                return Body(b"", 0, "")
+            raise
+        body = answer["Body"]
+        try:
+            length, etag = answer.get("ContentLength"), answer.get("ETag", "")
+            if not wanted and limit is not None and length is not None and length > limit:
+                return Body(None, length, etag)
+            data = await body.read()
+        finally:
+            body.close()
+        if length is not None and len(data) != length:
+            raise StorageError("transient", f"{what}: {len(data)} bytes came of {length} announced")
+        # with keys of the service's or the owner's the ETag is of something else
+        if not wanted and answer.get("ServerSideEncryption") != "aws:kms" and "SSECustomerAlgorithm" not in answer:
+            _check_digest(place, data, etag, doubted, what)
+        return Body(data, len(data), etag)
+
+    return _tried(lambda: sync(place.fs.loop, fetch, timeout=_deadline(count)), what, place)
+
+
+def _check_digest(place: Place, data: bytes, etag: str, doubted: set[bytes], what: str) -> None:
+    """Raise `StorageError` ("transient") where the ETag looks like the MD5 of a whole object and is not that of `data`.
+
+    Some services make ETags of something else, which shows when the first object comes twice with the same bytes
+    (`doubted` remembers them).
+    """
+    service = (place.options.endpoint, place.bucket)
+    said = etag.strip('"').lower()
+    if _ETAGS_ARE_DIGESTS.get(service) is False or not re.fullmatch("[0-9a-f]{32}", said):
+        return
+    digest = _md5(data)
+    if digest.hex() == said:
+        _ETAGS_ARE_DIGESTS[service] = True
+    elif digest in doubted and service not in _ETAGS_ARE_DIGESTS:
+        _ETAGS_ARE_DIGESTS[service] = False
+    else:
+        doubted.add(digest)
+        raise StorageError("transient", f"{what}: the bytes that came are not those of its ETag")
+
+
+def _md5(data: bytes | memoryview) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()
+
+
+def _range_header(start: int, end: int | None) -> str:
+    return f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"
+
+
+def _is_empty_range(error: boto.ClientError) -> bool:
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 416
+
+
+def get_in_parts(place: Place, key: str, start: int, end: int) -> bytes:
+    """Fetch bytes `start` to `end` (excluded) as ranges that travel together; what lies behind the end is left out.
+
+    Raises `StorageError` ("transient") when the object was replaced while the ranges were on their way.
+    """
+    starts = range(start, end, PART)
+    with ThreadPoolExecutor(min(PARTS_AT_ONCE, len(starts))) as pool:
+        bodies = list(pool.map(lambda first: get(place, key, first, min(first + PART, end)), starts))
+    if len({body.etag for body in bodies if body.etag}) > 1:
+        raise StorageError("transient", f"{place.url}/{key}: was replaced while it was being read")
+    return b"".join(body.data or b"" for body in bodies)
+
+
+def put(place: Place, key: str, data: bytes | bytearray | memoryview) -> None:
+    """Store an object: one request up to 16 MiB, parts of at least 16 MiB beyond. Readers see all of it or none."""
+    what = f"{place.url}/{key}"
+    view = memoryview(data).cast("B")
+    kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
+    name = {"Key": place.prefix + key}
+    if len(view) <= PART:
+        call(place, "put_object", what, **name, **_body(view), ContentType=kind)
+        return
+    upload = call(place, "create_multipart_upload", what, **name, ContentType=kind)["UploadId"]
+    name["UploadId"] = upload
+    size = max(PART, -(-len(view) // MAX_PARTS))
+
+    def send(number: int) -> dict[str, Any]:
+        piece = view[(number - 1) * size : number * size]
+        answer = call(place, "upload_part", what, **name, PartNumber=number, **_body(piece))
+        return {"PartNumber": number, "ETag": answer["ETag"]}
+
+    try:
+        with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
+            parts = list(pool.map(send, range(1, -(-len(view) // size) + 1)))
+        _complete(place, key, name, parts, len(view))
+    except BaseException:
+        _abandon(place, name)
+        raise
+
+
+def put_if_absent(place: Place, key: str, data: bytes) -> None:
+    """Store a small object in one request unless there is one; raises whatever the service answers, tried once."""
+    _once(place, "put_object", {"Key": place.prefix + key, "Body": data, "IfNoneMatch": "*"})
+
+
+def _body(view: memoryview) -> dict[str, Any]:
+    """What is sent, with a digest by which the service refuses other bytes."""
+    data = bytes(view)
+    return {"Body": data, "ContentMD5": base64.b64encode(_md5(data)).decode()}
+
+
+def _complete(place: Place, key: str, name: dict[str, str], parts: list[dict[str, Any]], size: int) -> None:
+    what = f"{place.url}/{key}"
+    try:
+        call(place, "complete_multipart_upload", what, **name, MultipartUpload={"Parts": parts})
+    except StorageError as error:
+        # an earlier attempt may have completed it, and only its answer was lost
+        if error.kind != "missing":
+            raise
+    if (found := head(place, key)) != size:
+        raise StorageError("transient", f"{what}: {found} bytes are there of {size} written")
+
+
+def _abandon(place: Place, name: dict[str, str]) -> None:
+    """Give up an upload. The parts cost money until then, but failing to do so must not hide the first error."""
+    with contextlib.suppress(Exception):
+        _once(place, "abort_multipart_upload", name)
+
+
+def head(place: Place, key: str) -> int:
+    """Return the size of an object in bytes."""
+    return call(place, "head_object", f"{place.url}/{key}", Key=place.prefix + key)["ContentLength"]
+
+
+def delete(place: Place, key: str) -> None:
+    """Delete an object; one that is not there is no error."""
+    call(place, "delete_object", f"{place.url}/{key}", Key=place.prefix + key)
+
+
+def check(place: Place, for_writing: bool) -> None:
+    """Ask for one object of the listing, or start and give up an upload, which leaves nothing behind.
+
+    Raises `StorageError`. An endpoint that does not answer is not asked again.
+    """
+    key = f"{place.prefix}.darkroom-access"
+    listing: dict[str, Any] = {"Prefix": place.prefix, "MaxKeys": 1}
+    method, arguments = ("create_multipart_upload", {"Key": key}) if for_writing else ("list_objects_v2", listing)
+    answer = with_retries(
+        lambda: _once(place, method, arguments),
+        lambda error: place.explain(error, place.url),
+        attempts=3,
+        retried=RETRIED - {"unreachable"},
+    )
+    if for_writing:
+        _abandon(place, {"Key": key, "UploadId": answer["UploadId"]})
