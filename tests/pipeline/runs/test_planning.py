@@ -168,7 +168,7 @@ def test_the_merge_of_manifests_is_what_a_dictionary_says(
                 if reason:
                     failed.append({"key": name, "reason": reason, "stage": "read", "message": ""})
                 if reason not in TRANSIENT_REASONS:
-                    settled[name] = Settled(etag, file, frames if file else None)
+                    settled[name] = Settled(etag, file, frames if file else None, failed=reason is not None)
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         shards.append((f"r{at}", len(parts)))
         for shard, part in enumerate(parts):
