@@ -162,9 +162,9 @@ def print_ending(summary: Any) -> None:
             f"[bold]{counts['good']:,}[/] picture{'s' * (counts['good'] != 1)} developed, "
             f"[bold]{counts['failed']:,}[/] failed, {counted(counts['rows'], 'metric row')}"
         )
-        if counts["partial"]:
+        if counts.get("partial"):
             out.print(f"partial  {counted(counts['partial'], 'picture')} of which some branches failed")
-        if counts["left_out"]:
+        if counts.get("left_out"):
             out.print(
                 f"left out {counted(counts['left_out'], 'file')} beside the pictures (--strict counts them as failed)"
             )
