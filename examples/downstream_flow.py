@@ -1,9 +1,14 @@
-"""A flow of yours that has Darkroom develop, then works with the tables: python examples/downstream_flow.py IN OUT.
+"""A flow of yours that has Darkroom develop pictures: python examples/downstream_flow.py SOURCE DESTINATION.
 
-Needs a server with Darkroom's deployments and a worker: `darkroom serve`, and PREFECT_API_URL as it says.
+Then it works with their tables. Needs `pip install duckdb`, and a server with Darkroom's deployments and a worker:
+`darkroom serve`, and PREFECT_API_URL as it says.
 """
 
 import sys
+
+if __name__ == "__main__" and len(sys.argv) != 3:
+    print(__doc__.splitlines()[0], file=sys.stderr)
+    sys.exit(2)
 
 import duckdb
 from prefect import flow, task

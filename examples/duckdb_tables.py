@@ -5,6 +5,10 @@ For buckets: INSTALL httpfs; LOAD httpfs; CREATE SECRET (TYPE s3, KEY_ID '…', 
 
 import sys
 
+if __name__ == "__main__" and len(sys.argv) != 2:
+    print(__doc__.splitlines()[0], file=sys.stderr)
+    sys.exit(2)
+
 import duckdb
 
 

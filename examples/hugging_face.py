@@ -1,4 +1,4 @@
-"""A run as Hugging Face datasets: python examples/hugging_face.py RUN BRANCH, a local run's destination.
+"""A run as Hugging Face datasets: python examples/hugging_face.py RUN BRANCH, a folder that `darkroom develop` wrote.
 
 Needs `pip install datasets`. Nothing is fetched from anywhere.
 """
@@ -7,18 +7,22 @@ import os
 import sys
 from pathlib import Path
 
+if __name__ == "__main__" and len(sys.argv) != 3:
+    print(__doc__.splitlines()[0], file=sys.stderr)
+    sys.exit(2)
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import datasets
 import pyarrow.dataset as ds
 
-from pipeline.destination.reader import open_destination
+import darkroom
 
 
 def pictures(run: Path, branch: str) -> datasets.Dataset:
     """The developed pictures of a branch with what was measured of them; a picture is decoded when it is asked for."""
-    metrics = open_destination(run).table("metrics")
+    metrics = darkroom.open_destination(run).table("metrics")
     rows = metrics.to_table(columns=["key", "psnr", "bytes"], filter=ds.field("branch") == branch).to_pylist()
     folder = run / "pictures" / branch
     files = {str(path.relative_to(folder).with_suffix("")): str(path) for path in folder.rglob("*") if path.is_file()}
@@ -28,7 +32,7 @@ def pictures(run: Path, branch: str) -> datasets.Dataset:
 
 def latents(run: Path) -> datasets.Dataset:
     """What models say of the pictures: for runs of the recipe `represent`, vectors, ready for PyTorch."""
-    said = open_destination(run).table("latents").to_table(columns=["key", "model", "latent", "scale"])
+    said = darkroom.open_destination(run).table("latents").to_table(columns=["key", "model", "latent", "scale"])
     rows = datasets.Dataset.from_list(said.to_pylist())
     vectors = rows.map(lambda row: {"vector": [number * row["scale"][0] for number in row["latent"]]})
     return vectors.select_columns(["key", "model", "vector"]).with_format("torch", columns=["vector"])

@@ -2,6 +2,10 @@
 
 import sys
 
+if __name__ == "__main__" and len(sys.argv) != 2:
+    print(__doc__.splitlines()[0], file=sys.stderr)
+    sys.exit(2)
+
 import polars as pl
 
 

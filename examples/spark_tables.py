@@ -6,6 +6,10 @@ Needs Java 17 and `pip install pyspark`. For buckets: s3a:// URLs and the packag
 import os
 import sys
 
+if __name__ == "__main__" and len(sys.argv) != 2:
+    print(__doc__.splitlines()[0], file=sys.stderr)
+    sys.exit(2)
+
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 

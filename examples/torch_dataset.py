@@ -1,16 +1,21 @@
-"""A PyTorch dataset over a run: python examples/torch_dataset.py RUN BRANCH, a folder or a bucket's URL.
+"""A PyTorch dataset over a run: python examples/torch_dataset.py RUN BRANCH, of what `darkroom develop` wrote.
 
-Pairs of developed picture and figures, for training on what Darkroom made; works with any number of loader processes.
+Pairs of developed picture and figures, for training on what Darkroom made, in a folder or a bucket; works with any
+number of loader processes.
 """
 
 import sys
 
+if __name__ == "__main__" and len(sys.argv) != 3:
+    print(__doc__.splitlines()[0], file=sys.stderr)
+    sys.exit(2)
+
+import numpy as np
 import pyarrow.dataset as ds
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.destination.reader import open_destination
-from pipeline.pictures.picture import to_8bit
+import darkroom
 
 
 class DevelopedPictures(Dataset[tuple[torch.Tensor, str]]):
@@ -26,14 +31,15 @@ class DevelopedPictures(Dataset[tuple[torch.Tensor, str]]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, str]:
         key = self._keys[index]
-        pixels = to_8bit(open_destination(self._run).picture(self._branch, key).colour)
-        tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
-        return tensor, key
+        pixels = darkroom.open_destination(self._run).picture(self._branch, key).colour
+        # 8 or 16 bits a sample
+        levels = np.float32(np.iinfo(pixels.dtype).max)
+        return torch.from_numpy(pixels / levels).permute(2, 0, 1), key
 
 
 def scores(run: str, branch: str) -> dict[str, float]:
     """PSNR of every picture of a branch, by key; of a picture that several runs developed, the last one's."""
-    table = open_destination(run).table("metrics")
+    table = darkroom.open_destination(run).table("metrics")
     rows = table.to_table(columns=["key", "psnr"], filter=ds.field("branch") == branch)
     return dict(zip(rows["key"].to_pylist(), rows["psnr"].to_pylist(), strict=True))
 

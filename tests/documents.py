@@ -20,7 +20,7 @@ from tests.frame_files import animation, moving, pages
 from tests.processes import ROOT
 from tests.small_sets import write_mnist
 
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "pipeline/README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _FENCE = re.compile(r"(?m)^(?:<!-- (?P<said>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL)
 _COMMENT = re.compile(r"(?m)(^|\s+)#.*$")

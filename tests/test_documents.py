@@ -123,11 +123,26 @@ def test_commands_and_options_in_the_text_exist(page: Path) -> None:
         elif words[0] == "darkroom" and len(words) > 1:
             assert words[1] in ("COMMAND",), span
         elif words[:2] == ["python", "-m"] and words[2] != "build":
-            module = ROOT / f"{words[2].replace('.', '/')}.py"
+            place = ROOT / words[2].replace(".", "/")
+            module = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
             assert module.exists(), span
             assert all(option in module.read_text() + MEASURING for option in options - {"--help"}), span
         elif words[0].startswith("--"):
             assert options <= known, span
+
+
+def test_the_step_of_the_page_for_python_is_the_one_that_is_tested() -> None:
+    shown = {block.file: block.text for block in blocks(ROOT / "docs/python.md")}
+    assert shown["darkroom_posterise.py"] == (ROOT / "tests/plugin_package/darkroom_posterise.py").read_text()
+
+
+def test_hooks_before_a_commit_run_what_make_lint_runs() -> None:
+    made = subprocess.run(["make", "--dry-run", "lint"], capture_output=True, text=True, cwd=ROOT, check=True)
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    hooks = local["hooks"]
+    assert [hook["entry"] for hook in hooks] == made.stdout.splitlines()[-len(hooks) :]
+    assert len(hooks) == made.stdout.count(".venv/bin/ruff") + made.stdout.count(".venv/bin/mypy")
+    assert {(local["repo"], hook["language"], hook["pass_filenames"]) for hook in hooks} == {("local", "system", False)}
 
 
 MEASURING = (ROOT / "tests/benchmarks/measuring.py").read_text()

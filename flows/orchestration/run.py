@@ -52,6 +52,6 @@ def _engine(
         from flows.orchestration.dask import dask_engine
     except ImportError as error:
         raise RequestError(
-            "the dask engine is not installed: pip install 'darkroom[dask]', or use --engine threads"
+            "the dask engine is not installed: pip install distributed prefect-dask, or use --engine threads"
         ) from error
     return dask_engine(job, plan, task, environment)

@@ -58,6 +58,17 @@ def test_every_example_is_run_here() -> None:
         assert f'example("{path.stem}"' in tested
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_without_arguments_each_says_what_it_needs(path: Path, tmp_path: Path) -> None:
+    """In one line, wherever it is started, and also where the package that it shows is not installed."""
+    bare = [sys.executable, "-S", str(path)]
+    for words in (bare, [*bare, "one", "two", "three", "four"]):
+        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+        (line,) = done.stderr.splitlines()
+        assert f": python examples/{path.name} " in line
+        assert (done.returncode, done.stdout) == (2, "")
+
+
 def test_duckdb(run: Path) -> None:
     rows = example("duckdb_tables", run)
     assert {(branch, count) for branch, count, *_ in rows} == {("gamma", "5"), ("jpeg", "5"), ("vector", "5")}

@@ -3,7 +3,7 @@
 import numpy as np
 from pydantic import Field
 
-from pipeline.steps.registry import Parameters, pixel_step
+from darkroom import Parameters, pixel_step
 
 
 class Posterise(Parameters):
