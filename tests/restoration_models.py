@@ -21,12 +21,15 @@ TASKS = {
 }
 
 
-def random_model(folder: Path, task: str, seed: int = 0, change: float = 0.1) -> str:
-    """The URL of a network for a task; `change` is how strong what it adds to a picture is, 0 leaves it as it is."""
+def random_model(folder: Path, task: str, seed: int = 0, change: float = 0.1, scales: int = 4) -> str:
+    """The URL of a network for a task; `change` is how strong what it adds to a picture is, 0 leaves it as it is.
+
+    It has so many `scales`; the time that an export takes goes with them.
+    """
     url = folder / f"{task}-{seed}-{change:g}.safetensors"
     if not url.exists():
         torch.manual_seed(seed)
-        network = build(RESTORATIONS[task], widths=(8, 8, 8, 8), blocks=1)
+        network = build(RESTORATIONS[task], widths=(8,) * scales, blocks=1)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.normal_(0, 0.5 / parameter[0].numel() ** 0.5)

@@ -38,14 +38,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *words: object, first: tuple[Path, ...] = (), **more: str) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *words: object, first: tuple[Path, ...] = (), stdin: int | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command in the folder, which comes first on Python's path wherever Python lets it."""
     path = os.pathsep.join(map(str, (*first, folder, ROOT)))
     environment = os.environ | {"PYTHONPATH": path, "COLUMNS": "300"} | more
     environment.pop("PYTHONSAFEPATH", None)
+    pipes = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.run(
-        list(map(str, words)), cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
-    )
+        list(map(str, words)), cwd=folder, env=environment, text=True, timeout=280, check=False, **pipes
+    )  # type: ignore[call-overload]
 
 
 def test_the_command_runs_beside_them(folder: Path) -> None:
@@ -72,7 +75,11 @@ def test_processes_of_darkroom_start_beside_them(folder: Path) -> None:
     turn = run(folder, "sh", "-c", 'echo | "$0" "$@"', *own_process("pipeline.training.turn"))
     assert (turn.returncode, "error" in json.loads(turn.stdout)) == (1, True), turn.stderr
     command = own_process("flows.command.supervisor", sys.executable, "-c", "print('ran')")
-    guard = run(folder, "sh", "-c", 'sleep 60 | "$0" "$@" & wait $!', *command)
+    # the supervisor kills its command once nobody holds the other end of its standard input
+    ours, held = os.pipe()
+    guard = run(folder, *command, stdin=ours)
+    os.close(ours)
+    os.close(held)
     assert guard.stdout == "ran\n", guard.stderr
 
 

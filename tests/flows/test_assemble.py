@@ -11,6 +11,7 @@ import pytest
 from flows.assemble import assemble
 from pipeline.requests.upkeep import AssembleRequest
 from pipeline.runs.finish import develop
+from tests.flows.in_process import invoke
 from tests.frame_files import animation, moving, stack
 from tests.runs import contents, darkroom, request
 
@@ -49,10 +50,10 @@ def test_from_a_shell(run: Path, tmp_path: Path) -> None:
     assert "stack.npy.webp" in done.stdout
     assert "walk.gif.webp" in done.stdout
     (run / "pictures/plain/walk.gif#0001.png").write_bytes(b"damaged since")
-    done = darkroom("assemble", run, tmp_path / "again", "--no-prefect")
+    done = invoke("assemble", run, tmp_path / "again", "--no-prefect")
     assert done.returncode == 1
     assert "not plain/walk.gif: pictures/plain/walk.gif#0001.png: " in done.stdout
-    done = darkroom("assemble", run, tmp_path / "again", "--branch", "other", "--no-prefect")
+    done = invoke("assemble", run, tmp_path / "again", "--branch", "other", "--no-prefect")
     assert done.returncode == 2
     assert "those that do: plain" in done.stderr
-    assert darkroom("assemble", tmp_path / "nothing", tmp_path / "again", "--no-prefect").returncode == 2
+    assert invoke("assemble", tmp_path / "nothing", tmp_path / "again", "--no-prefect").returncode == 2

@@ -1,4 +1,4 @@
-"""Compression and decompression under a real Prefect server, and from a shell."""
+"""Compression and decompression under a real Prefect server, and by their commands."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from pipeline.requests.compression import compression
 from pipeline.requests.pictures import CompressRequest, DecompressRequest
 from pipeline.runs.finish import develop
 from tests.codec_pictures import photograph
+from tests.flows.in_process import invoke
 from tests.picture_files import save
-from tests.runs import contents, darkroom, fill, table
+from tests.runs import contents, fill, table
 
 PLAIN = ("--no-prefect", "--device", "cpu")
 
@@ -67,13 +68,13 @@ def test_the_flows_give_what_plain_runs_give(source: Path, tmp_path: Path) -> No
         assert decode(path.read_bytes()).pixels.shape == (48, 64, 3)
 
 
-def test_a_set_from_a_shell(source: Path, tmp_path: Path) -> None:
+def test_a_set_by_the_commands(source: Path, tmp_path: Path) -> None:
     """Both commands, with their summaries; bad files do not stop them; usage errors name the options."""
-    done = darkroom("compress", source, tmp_path / "drk", "--quality", 30, *PLAIN)
+    done = invoke("compress", source, tmp_path / "drk", "--quality", 30, *PLAIN)
     assert (done.returncode, done.stderr) == (0, "")
     assert "4 pictures developed, 1 failed, 4 metric rows" in done.stdout
     assert "PSNR" in done.stdout
-    done = darkroom("decompress", tmp_path / "drk", tmp_path / "out", "--format", "jpeg", "--crop", "0,0,20,10", *PLAIN)
+    done = invoke("decompress", tmp_path / "drk", tmp_path / "out", "--format", "jpeg", "--crop", "0,0,20,10", *PLAIN)
     assert (done.returncode, done.stderr) == (0, "")
     assert "4 pictures developed, 0 failed" in done.stdout
     sizes = {decode(path.read_bytes()).pixels.shape for path in (tmp_path / "out/pictures").rglob("*.jpg")}
@@ -96,28 +97,28 @@ def test_a_set_from_a_shell(source: Path, tmp_path: Path) -> None:
 )
 def test_wrong_usage_is_code_2(command: str, options: list[str], told: str, source: Path, tmp_path: Path) -> None:
     """One line, for sets and for single files, and nothing is written."""
-    one = source / "001.png"
-    for place, out in ((source, tmp_path / "out"), (one, tmp_path / "a.png")):
+    one, written = source / "001.png", tmp_path / ("a.drk" if command == "compress" else "a.png")
+    for place, out in ((source, tmp_path / "out"), (one, written)):
         done = CliRunner().invoke(main, [command, str(place), str(out), *options, *PLAIN], env={"COLUMNS": "300"})
         assert done.exit_code == 2, done.output
         assert told in done.stderr
         assert not out.exists()
 
 
-def test_one_file_from_a_shell(tmp_path: Path) -> None:
+def test_one_file_by_the_commands(tmp_path: Path) -> None:
     """A line each; a bad file is one line on stderr and code 1."""
     (tmp_path / "a.png").write_bytes(save(Image.fromarray(photograph(100, 120)), "PNG"))
-    done = darkroom("compress", tmp_path / "a.png", tmp_path / "a.drk", "--target-bpp", 1)
+    done = invoke("compress", tmp_path / "a.png", tmp_path / "a.drk", "--target-bpp", 1)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.strip().splitlines()) == 1
     for part in ("a.drk", "120 x 100", f"{(tmp_path / 'a.drk').stat().st_size:,} bytes", "bpp", "quality", "dB"):
         assert part in done.stdout
-    done = darkroom("decompress", tmp_path / "a.drk", tmp_path / "b.png", "--crop", "10,10,50,40")
+    done = invoke("decompress", tmp_path / "a.drk", tmp_path / "b.png", "--crop", "10,10,50,40")
     assert (done.returncode, len(done.stdout.strip().splitlines())) == (0, 1)
     assert decode((tmp_path / "b.png").read_bytes()).pixels.shape == (40, 50, 3)
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.drk", "b.png"}
     (tmp_path / "bad.drk").write_bytes((tmp_path / "a.drk").read_bytes()[:100])
-    done = darkroom("decompress", tmp_path / "bad.drk", tmp_path / "c.png")
+    done = invoke("decompress", tmp_path / "bad.drk", tmp_path / "c.png")
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (1, 1)
     assert "bad.drk: drk: " in done.stderr
     assert not (tmp_path / "c.png").exists()

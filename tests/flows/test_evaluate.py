@@ -17,6 +17,7 @@ from pipeline.errors import RequestError
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.evaluate import evaluate as evaluate_plainly
 from pipeline.requests.pictures import EvaluateRequest
+from tests.flows.in_process import invoke
 from tests.pipeline.evaluation.test_bd_rate import EMBEDDED
 from tests.runs import darkroom, fill, snapshot
 
@@ -83,7 +84,7 @@ def test_the_command_prints_every_codec_and_where_the_report_is(source: Path, tm
     (report,) = out.glob("runs/*/evaluation/evaluation.html")
     assert str(report) in done.stdout
     before = snapshot(out)
-    again = darkroom(*arguments)
+    again = invoke(*arguments)
     assert again.returncode == 0
     assert "nothing to do" in again.stdout
     assert "WebP, method 6" in again.stdout
@@ -97,7 +98,7 @@ def test_wrong_usage_is_one_line_and_code_2(source: Path, tmp_path: Path) -> Non
         (["--codecs", "jpg"], 2, "there is darkroom, jpeg-plain"),
         (["--published", tmp_path / f"{uuid.uuid4().hex}.json"], 3, "does not exist"),
     ]:
-        done = darkroom("evaluate", source, tmp_path / "out", *OPTIONS, *changes)
+        done = invoke("evaluate", source, tmp_path / "out", *OPTIONS, *changes)
         assert (done.returncode, len(done.stderr.strip().splitlines())) == (code, 1), done.stderr
         assert told in done.stderr
         assert "Traceback" not in done.stderr

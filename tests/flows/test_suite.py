@@ -17,6 +17,7 @@ from pipeline.errors import RequestError
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.suites.conclude import SuiteEvaluation
 from pipeline.suites.run import evaluate_suite
+from tests.flows.in_process import invoke
 from tests.pipeline.suites.test_suite import photograph
 from tests.restoration_models import random_model
 from tests.runs import darkroom, snapshot
@@ -86,7 +87,7 @@ def test_the_command_prints_every_method_and_where_the_report_is(source: Path, t
     (report,) = out.glob("runs/*/evaluation/evaluation.html")
     assert str(report) in done.stdout
     before = snapshot(out)
-    again = darkroom(*arguments)
+    again = invoke(*arguments)
     assert again.returncode == 0
     assert "nothing to do" in again.stdout
     assert "Lanczos, a = 3" in again.stdout
@@ -100,7 +101,7 @@ def test_wrong_usage_is_one_line_and_code_2(source: Path, tmp_path: Path) -> Non
         (["--published", tmp_path / "absent.json"], 3, "does not exist"),
         (["--anchor", "webp"], 2, "--anchor is about codecs"),
     ]:
-        done = darkroom("evaluate", source, tmp_path / "out", "--suite", "upscale", "--no-prefect", *changes)
+        done = invoke("evaluate", source, tmp_path / "out", "--suite", "upscale", "--no-prefect", *changes)
         assert done.returncode == code, done.stderr
         assert told in done.stderr
         assert "Traceback" not in done.stderr

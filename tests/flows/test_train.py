@@ -21,6 +21,7 @@ from models.files import PLAIN as PLAIN_FILES
 from models.restoration.network import RestorationNetwork
 from models.training.checkpoint import load_progress
 from pipeline.requests.models import TrainRequest
+from tests.flows.in_process import invoke
 from tests.runs import command, darkroom, fill
 from tests.small_sets import write_mnist
 
@@ -57,7 +58,7 @@ def test_train_leaves_weights_that_develop_takes_by_path(source: Path, tmp_path:
     recipe = tmp_path / "own.yaml"
     recipe.write_text(f"branches: {{own: [{{step: denoise, model: {model}.safetensors}}]}}")
     arguments = ["--recipe", recipe, "--include", "00*", "--no-prefect", "--device", "cpu"]
-    done = darkroom("develop", source, tmp_path / "out", *arguments)
+    done = invoke("develop", source, tmp_path / "out", *arguments)
     assert done.returncode == 0, done.stderr
     assert "10 pictures developed, 0 failed" in done.stdout
 
@@ -122,7 +123,7 @@ def test_ctrl_c_writes_the_checkpoint_and_the_same_command_goes_on(way: str, sou
     step = found[0].step
     assert step >= 3
     assert len(found[0].history) == step // 3, "a validation the undisturbed run would not have made"
-    done = darkroom(*arguments, "--steps", step + 1)
+    done = invoke(*arguments, "--steps", step + 1)
     assert done.returncode == 0, done.stderr
     assert card_of(tmp_path / "it")["steps"] == step + 1
     resumed = load_progress(str(checkpoint), "denoise", PLAIN_FILES)
@@ -176,7 +177,7 @@ def test_too_few_pictures_are_one_line_and_code_2(tmp_path: Path) -> None:
     sizes = '{"form": "dense", "shape": [1, 8, 8], "widths": [16, 4], "projection": 4}'
     words = ["train", "autoencoder", source, tmp_path / "m", "--sizes", sizes, "--loss", "contrast", "--device", "cpu"]
     for way in (["--prefect"], ["--no-prefect"]):
-        done = darkroom(*words, *way)
+        done = invoke(*words, *way)
         assert done.returncode == 2, done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
         assert "give more, or leave contrast" in done.stderr
@@ -187,7 +188,7 @@ def test_an_autoencoder_trains_on_the_sets_that_come_in_files(tmp_path: Path) ->
     source, model = write_mnist(tmp_path / "digits"), tmp_path / "tiny"
     sizes = '{"form": "dense", "shape": [1, 28, 28], "widths": [16, 4]}'
     few = ("--batch", 4, "--steps", 2, "--device", "cpu", "--no-prefect")
-    done = darkroom("train", "autoencoder", source, model, "--sizes", sizes, "--loss", "bce", *few)
+    done = invoke("train", "autoencoder", source, model, "--sizes", sizes, "--loss", "bce", *few)
     assert done.returncode == 0, done.stderr
     assert f"{model}.html" in done.stdout
     assert card_of(model)["sizes"]["widths"] == [16, 4]

@@ -12,8 +12,9 @@ import yaml
 from models.errors import ModelError
 from pipeline.requests.catalogue import find
 from pipeline.runs.finish import develop
+from tests.flows.in_process import invoke
 from tests.restoration_models import random_model
-from tests.runs import darkroom, fill, request, table
+from tests.runs import fill, request, table
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -21,8 +22,8 @@ pytest.importorskip("onnxruntime")
 
 def test_a_run_takes_an_exported_network(tmp_path: Path) -> None:
     """Torch, the exported file and the network exported on the spot give the same pictures to within a level."""
-    weights, exported = random_model(tmp_path, "deblock"), tmp_path / "deblock.onnx"
-    done = darkroom("export", weights, exported)
+    weights, exported = random_model(tmp_path, "deblock", scales=2), tmp_path / "deblock.onnx"
+    done = invoke("export", weights, exported)
     assert done.returncode == 0, done.stderr
     assert str(exported) in done.stdout
     assert list(tmp_path.glob(".*")) == []
@@ -50,7 +51,7 @@ def test_a_run_takes_an_exported_network(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_exported_is_one_line_and_code_2(tmp_path: Path) -> None:
-    done = darkroom("export", "codec-small", tmp_path / "codec.onnx")
+    done = invoke("export", "codec-small", tmp_path / "codec.onnx")
     assert done.returncode == 2
     assert "only restoration networks" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

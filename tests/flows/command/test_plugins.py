@@ -54,15 +54,16 @@ def shown(*folders: Path) -> tuple[dict[str, dict[str, str]], str]:
     return {step["name"]: step for step in json.loads(done.stdout)}, done.stderr
 
 
-def fingerprint_with(step: str, *folders: Path, first: str = "") -> str:
-    """The fingerprint of a recipe of one step in a process that finds these folders, and that runs `first` at first."""
-    recipe = {"branches": {"a": [{"step": step}]}}
-    script = f"{first}\nfrom pipeline.requests.recipe import *\nprint(fingerprint(parse_recipe({recipe}), {{}}))"
+def fingerprints_with(folders: list[Path], *steps: str, first: str = "") -> list[str]:
+    """Fingerprints of recipes of one step in a process that finds these folders, and that runs `first` at first."""
+    recipes = [{"branches": {"a": [{"step": step}]}} for step in steps]
+    tell = f"print(*(fingerprint(parse_recipe(recipe), {{}}) for recipe in {recipes}))"
+    script = f"{first}\nfrom pipeline.requests.recipe import *\n{tell}"
     done = subprocess.run(
         [sys.executable, "-c", script], env=os.environ | beside(*folders), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return done.stdout.split()
 
 
 def test_the_command_lists_it_and_runs_it(installed: Path, tmp_path: Path) -> None:
@@ -121,39 +122,42 @@ def test_the_processes_of_suspects_know_it(installed: Path, tmp_path: Path) -> N
 def test_fingerprints_follow_its_version_and_ours_stay(installed: Path, tmp_path: Path) -> None:
     text = (PACKAGE / "darkroom_posterise.py").read_text()
     newer = package(tmp_path / "newer", "darkroom_posterise", text, "1.3")
-    theirs = fingerprint_with("posterise", installed)
-    assert theirs != fingerprint_with("posterise", newer)
-    assert theirs == fingerprint_with("posterise", installed, first="import darkroom_posterise")
-    assert fingerprint_with("gamma", installed) == fingerprint_with("gamma")
+    theirs, ours = fingerprints_with([installed], "posterise", "gamma")
+    assert fingerprints_with([newer], "posterise") != [theirs]
+    assert fingerprints_with([installed], "posterise", first="import darkroom_posterise") == [theirs]
+    assert fingerprints_with([], "gamma") == [ours]
 
 
-@pytest.mark.parametrize(
-    ("code", "says"),
-    [
-        ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
-        ("raise SystemExit(3)", "SystemExit: 3"),
-        ("def f(:", "SyntaxError"),
-        (
-            "from pipeline.steps.registry import Parameters, pixel_step\n"
-            "def fine(pixels, parameters): return pixels\n"
-            "def clahe(pixels, parameters): return pixels\n"
-            "pixel_step(Parameters)(fine); pixel_step(Parameters)(clahe)\n",
-            "its step 'clahe' has the name of a step of Darkroom",
-        ),
-        (
-            "from pipeline.steps.registry import Parameters, pixel_step\n"
-            "def posterise(pixels, parameters): return pixels\n"
-            "pixel_step(Parameters)(posterise)\n",
-            "its step 'posterise' has the name of a step of darkroom-posterise 1.2",
-        ),
-    ],
-)
-def test_a_package_that_cannot_add_its_steps_is_one_line(code: str, says: str, installed: Path, tmp_path: Path) -> None:
+#: what packages may do wrong, and what is said of it
+BROKEN = {
+    "zz_absent": ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
+    "zz_exits": ("raise SystemExit(3)", "SystemExit: 3"),
+    "zz_misspelt": ("def f(:", "SyntaxError"),
+    "zz_ours": (
+        "from pipeline.steps.registry import Parameters, pixel_step\n"
+        "def fine(pixels, parameters): return pixels\n"
+        "def clahe(pixels, parameters): return pixels\n"
+        "pixel_step(Parameters)(fine); pixel_step(Parameters)(clahe)\n",
+        "its step 'clahe' has the name of a step of Darkroom",
+    ),
+    "zz_theirs": (
+        "from pipeline.steps.registry import Parameters, pixel_step\n"
+        "def posterise(pixels, parameters): return pixels\n"
+        "pixel_step(Parameters)(posterise)\n",
+        "its step 'posterise' has the name of a step of darkroom-posterise 1.2",
+    ),
+}
+
+
+def test_a_package_that_cannot_add_its_steps_is_one_line(installed: Path, tmp_path: Path) -> None:
     """It adds none of them, and stops nobody else's."""
-    steps, said = shown(installed, package(tmp_path, "zz_broken", code))
-    (line,) = said.splitlines()
-    assert line.startswith("zz_broken 1.0 adds no steps: ")
-    assert says in line
+    folders = [package(tmp_path / name, name, code) for name, (code, _) in BROKEN.items()]
+    steps, said = shown(installed, *folders)
+    lines = said.splitlines()
+    assert len(lines) == len(BROKEN)
+    for name, (_, says) in BROKEN.items():
+        (line,) = [line for line in lines if line.startswith(f"{name} 1.0 adds no steps: ")]
+        assert says in line
     assert steps["posterise"]["package"] == "darkroom-posterise 1.2"
     assert "package" not in steps["clahe"]
     assert "fine" not in steps
