@@ -44,6 +44,7 @@ class RunOptions(TypedDict, total=False):
     frames: Literal["auto", "first", "all"]
     frame_limit: int
     pixel_limit: int
+    strict: bool
     deadline_s: float
     shard_deadline_s: float | None
     memory: str | None
