@@ -101,8 +101,7 @@ def sniff(data: bytes, key: str = "") -> str:
     read), `not_an_image`.
     """
     if not data:
-        reason = "truncated" if not key or named_as_picture(key) else "not_an_image"
-        raise PictureError(reason, "the file is empty")
+        raise PictureError("truncated", "the file is empty")
     for signature, name in SIGNATURES:
         if data.startswith(signature):
             return name

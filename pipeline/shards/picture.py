@@ -114,8 +114,9 @@ def open_picture(
     try:
         picture = _decode(found, data, settings, apply, laps.elsewhere(reserve), developed.manifest)
     except PictureError as error:
-        if error.reason == "not_an_image" and not settings.strict and not named_as_picture(found.object_key):
-            developed.manifest |= {"status": "left_out", "reason": error.reason}
+        no_picture = error.reason == "not_an_image" or not data
+        if no_picture and not settings.strict and not named_as_picture(found.object_key):
+            developed.manifest |= {"status": "left_out", "reason": "not_an_image"}
         else:
             fail(developed, None, "decode", error.reason, error.message)
         laps.end("decode")
