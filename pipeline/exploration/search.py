@@ -79,7 +79,7 @@ def _vector(source: LatentsSource, data: bytes, name: str, request: SearchReques
     recipe = open_networks(parse_recipe({"name": _QUERY, "branches": branches, "output": {"format": "none"}}))
     one = SourcePicture(name, name, len(data), "", None)
     apply = partial(apply_in_batches, device=choose_device(request.device))
-    developed = develop_picture(one, data, recipe, Settings(request.pixel_limit, measure=False), apply)
+    developed = develop_picture(one, data, recipe, Settings(request.pixel_limit, measure=False, strict=True), apply)
     if developed.failures:
         failure = developed.failures[0]
         raise PictureError(failure["reason"], f"{request.picture}: {failure['message']}")
