@@ -34,7 +34,7 @@ _KINDS = {
 
 
 class ShardWork(Protocol):
-    """AnyWork over pictures, resolved: all that runs, shards and engines need to know of it.
+    """Work over pictures, resolved: all that runs, shards and engines need to know of it.
 
     `request` has the settings of the run. Plans, commits and tables lie at `destination`, which lies in `home`, where
     the lease is and whatever is ours. `tables` are those that get rows besides the manifest and the failures. `record`
