@@ -137,7 +137,9 @@ def test_the_step_of_the_page_for_python_is_the_one_that_is_tested() -> None:
 
 
 def test_hooks_before_a_commit_run_what_make_lint_runs() -> None:
-    made = subprocess.run(["make", "--dry-run", "lint"], capture_output=True, text=True, cwd=ROOT, check=True)
+    made = subprocess.run(
+        ["make", "--no-print-directory", "--dry-run", "lint"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     hooks = local["hooks"]
     assert [hook["entry"] for hook in hooks] == made.stdout.splitlines()[-len(hooks) :]
