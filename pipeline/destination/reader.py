@@ -54,7 +54,9 @@ class Destination:
     def runs(self) -> list[dict[str, Any]]:
         """Read the run.json of every finished run, oldest first: name, status, counts, recipe, versions and times."""
         records = [read_json(self.store, found.key) for found in list_objects(self.store, [RECORDS])]
-        return sorted(records, key=lambda record: (record["started"], record["run"]))
+        # runs may have started within a second, and suites have no plan here
+        order = {plan.run: plan.sequence for plan in self._finished()}
+        return sorted(records, key=lambda record: (record["started"], order.get(record["run"], 0), record["run"]))
 
     def table(self, name: str, all_runs: bool = False) -> ds.Dataset:
         """Return a table (manifest, metrics, latents or failures) as a dataset with its schema and the column `run`.
