@@ -178,7 +178,7 @@ def train(
         with autocast(precision, device):
             loss, figures = task.loss(trained, picture)
         norm = _descend(network, loss, optimiser, scaler)
-        _follow(average, network, average_decay(progress.step - progress.averaged_from, progress.step))
+        _follow(average, network, _average_decay(progress))
         progress.step += 1
         progress.pictures += batch * ranks.count
         progress.seconds = before + time.monotonic() - started
@@ -288,6 +288,10 @@ def _budget(plan: TrainingPlan) -> Budget:
 
 def _rate_factor(progress: Progress) -> float:
     return rate_factor(progress.cooldown, progress.step, progress.seconds)
+
+
+def _average_decay(progress: Progress) -> float:
+    return average_decay(progress.step - progress.averaged_from, bool(progress.started) and not progress.cooldown)
 
 
 def _is_over(progress: Progress) -> bool:

@@ -59,13 +59,15 @@ def warm_up_factor(since: int, length: int) -> float:
     return min(1.0, (since + 1) / max(1, length))
 
 
-def average_decay(since: int, step: int) -> float:
-    """Decay of the moving average `since` steps after it was begun, at a step of the training.
+def average_decay(since: int, started: bool) -> float:
+    """Decay of the moving average `since` steps after it was begun, from given weights where it was `started`.
 
-    The average spans about the last ninth of what it has seen at first, so that its start is forgotten, then 1,000
-    steps, and 2,000 from step 50,000 on.
+    The average spans about the last ninth of what it has seen, so that its start is forgotten, and at most 5,000
+    steps. Given weights are mostly an average themselves: they count as 9,000 steps seen, or the noise of the first
+    few hundred steps would take their place.
     """
-    return min(0.9995 if step >= 50_000 else 0.999, (1 + since) / (10 + since))
+    seen = since + (9_000 if started else 0)
+    return min(0.9998, (1 + seen) / (10 + seen))
 
 
 def cooldown_of(budget: Budget, step: int, seconds: float, out_of_patience: bool) -> Cooldown | None:
