@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from models.errors import ModelError
 
@@ -24,7 +25,7 @@ class Card:
     name: str
     task: str
     summary: str
-    sizes: dict
+    sizes: dict[str, Any]
     parameters: int
     data: str
     licence: str
@@ -32,11 +33,11 @@ class Card:
     seconds: float
     hardware: str
     training: str
-    figures: dict = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
     command: str = ""
     sha256: str = ""
     notes: str = ""
-    chapters: list[dict] = field(default_factory=list)
+    chapters: list[dict[str, Any]] = field(default_factory=list)
 
 
 def list_cards() -> list[Card]:

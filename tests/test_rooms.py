@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline.destination": _FIRST,
     "pipeline.networks": _SECOND | _NETWORKS | {"models.training"},
     "pipeline.reports": _SECOND - {"pipeline.steps", "pipeline.frames"},
-    "pipeline.requests": _THIRD | {"models", "models.registry"},
+    "pipeline.requests": _THIRD | {"models", "models.codec", "models.registry"},
     "pipeline.shards": _FOURTH | {"models", "models.codec", "darkroom.rooms"},
     "pipeline.training": _FOURTH | _NETWORKS | {"models.training", "darkroom.rooms"},
     "pipeline.runs": _FOURTH | {"pipeline.shards", "models", "models.codec"},

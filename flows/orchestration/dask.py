@@ -21,7 +21,7 @@ from typing import Any
 import dask
 import torch
 from distributed import Client, Event, KilledWorker, Nanny, Scheduler, SpecCluster, get_client
-from distributed.comm import CommClosedError
+from distributed.comm.core import CommClosedError
 from distributed.security import Security
 
 from flows.orchestration.engine import GONE, Engine, Work, plain_shard

@@ -80,7 +80,7 @@ def retried(name: str) -> Callable[[Work], Work]:
     return made
 
 
-def worth_retrying(_task: Task, _run: TaskRun, state: State) -> bool:
+def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
     """Storage that does not answer may answer later; nothing else that stops a task run will cure itself."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, StorageError) and error.kind in ("unreachable", "transient")

@@ -272,7 +272,7 @@ def _cosines(device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _constant(values: tuple, device: torch.device) -> Tensor:
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     # copied to a GPU once: every copy from unpinned memory would wait for all that is under way there
     return torch.tensor(values, dtype=torch.float32, device=device)
 

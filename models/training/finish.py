@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ def finish(
     data: str,
     training: str,
     licence: str = "unstated",
-    sizes: dict | None = None,
+    sizes: dict[str, Any] | None = None,
     device: str = "cpu",
     ranks: Ranks = ALONE,
     files: Files = PLAIN,

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ class TrainingPlan:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
-    sizes: dict = field(default_factory=dict)
+    sizes: dict[str, Any] = field(default_factory=dict)
     loss: str | None = None
     corrupt: str | None = None
     augment: tuple[str, ...] = ()
@@ -305,7 +306,7 @@ def _used(plan: TrainingPlan, progress: Progress) -> float:
     return min(1.0, _budget(plan).used(progress.step, progress.seconds))
 
 
-def _parameter_groups(network: nn.Module, started: list[str], started_warm_up: int) -> list[dict]:
+def _parameter_groups(network: nn.Module, started: list[str], started_warm_up: int) -> list[dict[str, Any]]:
     """Group parameters by factor, which a network's `learning_rates` has by name, warm-up, and being a matrix."""
     factors, among_matrices = getattr(network, "learning_rates", {}), matrices(network)
     groups: dict[tuple[float, int, bool], list[tuple[str, nn.Parameter]]] = {}

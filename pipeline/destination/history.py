@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -116,6 +117,6 @@ def _part(destination: Store, run: str, shard: int) -> pa.Table:
     return manifest
 
 
-def _rows(part: pa.Table) -> Iterator[tuple]:
+def _rows(part: pa.Table) -> Iterator[tuple[Any, ...]]:
     for batch in part.to_batches(max_chunksize=_ROWS):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

@@ -77,7 +77,7 @@ def _column(field: pa.Field, values: list[Any]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), flat, type=field.type, mask=missing)
 
 
-def _numbers(value: Any) -> np.ndarray | list:
+def _numbers(value: Any) -> np.ndarray | list[Any]:
     if isinstance(value, Packed):
         return np.frombuffer(zlib.decompress(value.data, bufsize=value.count), value.dtype)
     return value

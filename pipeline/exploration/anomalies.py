@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from models.autoencoders import Autoencoder
+from models.autoencoders.interface import Autoencoder
 
 #: pictures that go through a network at once
 _BATCH = 64

@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 
-from models.autoencoders import Autoencoder
+from models.autoencoders.interface import Autoencoder
 from models.device import choose_device
 from pipeline.destination.layout import COMMITS, LEASE, PLANS, RUNS, TABLES, exploration_path, listed
 from pipeline.destination.lease import Lease, hold

@@ -162,8 +162,8 @@ def _kept(source: LatentsSource, path: str) -> dict[str, np.ndarray] | None:
 
 def _sound(kept: dict[str, np.ndarray]) -> bool:
     """Whether the arrays have the types and ranges that an index writes."""
-    kinds = {name: (array.dtype, array.ndim) for name, array in kept.items()}
-    if kinds != {"mean": (np.float32, 1), "centroids": (np.float32, 2), "lists": (np.int32, 1)}:
+    kinds = {name: (str(array.dtype), array.ndim) for name, array in kept.items()}
+    if kinds != {"mean": ("float32", 1), "centroids": ("float32", 2), "lists": ("int32", 1)}:
         return False
     mean, centroids, lists = kept["mean"], kept["centroids"], kept["lists"]
     if not len(lists) or centroids.shape[1] != len(mean) or lists.min() < 0 or lists.max() >= len(centroids):

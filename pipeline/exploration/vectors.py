@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -77,7 +78,7 @@ def find_latents(destination: Store, wanted: str | None) -> LatentsSource:
     )
 
 
-def recipe_steps(source: LatentsSource) -> list[dict]:
+def recipe_steps(source: LatentsSource) -> list[dict[str, Any]]:
     """The steps of the branch that wrote the latents, as in a recipe."""
     run = read_json(source.destination, record_path(source.newest.run))
     return run["recipe"]["branches"][source.branch]
@@ -157,7 +158,7 @@ def vectors_of(rows: pa.Table, width: int | None = None) -> tuple[list[str], np.
     return keys, np.stack(vectors) if vectors else np.empty((0, width or 0), np.float32)
 
 
-def _vector(row: dict) -> np.ndarray | None:
+def _vector(row: dict[str, Any]) -> np.ndarray | None:
     symbols, scale = np.asarray(row["latent"], np.int8), np.asarray(row["scale"], np.float32)
     shape = row["shape"]
     if not shape or min(shape) < 1 or symbols.size != np.prod(shape, dtype=np.int64):

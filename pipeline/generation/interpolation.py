@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.autoencoders import Autoencoder
+from models.autoencoders.interface import Autoencoder
 
 _BATCH = 64
 #: numbers that the latents of a source may have together

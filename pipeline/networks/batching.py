@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 class _Request:
     network: Network
     tensor: Tensor
-    answer: Future = field(default_factory=Future)
+    answer: Future[Tensor] = field(default_factory=Future)
     asked: float = field(default_factory=time.perf_counter)
 
     @property
-    def kind(self) -> tuple:
+    def kind(self) -> tuple[int, tuple[int, ...]]:
         return (id(self.network), tuple(self.tensor.shape))
 
 

@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.autoencoders import Autoencoder
+from models.autoencoders.interface import Autoencoder
 from models.errors import ModelError
 from models.registry import load_model
 from models.training.small_pictures import resized

@@ -27,7 +27,7 @@ from pipeline.requests.stores import Access, objects_of
 from pipeline.storage.store import Store, StoredObject, check_access, open_store
 
 if TYPE_CHECKING:
-    from pipeline.networks.streams import Codec
+    from models.codec.codec import Codec
 
 #: fields that are about how a run is begun, or how stores are reached: no part of what is recorded
 _NOT_RECORDED = {

@@ -228,7 +228,7 @@ def _step(item: object, where: str) -> BranchStep:
     return BranchStep(step, parameters)
 
 
-def _output(content: object, common: dict, where: str) -> Output:
+def _output(content: object, common: dict[str, Any], where: str) -> Output:
     if not isinstance(content, Mapping):
         raise RecipeError(f"{where}: {reprlib.repr(content)} is no output; write {{format: png}}")
     try:

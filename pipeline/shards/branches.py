@@ -50,7 +50,7 @@ def run_steps(
     recipe: Recipe,
     measure: bool,
     apply: Apply,
-    shared: dict[tuple, Result],
+    shared: dict[tuple[object, ...], Result],
     give_up: Callable[[], bool],
 ) -> Result:
     """A branch's result. `shared` keeps what other branches of the recipe begin with, too, by the names of the steps.
@@ -155,5 +155,5 @@ def _run_learned_codec(codec: CodecNetwork, before: Result, apply: Apply) -> Res
     )
 
 
-def _name_of(steps: tuple[BranchStep, ...]) -> tuple:
+def _name_of(steps: tuple[BranchStep, ...]) -> tuple[object, ...]:
     return tuple((s.step.name, s.parameters) for s in steps)

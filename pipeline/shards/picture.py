@@ -69,7 +69,7 @@ def develop_picture(
         return developed
     developed.rows |= {"metrics": [], "latents": []}
     # prefixes that several branches share are worked out once
-    shared: dict[tuple, Result] = {}
+    shared: dict[tuple[object, ...], Result] = {}
     references: dict[str, Picture] = {"source": picture}
     for branch in _reference_first(recipe):
         if give_up():

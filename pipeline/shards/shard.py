@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from models.device import choose_device
 from pipeline.destination.commits import Commit, counted, read_commit, write_commit
@@ -84,7 +85,7 @@ def _commit(
     stages: dict[str, dict[str, float]],
 ) -> Commit:
     destination, developed = work.destination, [one.developed for one in done]
-    rows: dict[str, list[dict]] = {"manifest": [d.manifest for d in developed]}
+    rows: dict[str, list[dict[str, Any]]] = {"manifest": [d.manifest for d in developed]}
     rows |= {table: [row for d in developed for row in d.rows.get(table, ())] for table in work.tables}
     rows["failures"] = [row for d in developed for row in d.failures]
     outputs = sorted((entry for one in done for entry in one.outputs), key=lambda entry: entry["path"])

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
 from models.training.loop import Report
 from pipeline.requests.models import TrainRequest
@@ -55,7 +56,7 @@ def _listen() -> None:
         os._exit(1)
 
 
-def _say(content: dict) -> None:
+def _say(content: dict[str, Any]) -> None:
     print(json.dumps(content), flush=True)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.destination.layout import key_of, listed
 from pipeline.destination.lease import Lease
-from pipeline.destination.plans import DEVELOP, Plan, earlier_plans, kind_of, read_record, shard_pictures
+from pipeline.destination.plans import DEVELOP, Plan, SourcePicture, earlier_plans, kind_of, read_record, shard_pictures
 from pipeline.errors import PlanError, RunError, StorageError
 from pipeline.requests.job import Job
 from pipeline.requests.stores import Access
@@ -129,7 +129,7 @@ def _with_sources(job: Job, chosen: Sequence[Redone]) -> tuple[list[Redone], lis
         gone = {p.key for p in _pictures(destination, one) if p.object_key not in there}
         for key in sorted(gone):
             refused.append(f"run {one.plan.run}, {key}: its source is gone or has changed since")
-        whole = one.keys == {p.key for p in shard_pictures(destination, one.plan, one.shard)}
+        whole = one.keys == frozenset(p.key for p in shard_pictures(destination, one.plan, one.shard))
         if gone and whole and len(one.keys or ()) > 1:
             # rows of the others may be lost with its tables, and a part of them would not add up
             refused.append(f"run {one.plan.run}, shard {one.shard}: cannot be done again as a whole")
@@ -138,5 +138,5 @@ def _with_sources(job: Job, chosen: Sequence[Redone]) -> tuple[list[Redone], lis
     return kept, refused
 
 
-def _pictures(destination: Store, one: Redone) -> Iterator:
+def _pictures(destination: Store, one: Redone) -> Iterator[SourcePicture]:
     return (p for p in shard_pictures(destination, one.plan, one.shard) if one.keys is None or p.key in one.keys)

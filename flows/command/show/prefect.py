@@ -164,7 +164,8 @@ def _check_answer(way: Way) -> None:
 
 def _fault() -> Exception | None:
     """What is wrong with the API that is set, None where it answers."""
-    from prefect.client.orchestration import ServerType, get_client
+    from prefect.client.base import ServerType
+    from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.live import Live
@@ -13,13 +14,16 @@ from rich.table import Table
 from flows.command.console import out, present
 from pipeline.requests.models import TrainPlanRequest
 
+if TYPE_CHECKING:
+    from pipeline.training.turns import Standing
+
 #: seconds between lines where there is no terminal
 _EVERY_S = 60.0
 
 
 def train_plan(request: TrainPlanRequest) -> int:
     """Train a plan with a table of progress; returns the exit code, 1 where a training failed."""
-    from pipeline.training.turns import Standing, run_turns
+    from pipeline.training.turns import run_turns
 
     told = time.monotonic()
 
@@ -39,7 +43,7 @@ def train_plan(request: TrainPlanRequest) -> int:
     return 1 if any(one.state == "failed" for one in standings) else 0
 
 
-def _print(request: TrainPlanRequest, standings: Sequence) -> None:
+def _print(request: TrainPlanRequest, standings: Sequence[Standing]) -> None:
     out.print(_table(standings))
     for one in standings:
         if one.word:
@@ -47,7 +51,7 @@ def _print(request: TrainPlanRequest, standings: Sequence) -> None:
     out.print(f"weights  {escape(request.destination)}", soft_wrap=True)
 
 
-def _table(standings: Sequence) -> Table:
+def _table(standings: Sequence[Standing]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", style="bold", no_wrap=True)
     table.add_column("state", no_wrap=True)

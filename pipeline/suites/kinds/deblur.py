@@ -76,7 +76,7 @@ def _within_borders(spoiled: Spoiled, function: Callable[[np.ndarray], np.ndarra
     return levels(channelwise(function, padded)[side:-side, side:-side])
 
 
-def _of_both(name: str, label: str, told: str, make: Callable[[str], Callable[[Spoiled], np.ndarray]]) -> list:
+def _of_both(name: str, label: str, told: str, make: Callable[[str], Callable[[Spoiled], np.ndarray]]) -> list[Method]:
     """Restore with the parameters of the method that suit either blur."""
     return [Method(name, label, make(setting), told=told, settings=(setting,)) for setting in ("gaussian", "motion")]
 
