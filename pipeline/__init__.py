@@ -1,1 +1,1 @@
-"""What happens to pictures: storage, decoding, steps, metrics, tables, a shard's streaming run. No Prefect here."""
+"""What happens to pictures: storage, decoding, steps, metrics, tables, runs. No Prefect here."""

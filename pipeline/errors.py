@@ -86,7 +86,7 @@ class PlanError(DarkroomError):
 
 
 class StorageError(DarkroomError):
-    """Something storage could not do. `kind` is a key of `KINDS`; `message` is for people and holds no secret."""
+    """A fault of storage. `kind` is a key of `KINDS`; `message` is for people and holds no secret."""
 
     exit_code = 3
 
@@ -105,7 +105,7 @@ class ObjectError(StorageError):
 
 
 class PictureError(DarkroomError):
-    """A picture that cannot be used. `reason` is a key of `REASONS`; `message` is for people."""
+    """A picture, or one branch of it, that cannot be used. `reason` is a key of `REASONS`; `message` is for people."""
 
     def __init__(self, reason: str, message: str):
         assert reason in REASONS, reason
@@ -126,7 +126,7 @@ class LeaseLost(DarkroomError):
 
 
 class LatentError(DarkroomError):
-    """A row of the latents table that no run writes, or whose model is not here; the message says what is wrong."""
+    """A row of the latents table that no run wrote, or whose model is not here; the message says what is wrong."""
 
 
 class BdRateError(DarkroomError):

@@ -1,4 +1,4 @@
-"""Threads in stages: each stage takes items from its queue."""
+"""Stages of threads, each of which takes items from its queue, and how many cores there are."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ class Stage(Generic[Item]):
         self.lock = threading.Lock()
 
     def submit(self, item: Item) -> None:
+        """Put an item into the queue; a thread is started where none waits and fewer than `most` run."""
         self.items.put(item)
         with self.lock:
             if not self.idle.acquire(blocking=False) and self.threads < self.most:
                 self._start()
 
     def grow(self) -> None:
-        """Add one thread."""
+        """Add a thread, and raise the number of threads that may run by one."""
         with self.lock:
             self.most += 1
             self._start()
@@ -65,5 +66,5 @@ class Stage(Generic[Item]):
 
 
 def cores() -> int:
-    """Cores this process may use; macOS does not say, there it is all of them."""
+    """Return the number of cores that this process may use; macOS does not tell, there it is that of all cores."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,21 +15,21 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 #: what a function's or a method's docstring may begin with, in lower case
 VERBS = """
-accept add adjust align allow answer append apply arrange ask assemble assign average begin bind blend blur bound
-bring build call cancel carry cast change check choose claim clamp clean clear clip close cluster collect combine
-commit compare compress compute concatenate connect continue convert copy correct count cover crop cut darken
-deblock deblur decide decode decompress degrade delete denoise describe detect develop divide download draw drop
-embed encode end enlarge enter equalise erase escape estimate evaluate exit expect explain explore export extend
-fail fetch fill filter find finish fit flatten fold follow forget free gather generate give guess hand hash hold
-ignore import inpaint install interpolate invert join keep leave let lift limit list load lock look lower make mark
-measure mend merge mirror mix move multiply name narrow normalise note offer open order pack pad paint parse
-partition pass permit pick plan plot pop predict prepare print protect prune push put quantise quote raise rank read
-record redo reduce refuse register release remember remove rename render renew reorder repair repeat replace report
-require resample rescale reserve reset resize resolve restore restrict retry return reverse rotate round run sample
-save say scale scan search see select send separate serve set share sharpen shift show shrink shuffle shut skip
-smooth solve sort speak split spread start stop store stretch strip subtract suggest supersede take tell train
-transform translate traverse truncate try turn undo unpack update upload upscale use validate verify visit wait walk
-warn weigh widen withdraw work wrap write yield
+abort accept add adjust align allow answer append apply arrange ask assemble assign average begin bind blend blur
+bound bring build call cancel carry cast change check choose claim clamp clean clear clip close cluster collect
+combine commit compare compress compute concatenate connect continue convert copy correct count cover crop cut
+darken deblock deblur decide decode decompress degrade delete denoise describe detect develop divide do download
+draw drop embed encode end enlarge enter equalise erase escape estimate evaluate exit expect explain explore export
+extend fail fetch fill filter find finish fit flatten fold follow forget free gather generate give guess hand hash
+hold ignore import inpaint install interpolate invert join keep lay leave let lift limit list load lock look lower
+make mark measure mend merge mirror mix move multiply name narrow normalise note offer open order pack pad paint
+parse partition pass permit pick plan plot pop predict prepare print protect prune push put quantise quote raise
+rank read record redo reduce refuse register release remember remove rename render renew reorder repair repeat
+replace report require resample rescale reserve reset resize resolve restore restrict retry return reverse rotate
+round run sample save say scale scan search see select send separate serve set share sharpen shift show shrink
+shuffle shut silence skip smooth solve sort speak split spread start stop store stretch strip subtract suggest
+supersede take tell train transform translate traverse truncate try turn undo unpack update upload upscale use
+validate verify visit wait walk warn weigh widen withdraw work wrap write yield
 """
 
 #: first words of a docstring that can only be understood after another one
@@ -49,20 +49,17 @@ PENDING: set[str] = {
     "models/onnx",
     "models/restoration",
     "models/training",
-    "pipeline",
     "pipeline/destination",
     "pipeline/evaluation",
     "pipeline/exploration",
     "pipeline/frames",
     "pipeline/generation",
     "pipeline/networks",
-    "pipeline/pictures",
     "pipeline/reports",
     "pipeline/requests",
     "pipeline/runs",
     "pipeline/shards",
     "pipeline/steps",
-    "pipeline/storage",
     "pipeline/suites",
     "pipeline/suites/kinds",
     "pipeline/training",

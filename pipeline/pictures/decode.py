@@ -1,4 +1,4 @@
-"""Bytes of a picture file -> pixels and what the file said of them.
+"""Decoding: from the bytes of a picture file to pixels and what the file said of them.
 
 The format is taken from the first bytes, never from the name, and the size from the header, before anything is
 allocated. Ordinary 8-bit JPEGs go to OpenCV, which is faster than Pillow and gives the same pixels; so do 16-bit
@@ -97,7 +97,10 @@ def decode(data: bytes, key: str = "", pixel_limit: int = 178_000_000, reserve: 
 
 
 def explain(error: Exception, name: str, cut: bool = False) -> PictureError:
-    """What a library raised on the bytes of a file of format `name`, as our own error; `cut`: its end is missing."""
+    """Turn what a library raised on a file of format `name` into a PictureError.
+
+    `cut`: the end of the file is missing.
+    """
     if isinstance(error, PictureError):
         return error
     text = f"{name}: {error}" if str(error) else f"{name}: {type(error).__name__}"
@@ -116,7 +119,7 @@ def _check_size(pixels: int, limit: int) -> None:
 
 
 def _decode_plain_jpeg(data: bytes, key: str, pixel_limit: int, reserve: Reserve) -> Picture | None:
-    """The fast way for grey and RGB JPEGs of 8 bits; None where Pillow should decide."""
+    """Decode a grey or RGB JPEG of 8 bits with OpenCV, the fast way; return None where Pillow should decide."""
     header = headers.jpeg_header(data)
     if header is None:
         return None
@@ -167,7 +170,10 @@ def _decode_with_pillow(data: bytes, name: str, key: str, pixel_limit: int, rese
 
 
 def _early_checks(data: bytes, name: str, pixel_limit: int, reserve: Reserve) -> tuple[int, bytes | None, bool]:
-    """Bits a sample, ICC profile where Pillow does not find it, and whether all samples are grey; before opening."""
+    """Check the announced size and whether the file is cut, before it is opened.
+
+    Returns bits a sample, the ICC profile where Pillow does not find it, and whether all samples are grey.
+    """
     if name == "png" and data[12:16] == b"IHDR" and len(data) > 25:
         _check_size(int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big"), pixel_limit)
         return data[24], None, False
@@ -197,7 +203,7 @@ def _early_checks(data: bytes, name: str, pixel_limit: int, reserve: Reserve) ->
 
 
 def _check_strips(im: Any, size: int) -> None:
-    """TIFF strips or tiles that lie past the end of the file: cut, whatever libtiff makes of them."""
+    """Raise PictureError for a TIFF whose strips or tiles lie past the file's end, whatever libtiff makes of them."""
     for offsets, counts in ((273, 279), (324, 325)):
         ends = [a + b for a, b in zip(im.tag_v2.get(offsets, ()), im.tag_v2.get(counts, ()), strict=False)]
         # Old-style JPEG and some writers give byte counts that overshoot a little; only a missing start is sure.
@@ -219,7 +225,10 @@ def _exif(im: Any, name: str) -> bytes | None:
 
 
 def _decode_deep(data: bytes, name: str, im: Any, depth: int) -> np.ndarray | None:
-    """More than 8 bits through OpenCV: H x W x 3 or 4 (16-bit grey + alpha PNG: 2), uint16; None where it cannot."""
+    """Decode samples of more than 8 bits with OpenCV, which Pillow would cut; return None where it cannot.
+
+    The pixels are H x W x 3 or 4 (16-bit grey + alpha PNG: 2), uint16.
+    """
     tags = im.tag_v2 if name == "tiff" else {}
     wanted = {
         "png": depth == 16 and im.mode in ("RGB", "RGBA"),
@@ -252,7 +261,7 @@ def _decode_deep(data: bytes, name: str, im: Any, depth: int) -> np.ndarray | No
 
 
 def _join_planes(data: bytes, im: Any) -> np.ndarray:
-    """A 16-bit TIFF whose samples lie plane after plane, which OpenCV garbles: each plane read as a grey picture."""
+    """Read each plane of a planar 16-bit TIFF as a grey picture and join them; OpenCV garbles such files."""
     with tiff.no_warnings():
         planes = [_Tiff(io.BytesIO(tiff.plane_file(data, im.tag_v2, i))) for i in range(im.tag_v2[277])]
     pixels = np.stack([np.asarray(plane).astype(np.uint16) for plane in planes[: len(im.mode)]], axis=2)
@@ -260,7 +269,7 @@ def _join_planes(data: bytes, im: Any) -> np.ndarray:
 
 
 def _scale_to_16(values: np.ndarray, bits: int) -> np.ndarray:
-    """Samples of 0..2^bits - 1 scaled to the full range of uint16."""
+    """Scale samples of 0..2^bits - 1 to the full range of uint16."""
     if bits == 16:
         return values.astype(np.uint16)
     top = (1 << bits) - 1
@@ -268,7 +277,7 @@ def _scale_to_16(values: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _pixels_of(im: Any, name: str, depth: int, icc: bytes | None, data: bytes) -> tuple[np.ndarray, str]:
-    """Load a Pillow picture: H x W (x C) uint8 or uint16, and the name of the file's colour model."""
+    """Load a Pillow picture: return H x W (x C) uint8 or uint16, and the name of the file's colour model."""
     im.load()
     if im.mode in ("P", "PA"):
         return np.asarray(im.convert("RGBA" if im.has_transparency_data else "RGB")), "palette"
@@ -312,7 +321,7 @@ def _scale_16_bit_grey(im: Any, name: str, depth: int) -> np.ndarray:
 
 
 def _with_alpha(pixels: np.ndarray, colour_key: Any, depth: int) -> np.ndarray:
-    """Pixels equal to the file's transparent colour get alpha 0, the others full alpha."""
+    """Add an alpha channel: 0 for pixels of the file's transparent colour, full for the others."""
     full = int(np.iinfo(pixels.dtype).max)
     levels = np.asarray(colour_key, np.int64) * (255 // ((1 << depth) - 1) if depth < 8 else 1)
     pixels = np.atleast_3d(pixels)
@@ -348,7 +357,7 @@ def _cmyk_to_rgb(im: Any, name: str, icc: bytes | None, data: bytes) -> np.ndarr
 
 
 def _finish(key: str, pixels: np.ndarray, said: Metadata) -> Picture:
-    """Turn upright, drop metadata that cannot describe the pixels, lay out as promised."""
+    """Return the picture turned upright, its pixels contiguous, without metadata that cannot describe them."""
     orientation, exif = 1, None
     if said.exif and len(said.exif) <= headers.METADATA_LIMIT and said.exif[:4] in (b"II*\0", b"MM\0*"):
         orientation, exif = headers.exif_orientation(said.exif)
@@ -360,7 +369,10 @@ def _finish(key: str, pixels: np.ndarray, said: Metadata) -> Picture:
 
 
 def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels (H x W or H x W x C) of a file with EXIF `orientation` (1..8), turned so that up is up."""
+    """Turn the pixels (H x W or H x W x C) of a file with EXIF `orientation` (1..8) so that up is up.
+
+    OpenCV drops a last axis of one; the result may lack it.
+    """
     if orientation == 1:
         return pixels
     # OpenCV drops a last axis of one, so it is put back by whoever needs it.

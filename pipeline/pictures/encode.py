@@ -1,6 +1,6 @@
-"""Pixels and metadata -> the bytes of a picture file.
+"""Encoding: from pixels and metadata to the bytes of a picture file.
 
-What each format holds:
+The formats, and what they hold:
 
 | format   | samples           | alpha              | ICC | EXIF | quality                                  |
 |----------|-------------------|--------------------|-----|------|------------------------------------------|
@@ -53,8 +53,7 @@ _PNG_BLOCK_BYTES = 1 << 20
 
 
 def output_format(requested: str, metadata: Metadata, pixels: np.ndarray) -> str:
-    """The format to write: `requested`, or for "same" the source's own where it can be written and holds the pixels.
-
+    """Return the format to write: `requested`, or for "same" that of the source where it is written and holds the pixels.
     "same" falls back to "png": for sources that are not written here (GIF, BMP, …), for pixels with alpha that came
     from a JPEG, and for pictures larger, or in JPEG 2000 smaller, than the format allows. Raises ValueError for an
     unknown name.
@@ -106,7 +105,7 @@ def encode(pixels: np.ndarray, metadata: Metadata, format: str, quality: int | N
 
 
 def _jpeg(pixels: np.ndarray, icc: bytes | None, exif: bytes | None, quality: int | None) -> bytes:
-    """By OpenCV, which lets other threads run meanwhile; Pillow, which gives the same bytes, does not."""
+    """Encode with OpenCV, which lets other threads run meanwhile; Pillow, which gives the same bytes, does not."""
     image = pixels if pixels.shape[2] == 1 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     done, buffer = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality or DEFAULT_QUALITY["jpeg"]])
     if not done:
@@ -178,7 +177,7 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 
 def _png_pixels(pixels: np.ndarray) -> bytes:
-    """Rows after the average filter (type 3), deflated; a block of rows at a time, so that they stay in the cache."""
+    """Filter rows (average, type 3) and deflate them, a block of rows at a time, so that they stay in the cache."""
     height = pixels.shape[0]
     step = pixels.shape[2] * pixels.itemsize
     block = max(1, _PNG_BLOCK_BYTES // (pixels.shape[1] * step))
@@ -221,7 +220,7 @@ def _jpeg2000(pixels: np.ndarray, icc: bytes | None, quality: int | None) -> byt
 
 
 def _with_profile(data: bytes, icc: bytes | None) -> bytes:
-    """A JP2 file with its colour box replaced by one that holds the profile (restricted ICC method)."""
+    """Replace the colour box of a JP2 file by one that holds the profile (restricted ICC method)."""
     if icc is None:
         return data
     colour = struct.pack(">I4sBBB", len(icc) + 11, b"colr", 2, 0, 0) + icc

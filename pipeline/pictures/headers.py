@@ -1,7 +1,7 @@
-"""What the first bytes of a picture file say: its format, its announced size and depth, its EXIF orientation.
+"""Headers of picture files: format, announced size and depth, EXIF orientation, ICC profile.
 
-Everything here is plain arithmetic on bytes: nothing is decompressed and nothing is allocated beyond slices, so it
-is safe on hostile files and cheap on good ones.
+Everything here is plain arithmetic on bytes: nothing is allocated beyond slices, and nothing is decompressed but PNG
+data, in pieces that are thrown away; so it is safe on hostile files and cheap on good ones.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ METADATA_LIMIT = 16 << 20
 
 _PROFILE_SPACES = {1: b"GRAY", 2: b"GRAY", 3: b"RGB ", 4: b"RGB "}
 
-#: First bytes of the formats that are read here.
 #: how names of picture files end
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".j2k", ".j2c", ".jpx",
     ".avif", ".heic", ".heif", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm", ".psd", ".ico", ".tga",
 )  # fmt: skip
+#: first bytes of the formats that are read here
 SIGNATURES = (
     (b"\xff\xd8\xff", "jpeg"),
     (PNG_SIGNATURE, "png"),
@@ -76,7 +76,7 @@ _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
 class JpegHeader(NamedTuple):
-    """What stands in front of a JPEG's first scan. `scan` is the offset of that scan's SOS marker."""
+    """The segments in front of a JPEG's first scan. `scan` is the offset of that scan's SOS marker."""
 
     frame: int
     precision: int
@@ -90,15 +90,15 @@ class JpegHeader(NamedTuple):
 
 
 def named_as_picture(key: str) -> bool:
-    """Whether a file is called like a picture, by the ending of its name."""
+    """Return whether a file is called like a picture, by the ending of its name."""
     return key.lower().endswith(SUFFIXES)
 
 
 def sniff(data: bytes, key: str = "") -> str:
-    """The format of a file by its content ("jpeg", "png", …); TGA, which has no signature, also by the key's extension.
+    """Return the format of a file by its content ("jpeg", "png", …).
 
-    Raises `PictureError`: `truncated` (nothing or next to nothing there), `unsupported` (a known kind that is not
-    read), `not_an_image`.
+    TGA, which has no signature, is also known by the key's extension. Raises `PictureError`: `truncated` (nothing or next
+    to nothing there), `unsupported` (a known kind that is not read), `not_an_image`.
     """
     if not data:
         raise PictureError("truncated", "the file is empty")
@@ -170,7 +170,7 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
 
 
 def jpeg_is_complete(data: bytes, scan: int) -> bool:
-    """Whether an end-of-image marker follows the scan that starts at `scan` (and those after it).
+    """Return whether an end-of-image marker follows the scan that starts at `scan` (and those after it).
 
     Walks from marker to marker, so neither a thumbnail inside a segment nor a second picture after the first
     (MPO, gain maps) is taken for the end.
@@ -189,7 +189,7 @@ def jpeg_is_complete(data: bytes, scan: int) -> bool:
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Name, body and checksum of each PNG chunk; the last one may be short, and what follows IEND is left out."""
+    """Yield name, body and checksum of each PNG chunk; the last one may be short, and what follows IEND is left out."""
     at = len(PNG_SIGNATURE)
     while at + 8 <= len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
@@ -221,7 +221,7 @@ def check_png(data: bytes, raw_bytes: int) -> None:
 
 
 def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start of the body and end of each box of an ISO media or JPEG 2000 file; an end may lie past the file."""
+    """Yield name, body's start and end of each box of an ISO media or JPEG 2000 file; an end may lie past the file."""
     at = 0
     while at + 8 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")
@@ -237,7 +237,7 @@ def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def avif_header(data: bytes) -> tuple[int, int, bool]:
-    """Most pixels of any item, most bits a sample, and whether every item is monochrome, as the AVIF header tells."""
+    """Return an AVIF file's most pixels of any item, most bits a sample, and whether every item is monochrome."""
     meta = next((data[start:end] for name, start, end in boxes(data) if name == b"meta"), data[:65536])
     sizes = [struct.unpack(">II", s) for s in re.findall(rb"ispe\0\0\0\0(.{8})", meta, re.DOTALL)]
     flags = [f[0] for f in re.findall(rb"av1C\x81.(.)", meta, re.DOTALL)]
@@ -247,7 +247,7 @@ def avif_header(data: bytes) -> tuple[int, int, bool]:
 
 
 def webp_pixels(data: bytes) -> int:
-    """Pixels of the canvas a WebP announces; 0 where the header is too short to tell."""
+    """Return the pixels of the canvas that a WebP announces; 0 where the header is too short to tell."""
     if len(data) < 30:
         return 0
     kind = data[12:16]
@@ -261,7 +261,7 @@ def webp_pixels(data: bytes) -> int:
 
 
 def jpeg2000_header(data: bytes) -> tuple[int, int, bytes | None]:
-    """Pixels and bits a sample from the codestream's SIZ segment (0, 8 where there is none), and the ICC profile."""
+    """Return a JPEG 2000 file's pixels, bits a sample (0 and 8 without a SIZ segment) and ICC profile."""
     icc = None
     for name, start, end in boxes(data):
         if name == b"jp2h":
@@ -276,7 +276,7 @@ def jpeg2000_header(data: bytes) -> tuple[int, int, bytes | None]:
 
 
 def looks_cut(data: bytes, name: str) -> bool:
-    """Whether a file that could not be decoded ends earlier than its own structure says."""
+    """Return whether a file that could not be decoded ends earlier than its own structure says."""
     if name == "jpeg":
         header = jpeg_header(data)
         return header is None or not jpeg_is_complete(data, header.scan)
@@ -301,7 +301,7 @@ def looks_cut(data: bytes, name: str) -> bool:
 
 
 def exif_orientation(exif: bytes) -> tuple[int, bytes]:
-    """The orientation (1..8) a raw EXIF block gives, and the same block with the orientation set to 1."""
+    """Return the orientation (1..8) that a raw EXIF block gives, and the same block with the orientation set to 1."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None or len(exif) < 8:
         return 1, exif
@@ -320,7 +320,10 @@ def exif_orientation(exif: bytes) -> tuple[int, bytes]:
 
 
 def exif_is_sound(exif: bytes) -> bool:
-    """Whether a raw EXIF block's first directory lies within it, values included; sub-directories are not followed."""
+    """Return whether the first directory of a raw EXIF block lies within it, values included.
+
+    Sub-directories are not followed.
+    """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None or not 14 <= len(exif) <= METADATA_LIMIT:
         return False
@@ -339,6 +342,6 @@ def exif_is_sound(exif: bytes) -> bool:
 
 
 def profile_fits(icc: bytes, channels: int) -> bool:
-    """Whether an ICC profile is one, of bearable length, and of the colour space of pixels with `channels` channels."""
+    """Return whether an ICC profile is valid, not too long, and for the colour space of so many channels (1..4)."""
     looks_right = 128 <= len(icc) <= METADATA_LIMIT and icc[36:40] == b"acsp"
     return looks_right and icc[16:20] == _PROFILE_SPACES[channels]

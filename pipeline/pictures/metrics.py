@@ -1,4 +1,4 @@
-"""What was done to a picture, in numbers: full-reference and no-reference measurements on 8-bit levels.
+"""Measurements of pictures, against a reference or alone, on 8-bit levels.
 
 Every function takes `H x W x 1|3` (or plain `H x W`) uint8 or uint16 arrays without alpha, H and W at least 1; uint16
 is rounded to 8 bit first. Every function is deterministic and gives a finite Python float. Full-reference functions
@@ -36,7 +36,7 @@ np.empty(1 << 24, np.uint8)
 
 @dataclass(frozen=True)
 class _Similarity:
-    """Per-channel means over one scale's valid area: `structure` is the contrast-structure term, `ssim` the whole."""
+    """Means per channel over one scale's valid area: `structure` is the contrast-structure term, `ssim` the whole."""
 
     structure: np.ndarray
     ssim: np.ndarray
@@ -52,14 +52,14 @@ def _require_same_size(a: np.ndarray, b: np.ndarray) -> None:
 
 
 def _tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of the tiles that together cover height x width."""
+    """Yield rows and columns of the tiles that together cover height x width."""
     for top in range(0, height, _TILE):
         for left in range(0, width, _TILE):
             yield slice(top, min(top + _TILE, height)), slice(left, min(left + _TILE, width))
 
 
 def _read(pixels: np.ndarray | _Halved, rows: slice, columns: slice, channels: int) -> np.ndarray:
-    """A tile of a picture for OpenCV: 8 bit (float32 passes through), grey as H x W or expanded to three channels."""
+    """Read a tile for OpenCV: 8 bit (float32 passes through), grey as H x W or expanded to three channels."""
     tile = pixels[rows, columns]
     tile = np.ascontiguousarray(to_8bit(tile) if tile.dtype == np.uint16 else tile)
     if tile.ndim == 3 and tile.shape[2] == 1:
@@ -76,12 +76,12 @@ def _mean_norm(a: np.ndarray, b: np.ndarray, norm: int) -> float:
 
 
 def mse(picture: np.ndarray, reference: np.ndarray) -> float:
-    """Mean squared error over all samples, in squared 8-bit levels, 0..65025."""
+    """Return the mean squared error over all samples, in squared 8-bit levels, 0..65025."""
     return _mean_norm(picture, reference, cv2.NORM_L2SQR)
 
 
 def mae(picture: np.ndarray, reference: np.ndarray) -> float:
-    """Mean absolute error over all samples, in 8-bit levels, 0..255."""
+    """Return the mean absolute error over all samples, in 8-bit levels, 0..255."""
     return _mean_norm(picture, reference, cv2.NORM_L1)
 
 
@@ -90,7 +90,7 @@ def _psnr_of(error: float) -> float:
 
 
 def psnr(picture: np.ndarray, reference: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB over all samples, peak 255, 0..100 (identical pictures: 100)."""
+    """Return the peak signal-to-noise ratio in dB over all samples, peak 255, 0..100 (identical pictures: 100)."""
     return _psnr_of(mse(picture, reference))
 
 
@@ -100,7 +100,7 @@ def _gaussian(size: int) -> np.ndarray:
 
 
 def _ratio_of_energies(total: np.ndarray, difference: np.ndarray, constant: float) -> np.ndarray:
-    """(total - difference + 2c) / (total + difference + 2c): overwrites `total`."""
+    """Return (total - difference + 2c) / (total + difference + 2c); `total` is overwritten."""
     total += np.float32(2 * constant)
     numerator = total - difference
     total += difference
@@ -109,11 +109,11 @@ def _ratio_of_energies(total: np.ndarray, difference: np.ndarray, constant: floa
 
 
 def _tile_similarity(x: np.ndarray, y: np.ndarray, kernel: np.ndarray, whole: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Sums per channel of the contrast-structure map and (if `whole`, else zeros) of the SSIM map of one tile.
+    """Sum, per channel, the contrast-structure map and (if `whole`, else zeros) the SSIM map of one tile.
 
     With s = x + y and d = x - y, 4 * mean_x * mean_y = mean_s^2 - mean_d^2 and the like for sums, variances and the
-    covariance: four filtered maps instead of five, and exactly 1 for identical tiles. s is centred on zero because
-    a variance does not feel it and float32 does.
+    covariance: four filtered maps instead of five, and exactly 1 for identical tiles. s is centred on zero, which does
+    not change a variance and spares float32 digits.
     """
     s = cv2.add(x, y, dtype=cv2.CV_32F) - np.float32(255)
     d = cv2.subtract(x, y, dtype=cv2.CV_32F)
@@ -140,7 +140,7 @@ def _tile_similarity(x: np.ndarray, y: np.ndarray, kernel: np.ndarray, whole: bo
 
 
 def _similarity(a: np.ndarray | _Halved, b: np.ndarray | _Halved, whole: bool = True) -> _Similarity:
-    """Both terms of one scale; `a` and `b` are uint8, uint16 or float32 pictures of the same height and width."""
+    """Measure one scale; `a` and `b` are uint8, uint16 or float32 pictures of the same height and width."""
     height, width = a.shape[:2]
     channels = max(_channels(a), _channels(b))
     window = min(_WINDOW, (min(height, width) - 1) // 2 * 2 + 1)
@@ -156,8 +156,11 @@ def _similarity(a: np.ndarray | _Halved, b: np.ndarray | _Halved, whole: bool = 
 
 
 class _Halved:
-    """Means of 2 x 2 samples as float32, worked out when a tile is read; the last row or column of an odd size counts
-    twice. The first halving of a large picture would take more memory than the picture itself."""
+    """A picture at half its size: means of 2 x 2 samples as float32, computed when a tile is read.
+
+    The last row or column of an odd size counts twice. The first halving of a large picture would take more memory than
+    the picture itself.
+    """
 
     dtype = np.dtype(np.float32)
 
@@ -175,7 +178,7 @@ class _Halved:
 
 
 def _halve(pixels: np.ndarray | _Halved) -> np.ndarray | _Halved:
-    """The picture at half its size: a whole picture when read, a picture that is one already at once."""
+    """Return a picture at half its size: a whole picture is halved when it is read, a halved one at once."""
     if isinstance(pixels, np.ndarray) and pixels.dtype != np.float32:
         return _Halved(pixels)
     lazy = _Halved(pixels)
@@ -203,13 +206,13 @@ def _ssim_and_ms_ssim(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
 
 
 def scales_for(height: int, width: int) -> int:
-    """How many scales MS-SSIM uses: 5 from a short side of 176 pixels, 4 from 88, 3 from 44, 2 from 22, else 1."""
+    """Return the number of scales of MS-SSIM: 5 from a short side of 176 pixels, 4 from 88, 3 from 44, 2 from 22, else 1."""
     scales = [n for n in range(1, 6) if min(height, width) >= _WINDOW << (n - 1)]
     return max(scales, default=1)
 
 
 def ssim(picture: np.ndarray, reference: np.ndarray) -> float:
-    """Structural similarity (Wang et al. 2004), -1..1, the mean of the colour channels; 1 for identical pictures.
+    """Return the structural similarity (Wang et al. 2004), -1..1, averaged over the colour channels; 1 if identical.
 
     Gaussian window 11 x 11, sigma 1.5, K1 0.01, K2 0.03, population covariance, averaged over the valid area. A
     picture with a side under 11 pixels is measured with the largest odd window that fits, sigma unchanged; with a
@@ -220,7 +223,7 @@ def ssim(picture: np.ndarray, reference: np.ndarray) -> float:
 
 
 def ms_ssim(picture: np.ndarray, reference: np.ndarray) -> float:
-    """Multi-scale structural similarity (Wang, Simoncelli & Bovik 2003), 0..1, the mean of the colour channels.
+    """Return the multi-scale structural similarity (Wang, Simoncelli & Bovik 2003), 0..1, averaged over the channels.
 
     Five scales by 2 x 2 averaging with the paper's weights; negative terms count as 0. A short side under 176 pixels
     leaves fewer scales (`scales_for`), their weights divided by their sum; under 22 pixels it is SSIM, clamped to 0..1.
@@ -229,7 +232,7 @@ def ms_ssim(picture: np.ndarray, reference: np.ndarray) -> float:
 
 
 def _luma(pixels: np.ndarray) -> np.ndarray:
-    """BT.601 luma, rounded: H x W uint8."""
+    """Return BT.601 luma, rounded: H x W uint8."""
     height, width = pixels.shape[:2]
     channels = _channels(pixels)
     luma = np.empty((height, width), np.uint8)
@@ -263,22 +266,25 @@ def _noise_sigma(luma: np.ndarray) -> float:
 
 
 def entropy(picture: np.ndarray) -> float:
-    """Shannon entropy of the 8-bit luma histogram, bits per pixel, 0..8."""
+    """Return the Shannon entropy of the 8-bit luma histogram in bits per pixel, 0..8."""
     return _entropy(_luma(picture))
 
 
 def contrast(picture: np.ndarray) -> float:
-    """RMS contrast: standard deviation of 8-bit luma, 0..127.5."""
+    """Return the RMS contrast: the standard deviation of 8-bit luma, 0..127.5."""
     return _contrast(_luma(picture))
 
 
 def sharpness(picture: np.ndarray) -> float:
-    """Variance of the 4-neighbour Laplacian of 8-bit luma, squared levels; borders mirrored without repetition."""
+    """Return the variance of the 4-neighbour Laplacian of 8-bit luma, in squared levels.
+
+    Borders are mirrored without repetition.
+    """
     return _sharpness(_luma(picture))
 
 
 def noise_sigma(picture: np.ndarray) -> float:
-    """Standard deviation of white noise on 8-bit luma (Immerkær 1996); 0 for a side under 3 pixels.
+    """Estimate the standard deviation of white noise on 8-bit luma (Immerkær 1996); 0 for a side under 3 pixels.
 
     Fine texture counts as noise: the estimate is an upper bound on busy pictures.
     """
@@ -286,7 +292,7 @@ def noise_sigma(picture: np.ndarray) -> float:
 
 
 def colourfulness(picture: np.ndarray) -> float:
-    """Hasler & Süsstrunk 2003 (their M3), 8-bit levels, about 0..190; exactly 0 for grey."""
+    """Return Hasler & Süsstrunk's M3 of 2003, the colourfulness, in 8-bit levels, about 0..190; exactly 0 for grey."""
     if _channels(picture) == 1:
         return 0.0
     sums, squares = np.zeros(2), np.zeros(2)
@@ -304,7 +310,10 @@ def colourfulness(picture: np.ndarray) -> float:
 
 
 def compare(picture: np.ndarray, reference: np.ndarray) -> dict[str, float | None]:
-    """The full-reference columns of the metrics table: mse, psnr, ssim, ms_ssim, mae; all None if the sizes differ."""
+    """Return the full-reference columns of the metrics table: mse, psnr, ssim, ms_ssim, mae.
+
+    All are None if the sizes differ.
+    """
     if picture.shape[:2] != reference.shape[:2]:
         return dict.fromkeys(("mse", "psnr", "ssim", "ms_ssim", "mae"))
     # a branch that changes nothing hands on the very pixels it got
@@ -316,7 +325,10 @@ def compare(picture: np.ndarray, reference: np.ndarray) -> dict[str, float | Non
 
 
 def describe(picture: np.ndarray) -> dict[str, float]:
-    """The no-reference columns of the metrics table: entropy, contrast, sharpness, colourfulness, noise_sigma."""
+    """Return the columns of the metrics table that need no reference.
+
+    They are entropy, contrast, sharpness, colourfulness and noise_sigma.
+    """
     luma = _luma(picture)
     return {
         "entropy": _entropy(luma),

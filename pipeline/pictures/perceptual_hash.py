@@ -1,4 +1,4 @@
-"""A 64-bit fingerprint that near pictures share: for finding duplicates, rescaled and recompressed copies."""
+"""A 64-bit hash that is alike for similar pictures: for finding duplicates, rescaled and recompressed copies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _GREY = {3: cv2.COLOR_RGB2GRAY, 4: cv2.COLOR_RGBA2GRAY}
 
 
 def perceptual_hash(pixels: np.ndarray) -> str:
-    """The DCT hash of a picture, 16 hexadecimal digits; alpha is not looked at.
+    """Return the DCT hash of a picture as 16 hexadecimal digits; alpha is ignored.
 
     `pixels` is H x W x 1..4, uint8 or uint16. The luma is brought to 32 x 32; the bits tell which of its 8 x 8 lowest
     frequencies (without the constant row and column) lie above their median. Copies that were rescaled or recompressed

@@ -15,12 +15,12 @@ Reserve = Callable[[int, int], None]
 
 
 def at_once(pixels: int, pixel_bytes: int) -> None:
-    """The `Reserve` of those who need not wait for memory."""
+    """Do nothing: the `Reserve` of callers that need not wait for memory."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What the file said of the picture besides its pixels.
+    """All that the file said of the picture besides its pixels.
 
     `format` is lower case ("jpeg", "png", "webp", "tiff", "bmp", "gif", "jpeg2000", "avif", "drk", …);
     `mode` is the file's own colour model ("grey", "grey+alpha", "rgb", "rgb+alpha", "palette", "cmyk", …);
@@ -72,7 +72,7 @@ class Crop:
 
 
 def parse_crop(text: str | None) -> Crop | None:
-    """`LEFT,TOP,WIDTH,HEIGHT`, four whole numbers, as a crop; None stays None."""
+    """Parse `LEFT,TOP,WIDTH,HEIGHT`, four whole numbers, as a crop; None stays None."""
     return None if text is None else Crop(*map(int, text.split(",")))
 
 
@@ -87,14 +87,14 @@ def check_crop(crop: Crop, width: int, height: int) -> None:
 
 
 def cropped(picture: Picture, crop: Crop) -> Picture:
-    """Only that part of a picture. Raises PictureError when it leaves the picture."""
+    """Return a picture cut down to a crop. Raises PictureError when the crop leaves the picture."""
     check_crop(crop, picture.pixels.shape[1], picture.pixels.shape[0])
     part = picture.pixels[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
     return replace(picture, pixels=np.ascontiguousarray(part))
 
 
 def join_alpha(colour: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
-    """Put colour (H x W x 1|3) and alpha (H x W x 1 or None) together again."""
+    """Join colour (H x W x 1|3) and alpha (H x W x 1 or None) into pixels again."""
     return colour if alpha is None else np.concatenate([colour, alpha], axis=2)
 
 
@@ -106,7 +106,7 @@ def to_8bit(pixels: np.ndarray) -> np.ndarray:
 
 
 def over_white(pixels: np.ndarray) -> np.ndarray:
-    """uint8 pixels without alpha: H x W x 1 or 3; what was transparent shows white."""
+    """Lay uint8 pixels over white: H x W x 1..4 become H x W x 1 or 3, without alpha."""
     if pixels.shape[2] in (1, 3):
         return pixels
     alpha = pixels[:, :, -1:].astype(np.uint16)
@@ -114,7 +114,7 @@ def over_white(pixels: np.ndarray) -> np.ndarray:
 
 
 def unpremultiply(pixels: np.ndarray) -> np.ndarray:
-    """Straight colour from colour multiplied by alpha: H x W x 2|4, uint8 or uint16; alpha is left as it is."""
+    """Turn colour multiplied by alpha into straight colour: H x W x 2|4, uint8 or uint16; alpha is left as it is."""
     top = np.iinfo(pixels.dtype).max
     alpha = pixels[:, :, -1:].astype(np.uint64)
     colour = (pixels[:, :, :-1].astype(np.uint64) * top + alpha // 2) // np.maximum(alpha, 1)

@@ -36,7 +36,7 @@ def no_warnings() -> Iterator[None]:
 
 
 def exif_of(im: Any) -> bytes | None:
-    """A raw EXIF block of what describes an opened TIFF (with its orientation); None where there is nothing."""
+    """Return what describes an opened TIFF, with its orientation, as a raw EXIF block; None where there is nothing."""
     try:
         found = im.getexif()
         exif = Image.Exif()
@@ -54,7 +54,7 @@ def exif_of(im: Any) -> bytes | None:
 
 
 def plane_file(data: bytes, tags: Mapping[int, Any], plane: int) -> bytes:
-    """One plane of a planar 16-bit TIFF as a grey TIFF of its own: the same bytes under a new directory at the end."""
+    """Return one plane of a planar 16-bit TIFF as a grey TIFF: the same bytes under a new directory at the end."""
     place, count = (324, 325) if 324 in tags else (273, 279)
     pieces = len(tags[place]) // tags[277]
     part = slice(plane * pieces, (plane + 1) * pieces)
@@ -75,8 +75,7 @@ def plane_file(data: bytes, tags: Mapping[int, Any], plane: int) -> bytes:
 
 
 def encode(pixels: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
-    """A little-endian TIFF of H x W x 1..4 uint8 or uint16 pixels: deflated strips after horizontal differencing.
-
+    """Encode H x W x 1..4 uint8 or uint16 pixels as a little-endian TIFF: strips, differenced horizontally and deflated.
     EXIF that Pillow cannot parse is left out.
     """
     height, width, channels = pixels.shape
@@ -116,7 +115,7 @@ def _strip(rows: np.ndarray) -> bytes:
 
 
 def _head(layout: Mapping[int, Any], icc: bytes | None, exif: bytes | None) -> bytes:
-    """Header and directory of a TIFF; Pillow moves the strips' offsets (counted from 0) behind them."""
+    """Return header and directory of a TIFF; Pillow moves the strips' offsets (counted from 0) behind them."""
     directory = TiffImagePlugin.ImageFileDirectory_v2()
     # Offsets and counts must be LONG; Pillow would take SHORT for small values and overflow once it moves them.
     for tag in (273, 279):

@@ -43,7 +43,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class StorageOptions(BaseModel):
-    """How to reach an S3 service. Everything left None is found by the AWS libraries themselves.
+    """How to reach an S3 service. The AWS libraries find by themselves whatever is left None.
 
     They read `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`,
     `AWS_DEFAULT_REGION`, `AWS_PROFILE`, the shared credentials file and the instance's role.
@@ -74,7 +74,7 @@ class StorageOptions(BaseModel):
     def from_environment(cls) -> StorageOptions:
         """Read `DARKROOM_S3_ENDPOINT`, `_KEY`, `_SECRET`, `_TOKEN`, `_REGION`, `_PATH_STYLE` and `_ANONYMOUS`.
 
-        An empty variable counts as unset. Raises `StorageError` ("invalid") for values that make no sense.
+        An empty variable counts as unset. Raises `StorageError` ("invalid") for values that are not allowed.
         """
         names = ("endpoint", "key", "secret", "token", "region", "path_style", "anonymous")
         found = {name: os.environ.get(f"DARKROOM_S3_{name.upper()}", "").strip() for name in names}
@@ -92,7 +92,7 @@ class StorageOptions(BaseModel):
         return without_credentials(url)
 
     def scrub(self, text: str) -> str:
-        """Return `text` without any of these secrets and without `user:password@` in URLs."""
+        """Return `text` without the secrets of these options and without `user:password@` in URLs."""
         for hidden in (self.secret, self.token):
             if hidden is not None and hidden.get_secret_value():
                 text = text.replace(hidden.get_secret_value(), "***")
@@ -101,9 +101,9 @@ class StorageOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Store:
-    """Where objects are: a kind of file system and a root in it. Made by `open_store`; cheap, can be pickled.
+    """A place of objects: a kind of file system and a root in it. Made by `open_store`; cheap, can be pickled.
 
-    `url` is for people and holds no credentials; `root` is the root in the words of its file system;
+    `url` is for people and holds no credentials; `root` is the root as its file system writes it;
     `scheme` is "s3", "file", "memory" or another that fsspec knows.
     """
 
@@ -115,16 +115,16 @@ class Store:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder of this machine."""
+        """Whether the store is a folder of this machine."""
         return self.scheme == "file"
 
     @property
     def is_in_process(self) -> bool:
-        """Whether it is in the memory of this process, where no other finds it."""
+        """Whether the store is in the memory of this process, where no other process finds it."""
         return self.scheme == "memory"
 
     def url_of(self, key: str) -> str:
-        """Return the whole address of an object, without credentials."""
+        """Return the whole URL of an object, without credentials."""
         return f"{self.url.rstrip('/')}/{key}"
 
 
@@ -132,7 +132,7 @@ class Store:
 class StoredObject:
     """One object as listed.
 
-    `key` is the path below the store's root, with `/`; `url` the whole address, without credentials;
+    `key` is the path below the store's root, with `/`; `url` the whole URL, without credentials;
     `size` is in bytes; `etag` changes whenever the content does; `modified` carries a time zone, or is None.
     """
 
@@ -144,7 +144,7 @@ class StoredObject:
 
 
 def moment(seconds: float) -> datetime | None:
-    """Turn seconds since 1970 into a time in UTC; None for a time outside of the years 1 to 9999."""
+    """Return the UTC time of so many seconds since 1970; None outside of the years 1 to 9999."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, ValueError, OSError):
@@ -188,7 +188,7 @@ def with_retries(
 def explain_os_error(error: Exception, what: str = "storage") -> StorageError:
     """Turn an exception of the operating system or of fsspec into a `StorageError` about `what`.
 
-    Anything that is no I/O error is a mistake in the program and is raised again as it is.
+    Any other exception is a mistake in the program and is raised again as it is.
     """
     number = getattr(error, "errno", None)
     reason = without_credentials(getattr(error, "strerror", None) or str(error) or type(error).__name__)
@@ -208,9 +208,9 @@ def explain_os_error(error: Exception, what: str = "storage") -> StorageError:
 
 
 class Upload(NamedTuple):
-    """An upload in parts that was begun: the key it was to have, its name, when, and the bytes that have arrived.
+    """An upload in parts that was begun and not completed: key, identifier, when it began, and the bytes that arrived.
 
-    Where its process was killed nobody will complete it; it is in no listing, and its parts cost money until then.
+    Where its process was killed nobody will complete it; no listing shows it, and its parts cost money until it goes.
     """
 
     key: str
@@ -220,7 +220,7 @@ class Upload(NamedTuple):
 
 
 def time_of(told: object) -> datetime | None:
-    """Return a time that a file system told, with its zone; None where it told none."""
+    """Return a time that a file system gave, in UTC; None where it gave none."""
     if isinstance(told, (int, float)):
         return moment(told)
     return told.astimezone(UTC) if isinstance(told, datetime) else None

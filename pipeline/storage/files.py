@@ -29,7 +29,10 @@ class StoredFiles:
     options: StorageOptions | None = None
 
     def read(self, url: str, limit: int, size: int | None = None) -> bytes | None:
-        """Return an object's bytes, None where there is none. Raises TooLargeError where they exceed `limit`."""
+        """Return an object's bytes, None where there is none. Raises TooLargeError where there are more than `limit`.
+
+        `size` is the size in bytes that was listed, if known. Raises ObjectError for an object that cannot be read.
+        """
         place = self._place(url)
         try:
             check_size(url, storage.size(*place) if size is None else size, limit)
@@ -44,7 +47,7 @@ class StoredFiles:
         return data
 
     def write(self, url: str, data: bytes) -> None:
-        """Put bytes at a URL; readers see the old or the new object."""
+        """Store bytes at a URL; readers see the old object or the whole new one."""
         storage.write(*self._place(url), data, durable=True)
 
     def find(self, url: str) -> Iterator[Found]:
@@ -97,11 +100,11 @@ class StoredFiles:
 
 
 def below(store: Store, path: str) -> Store:
-    """Return the store of all that lies below a path of another one, reached like it."""
+    """Return the store of all that lies below a path of another store, with the options of that one."""
     return replace(store, url=store.url_of(path), root=f"{store.root.rstrip('/')}/{path}")
 
 
 def _below(url: str, key: str) -> str:
-    """The URL of an object below another, which may be in a container, as in `zip://folder::file.zip`."""
+    """Return the URL of an object below another, which may be in a container, as in `zip://folder::file.zip`."""
     head, chained, container = url.partition("::")
     return f"{head if head.endswith('/') else head + '/'}{key}{chained}{container}"

@@ -56,10 +56,10 @@ def filesystem(store: Store) -> fsspec.AbstractFileSystem:
 
 
 def check_key(key: str, for_writing: bool, windows: bool = os.name == "nt") -> None:
-    """Raise `StorageError` ("invalid") for a key that could lead out of its root or means another file elsewhere.
+    """Raise `StorageError` ("invalid") for a key that could lead out of its root, or means another file elsewhere.
 
     Backslashes and drive letters are ordinary characters to POSIX: such files are read there, never written. Names
-    that Windows gives to devices, or makes others of, are refused there alone.
+    that Windows gives to devices, or changes, are refused on Windows alone.
     """
     parts = key.split("/")
     foreign = "\\" in key or re.match(r"[A-Za-z]:", key)
@@ -93,7 +93,7 @@ def _is_below(path: str, root: str) -> bool:
 def listing(store: Store, below: str) -> Iterator[StoredObject]:
     """Yield every file in the order of the keys; memory is that of the largest folder.
 
-    Only those in the folder `below` ("" or ending in "/") are looked for; keys begin with it.
+    Only files in the folder `below` ("" or ending in "/") are looked for; their keys begin with it.
 
     Links to folders are not entered (they may go in circles): what lies there is listed under its own name, or
     lies elsewhere, which is logged. Links to files that lead nowhere or out of the root are listed, and refused
@@ -134,7 +134,7 @@ def _printable(name: str) -> str:
 
 
 def _stat(entry: os.DirEntry[str], root: str) -> os.stat_result | None:
-    """Return what is known of a file, of the link itself where that leads out or nowhere, None if no regular file."""
+    """Return the status of a regular file, or of a link that leads out or nowhere; None for anything else."""
     if entry.is_symlink() and not (entry.is_file() and _is_below(os.path.realpath(entry.path), root)):
         return entry.stat(follow_symlinks=False)
     try:
@@ -145,13 +145,13 @@ def _stat(entry: os.DirEntry[str], root: str) -> os.stat_result | None:
 
 
 def describe(key: str, path: str, status: os.stat_result) -> StoredObject:
-    """Say of a file what a listing says; its ETag is made of its size and its time in nanoseconds."""
+    """Return what a listing says of a file; its ETag is made of its size and its time of change in nanoseconds."""
     etag = f"{status.st_size:x}-{status.st_mtime_ns:x}"
     return StoredObject(key, _printable(path), status.st_size, etag, moment(status.st_mtime))
 
 
 def read(store: Store, key: str, start: int | None, end: int | None, known: int | None) -> bytes:
-    """Return bytes `start` to `end` (excluded) of a regular file, fewer where it ends before."""
+    """Return bytes `start` to `end` (excluded) of a regular file, fewer where the file ends before."""
     return _tried(store, key, lambda: _read(path_of(store.root, key, False), start, end))
 
 
@@ -172,9 +172,9 @@ def _read(path: str, start: int | None, end: int | None) -> bytes:
 
 
 def write(store: Store, key: str, data: bytes | bytearray | memoryview, durable: bool) -> None:
-    """Write a file under another name in the same folder, then give it its own: it is whole or not there.
+    """Write a file under another name in the same folder, then rename it: it is whole or not there.
 
-    `durable` waits until it is on the disk and so survives a power cut too, not only a killed process.
+    `durable` waits until the file is on the disk, so that it survives a power cut too, not only a killed process.
     """
     path = path_of(store.root, key, True)
     _tried(store, key, lambda: _write(path, data, durable))
@@ -208,13 +208,16 @@ def _sync_folder(folder: str) -> None:
 
 
 def create(store: Store, key: str, data: bytes) -> bool:
-    """Store a file unless there is one of that name, exactly: of two processes that try, one does."""
+    """Store a file unless there is one of that name; return whether it was stored.
+
+    This is exact: of two processes that try, one does.
+    """
     path = path_of(store.root, key, True)
     return with_retries(lambda: _create(path, data), lambda error: explain(error, path))
 
 
 def _create(path: str, data: bytes) -> bool:
-    """Write a file of its own first, so that nobody ever sees half of it under the name that counts."""
+    """Write the bytes under a name of their own first, so that nobody ever sees half of them under the final name."""
     folder = os.path.dirname(path)
     unfinished = os.path.join(folder, _UNFINISHED.format(secrets.token_hex(8)))
     os.makedirs(folder, exist_ok=True)
@@ -238,7 +241,7 @@ def _create(path: str, data: bytes) -> bool:
 
 
 def check(store: Store, for_writing: bool) -> None:
-    """Raise `StorageError` unless the root can be listed, or written to (it may have yet to be made)."""
+    """Raise `StorageError` unless the root can be listed or, `for_writing`, written to (it may have yet to be made)."""
     with_retries(lambda: _check(store.root, for_writing), lambda error: explain(error, store.root))
 
 

@@ -22,7 +22,7 @@ def filesystem(store: Store) -> fsspec.AbstractFileSystem:
 
 
 def listing(store: Store, below: str) -> Iterator[StoredObject]:
-    """Yield all objects in the order of their keys; memory knows no folders, and is listed as a whole."""
+    """Yield all objects in the order of their keys; memory has no folders, and is listed as a whole."""
     found = filesystem(store).find(store.root.rstrip("/"), detail=True)
     keys = {entry["name"][len(store.root) :].strip("/"): entry for entry in found.values() if entry["type"] == "file"}
     for key in sorted(keys):
@@ -33,7 +33,7 @@ def listing(store: Store, below: str) -> Iterator[StoredObject]:
 
 
 def read(store: Store, key: str, start: int | None, end: int | None, known: int | None) -> bytes:
-    """Return an object's bytes, or those from `start` to `end`."""
+    """Return an object's bytes, or those from `start` to `end` (excluded)."""
     return _explained(store, key, lambda: _content(store, key)[start:end])
 
 
@@ -43,7 +43,7 @@ def write(store: Store, key: str, data: bytes | bytearray | memoryview, durable:
 
 
 def size(store: Store, key: str) -> int:
-    """Return the size of an object in bytes."""
+    """Return the size of an object in bytes. Raises `StorageError`, "missing" where there is none."""
     return _explained(store, key, lambda: len(_content(store, key)))
 
 

@@ -25,7 +25,7 @@ MISSING_IS_EMPTY = True
 
 
 def open_at(address: str, options: StorageOptions | None) -> Store:
-    """Return the store at an address that fsspec knows. Raises `StorageError` ("invalid") for one that it does not."""
+    """Return the store at a URL that fsspec can open. Raises `StorageError` ("invalid") for any other."""
     clean = without_credentials(address).rstrip("/")
     try:
         root = url_to_fs(address)[1]
@@ -36,7 +36,7 @@ def open_at(address: str, options: StorageOptions | None) -> Store:
 
 
 def split(address: str) -> tuple[str, str]:
-    """Split the address of an object into that of the store it lies in and its key there.
+    """Split the URL of an object into that of the store it lies in and its key there.
 
     In a container, as in `zip://folder/name::file.zip`, the key is that of the first part.
     """
@@ -47,7 +47,7 @@ def split(address: str) -> tuple[str, str]:
 
 
 def filesystem(store: Store) -> fsspec.AbstractFileSystem:
-    """Return the file system of this process; never kept over a fork."""
+    """Return the file system of a store in this process; never kept over a fork."""
     return url_to_fs(store.address)[0]
 
 
@@ -71,13 +71,13 @@ def _describe(store: Store, key: str, entry: dict[str, Any]) -> StoredObject:
 
 
 def read(store: Store, key: str, start: int | None, end: int | None, known: int | None) -> bytes:
-    """Return an object's bytes, or those from `start` to `end`."""
+    """Return an object's bytes, or those from `start` to `end` (excluded)."""
     path = _path(store, key)
     return with_retries(lambda: filesystem(store).cat_file(path, start=start, end=end), _explained(store, key))
 
 
 def write(store: Store, key: str, data: bytes | bytearray | memoryview, durable: bool) -> None:
-    """Store an object, in folders that are made for it."""
+    """Store an object, and make the folders that its key names."""
     path = _path(store, key)
 
     def attempt() -> None:
@@ -89,12 +89,12 @@ def write(store: Store, key: str, data: bytes | bytearray | memoryview, durable:
 
 
 def create(store: Store, key: str, data: bytes) -> bool | None:
-    """Return None: nothing here stores an object only where there is none."""
+    """Return None: these file systems cannot store an object only where there is none."""
     return None
 
 
 def size(store: Store, key: str) -> int:
-    """Return the size of an object in bytes."""
+    """Return the size of an object in bytes. Raises `StorageError`, "missing" where there is none."""
     path = _path(store, key)
 
     def attempt() -> int:
@@ -119,7 +119,7 @@ def check(store: Store, for_writing: bool) -> None:
 
 
 def uploads(store: Store, below: str) -> Iterator[Upload]:
-    """Yield nothing: no uploads in parts are known here."""
+    """Yield nothing: fsspec does not tell of uploads in parts."""
     return iter(())
 
 
@@ -129,7 +129,7 @@ def _path(store: Store, key: str) -> str:
 
 
 def _explained(store: Store, key: str | None = None) -> Any:
-    """What turns an exception over an object, or over the whole store, into a `StorageError`."""
+    """Return a function that turns an exception over an object, or over the whole store, into a `StorageError`."""
     what = store.url if key is None else store.url_of(key)
     return lambda error: explain(error, what)
 

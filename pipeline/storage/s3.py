@@ -1,4 +1,4 @@
-"""Objects in S3 and whatever speaks its protocol; see `pipeline.storage.store` for what each function does."""
+"""Objects in S3 and services that speak its protocol; see `pipeline.storage.store` for what each function does."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ MISSING_IS_EMPTY = False
 
 
 def open_at(address: str, options: StorageOptions | None) -> Store:
-    """Return the store at `s3://bucket/prefix`. Raises `StorageError` ("invalid")."""
+    """Return the store at `s3://bucket/prefix`.
+
+    Raises `StorageError` ("invalid") for URLs of no bucket or with credentials.
+    """
     root = address.partition("://")[2].strip("/")
     if "@" in root.split("/")[0] or not root:
         clean = without_credentials(address).rstrip("/")
@@ -42,13 +45,13 @@ def open_at(address: str, options: StorageOptions | None) -> Store:
 
 
 def split(address: str) -> tuple[str, str]:
-    """Split the address of an object into that of the store it lies in and its key there; of a bucket the key is ""."""
+    """Split the URL of an object into that of the store it lies in and its key there; the key of a bucket is ""."""
     folder, _, name = address.rpartition("/")
     return (address, "") if folder.endswith("/") else (folder, name)
 
 
 def place_of(store: Store) -> Place:
-    """Return where an S3 store is, with this process's connection."""
+    """Return the bucket and prefix of an S3 store, with the connection of this process."""
     bucket, _, prefix = store.root.partition("/")
     return Place(filesystem(store), bucket, prefix + "/" if prefix else "", store.url, store.options)
 
@@ -69,7 +72,7 @@ def listing(store: Store, below: str) -> Iterator[StoredObject]:
 
 
 def read(store: Store, key: str, start: int | None, end: int | None, known: int | None) -> bytes:
-    """Return an object's bytes, or those from `start` to `end`; `known` is its size, if that is known."""
+    """Return an object's bytes, or those from `start` to `end` (excluded); `known` is its size in bytes, or None."""
     place, first = place_of(store), start or 0
     stop = end if end is not None else known
     if stop is not None and stop - first > PART:
@@ -84,7 +87,10 @@ def write(store: Store, key: str, data: bytes | bytearray | memoryview, durable:
 
 
 def create(store: Store, key: str, data: bytes) -> bool | None:
-    """Store an object unless there is one of that key, as exactly as the service does; None where it knows no such."""
+    """Store an object unless there is one of that key, and return whether it was stored, as exactly as the service can.
+
+    None means that the service knows no conditional writes, and that nothing was stored.
+    """
     place = place_of(store)
 
     def attempt() -> bool:
@@ -108,7 +114,7 @@ def create(store: Store, key: str, data: bytes) -> bool | None:
 
 
 def size(store: Store, key: str) -> int:
-    """Return the size of an object in bytes."""
+    """Return the size of an object in bytes. Raises `StorageError`, "missing" where there is none."""
     return requests.head(place_of(store), key)
 
 
@@ -118,14 +124,14 @@ def delete(store: Store, key: str) -> None:
 
 
 def check(store: Store, for_writing: bool) -> None:
-    """Raise `StorageError` unless the bucket can be listed or written to."""
+    """Raise `StorageError` unless the bucket can be listed or, `for_writing`, be written to."""
     requests.check(place_of(store), for_writing)
 
 
 def uploads(store: Store, below: str) -> Iterator[Upload]:
     """Yield every upload in parts to keys that begin with `below`, in the order of the keys.
 
-    Some services list them by whole keys only, or not at all.
+    Some services list uploads for whole keys only, or not at all; a service that refuses is logged, and yields nothing.
     """
     place = place_of(store)
     arguments: dict[str, Any] = {"Prefix": place.prefix + below}
@@ -146,7 +152,7 @@ def uploads(store: Store, below: str) -> Iterator[Upload]:
 
 
 def _bytes_arrived(place: Place, name: dict[str, str]) -> int:
-    """Bytes of the first thousand parts, which is one page."""
+    """Return the bytes of an upload's first thousand parts, one page of the answer; 0 for an upload that is gone."""
     try:
         return sum(part["Size"] for part in requests.call(place, "list_parts", place.url, **name).get("Parts", []))
     except StorageError as error:
@@ -156,7 +162,7 @@ def _bytes_arrived(place: Place, name: dict[str, str]) -> int:
 
 
 def abort(store: Store, upload: Upload) -> None:
-    """Give an upload up, whose parts go; one that is there no longer is no error."""
+    """Abort an upload, which deletes its parts; one that is gone is no error."""
     place = place_of(store)
     name = {"Key": place.prefix + upload.key, "UploadId": upload.identifier}
     try:

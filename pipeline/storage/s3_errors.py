@@ -1,4 +1,4 @@
-"""What S3 says when it cannot, as `StorageError` for people."""
+"""Errors of S3, turned into a `StorageError` for people."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _explain(error: Exception, what: str, bucket: str, endpoint: str) -> Storage
 
 
 def _explain_answer(error: boto.ClientError, what: str, bucket: str, endpoint: str) -> StorageError:
-    """Say what an S3 error answer means: its code first, its HTTP status where the code is unknown."""
+    """Turn an error answer of S3 into a `StorageError`, by its code, or by its HTTP status where that is unknown."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     said = error.response.get("Error", {}).get("Message") or "no message"

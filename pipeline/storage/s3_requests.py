@@ -1,8 +1,8 @@
-"""Requests to S3 through s3fs: one at a time, each tried again by us and by nobody else.
+"""Requests to S3 through s3fs, one at a time, each retried here and nowhere else.
 
 s3fs supplies the connection, the signing and the event loop. Its own listing, `cat_file` and `pipe_file` are not
-used: they keep whole listings in memory, ask for the size before every read, and retry on top of our retries.
-One repetition stays below ours: aiohttp sends a GET again, once, when a kept-open connection turns out to be closed.
+used: they keep whole listings in memory, ask for the size before every read, and retry on top of the retries here.
+One repetition remains below: aiohttp sends a GET again, once, when a kept-open connection turns out to be closed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MAX_PARTS = 10_000  # S3's own limit
 
 
 class Filesystem(s3fs.S3FileSystem):
-    """s3fs with its own retries off; a class of its own, so that no instance is shared with anybody else's.
+    """An s3fs file system with its own retries off; a class of its own, so that no instance is shared with other code.
 
     A forked child must not close the connections it inherits: that would take them out of the event loop which
     parent and child share in the kernel, and the parent would wait for its answers until they time out. So only the
@@ -74,7 +74,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Place(NamedTuple):
-    """Where in S3: a bucket and the prefix every key is put behind ("" or ending in "/")."""
+    """A place in S3: a bucket and the prefix that every key is put behind ("" or ending in "/")."""
 
     fs: Filesystem
     bucket: str
@@ -88,7 +88,7 @@ class Place(NamedTuple):
 
 
 class Body(NamedTuple):
-    """An answer to a read: the bytes (None when there were too many), how many bytes, the object's ETag."""
+    """An answer to a read: the bytes (None when there were more than the limit), their number, the object's ETag."""
 
     data: bytes | None
     length: int
@@ -121,7 +121,7 @@ def filesystem(options: StorageOptions) -> Filesystem:
 
 
 def call(place: Place, method: str, what: str, **arguments: Any) -> dict[str, Any]:
-    """Send one S3 request, tried again while it fails for now, and return its parsed answer."""
+    """Send one S3 request, retried while it fails for now, and return its parsed answer. Raises `StorageError`."""
     return _tried(lambda: _once(place, method, arguments), what, place)
 
 
@@ -136,7 +136,7 @@ def _tried(function: Callable[[], Any], what: str, place: Place) -> Any:
 
 
 def _answers(place: Place) -> bool:
-    """Whether the service does anything at all, or only this object is not to be had."""
+    """Tell whether the service answers at all, so that only this one object is not to be had."""
     try:
         with_retries(
             lambda: _once(place, "list_objects_v2", {"Prefix": place.prefix, "MaxKeys": 1}, deadline=10.0),
@@ -154,7 +154,7 @@ def _once(place: Place, method: str, arguments: dict[str, Any], deadline: float 
 
 
 def _deadline(count: int) -> float:
-    """Seconds that a request of so many bytes may take."""
+    """Return the seconds that a request of `count` bytes may take."""
     return REQUEST_DEADLINE + count / _SLOWEST
 
 
@@ -241,7 +241,7 @@ def _is_empty_range(error: boto.ClientError) -> bool:
 
 
 def get_in_parts(place: Place, key: str, start: int, end: int) -> bytes:
-    """Fetch bytes `start` to `end` (excluded) as ranges that travel together; what lies behind the end is left out.
+    """Fetch bytes `start` to `end` (excluded) as ranges that travel together, fewer where the object ends before.
 
     Raises `StorageError` ("transient") when the object was replaced while the ranges were on their way.
     """
@@ -254,7 +254,7 @@ def get_in_parts(place: Place, key: str, start: int, end: int) -> bytes:
 
 
 def put(place: Place, key: str, data: bytes | bytearray | memoryview) -> None:
-    """Store an object: one request up to 16 MiB, parts of at least 16 MiB beyond. Readers see all of it or none."""
+    """Store an object in one request up to 16 MiB, else in parts of at least 16 MiB. Readers see all of it or none."""
     what = f"{place.url}/{key}"
     view = memoryview(data).cast("B")
     kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
@@ -281,12 +281,15 @@ def put(place: Place, key: str, data: bytes | bytearray | memoryview) -> None:
 
 
 def put_if_absent(place: Place, key: str, data: bytes) -> None:
-    """Store a small object in one request unless there is one; raises whatever the service answers, tried once."""
+    """Store a small object in one request unless there is one of that key.
+
+    Tried once; raises what the service answers, a `botocore` ClientError or an OSError.
+    """
     _once(place, "put_object", {"Key": place.prefix + key, "Body": data, "IfNoneMatch": "*"})
 
 
 def _body(view: memoryview) -> dict[str, Any]:
-    """What is sent, with a digest by which the service refuses other bytes."""
+    """Return the body of a request, with a digest by which the service refuses other bytes."""
     data = bytes(view)
     return {"Body": data, "ContentMD5": base64.b64encode(_md5(data)).decode()}
 
@@ -304,13 +307,13 @@ def _complete(place: Place, key: str, name: dict[str, str], parts: list[dict[str
 
 
 def _abandon(place: Place, name: dict[str, str]) -> None:
-    """Give up an upload. The parts cost money until then, but failing to do so must not hide the first error."""
+    """Abort an upload, whose parts cost money until then; a failure to do so must not hide the first error."""
     with contextlib.suppress(Exception):
         _once(place, "abort_multipart_upload", name)
 
 
 def head(place: Place, key: str) -> int:
-    """Return the size of an object in bytes."""
+    """Return the size of an object in bytes. Raises `StorageError`, "missing" where there is none."""
     return call(place, "head_object", f"{place.url}/{key}", Key=place.prefix + key)["ContentLength"]
 
 
@@ -320,7 +323,7 @@ def delete(place: Place, key: str) -> None:
 
 
 def check(place: Place, for_writing: bool) -> None:
-    """Ask for one object of the listing, or start and give up an upload, which leaves nothing behind.
+    """Ask for one object of the listing, or start and abort an upload, which leaves nothing behind.
 
     Raises `StorageError`. An endpoint that does not answer is not asked again.
     """

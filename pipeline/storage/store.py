@@ -1,4 +1,4 @@
-"""One way to objects wherever they are: S3, local folders, memory, and what else fsspec knows.
+"""One interface to objects wherever they are: S3, local folders, memory, and what else fsspec knows.
 
 A store is a URL; an object is a key below it: its path, with `/`, never beginning with one. Everything here may
 be called from many threads at once and after a fork, and raises `StorageError` and nothing else when storage
@@ -56,7 +56,7 @@ def _backend(scheme: str | None) -> Any:
 def open_store(url: str | Path, options: StorageOptions | None = None) -> Store:
     """Return the store at `url`; nothing is contacted yet (see `check_access`).
 
-    `options` are for S3; the default are those of the environment. Raises `StorageError` ("invalid") for a URL
+    `options` are for S3; by default they are read from the environment. Raises `StorageError` ("invalid") for a URL
     that cannot be one.
     """
     address = str(url)
@@ -84,7 +84,7 @@ def list_objects(
     `include` and `exclude` are patterns: `*` and `?` stay within a folder, `**` crosses folders; one without `/`
     is about the file name in any folder. `suffixes` ("jpg" or ".jpg") are compared without regard to case.
     An empty sequence of `include` or `suffixes` lets everything pass. Folder markers are left out, and so is
-    whatever has a part beginning with a dot or is litter of a desktop (Thumbs.db).
+    whatever has a part beginning with a dot or is a file that desktops leave (Thumbs.db).
     A store that holds nothing yields nothing; a folder or bucket that is not there raises `StorageError`.
     """
     wanted = _filter(include, suffixes, exclude)
@@ -155,7 +155,7 @@ def read(store: Store, key: str, start: int | None = None, end: int | None = Non
 
     `size` is the size in bytes that was listed, if known. More than 16 MiB travel as ranges of 16 MiB at once.
     Raises `StorageError`, among others when the body is shorter than announced ("transient", after retries) or
-    the whole object has no longer `size` bytes ("other").
+    the whole object no longer has `size` bytes ("other").
     """
     if (start or 0) < 0 or (end is not None and end < (start or 0)):
         raise StorageError("invalid", f"{store.url_of(key)}: bytes {start} to {end} are no range")
@@ -190,9 +190,9 @@ def write(store: Store, key: str, data: bytes | bytearray | memoryview, durable:
 def create(store: Store, key: str, data: bytes) -> bool:
     """Store an object unless there is one of that key; return whether it was stored. Raises `StorageError`.
 
-    This tells two processes apart that both want to be the one. Local folders are exact. S3 is as exact as the service:
-    Amazon's conditional writes are, others let several of those through that come at the same moment, or know no
-    conditions. Whoever needs to be sure reads back a moment later.
+    By this two processes that want to be the only one are told apart. Local folders are exact. S3 is as exact as the
+    service: Amazon's conditional writes are; other services let several writes through that come at the same moment, or
+    know no conditions. Whoever needs to be sure reads the object back a moment later.
     """
     created = _backend(store.scheme).create(store, _checked(key, for_writing=True), data)
     if created is not None:
@@ -204,7 +204,7 @@ def create(store: Store, key: str, data: bytes) -> bool:
 
 
 def exists(store: Store, key: str) -> bool:
-    """Return whether there is such an object. Raises `StorageError` when that cannot be found out."""
+    """Return whether there is an object of that key. Raises `StorageError` when that cannot be found out."""
     try:
         size(store, key)
     except StorageError as error:
@@ -239,7 +239,7 @@ def check_access(store: Store, for_writing: bool = False) -> None:
 
 
 def missing_is_empty(store: Store) -> bool:
-    """Return whether a store that is not there counts as an empty one, as folders do and buckets do not."""
+    """Return whether a store that is not there counts as an empty one: true of folders, false of buckets."""
     return _backend(store.scheme).MISSING_IS_EMPTY
 
 
@@ -252,7 +252,7 @@ def open_uploads(store: Store, below: str) -> Iterator[Upload]:
 
 
 def abort_upload(store: Store, upload: Upload) -> None:
-    """Give up an upload of `open_uploads`, whose parts go; one that is gone is no error. Raises `StorageError`."""
+    """Abort an upload of `open_uploads` and delete its parts; one that is gone is no error. Raises `StorageError`."""
     _backend(store.scheme).abort(store, upload)
 
 
