@@ -17,9 +17,10 @@ _LIBRARIES, _AMD = ("libcuda.so.1", "nvcuda.dll"), Path("/dev/kfd")
 
 
 def choose_device(device: str) -> str:
-    """Choose what "auto" stands for, "cuda" where there is one, else "cpu"; a device that is named must be there.
+    """Choose the device that "auto" stands for: "cuda" where there is one, else "cpu".
 
-    PyTorch is imported only where the driver of a GPU is installed. Raises DeviceError for a GPU that is not there.
+    Any other device is returned as it is, and must be there. PyTorch is imported only where the driver of a GPU is
+    installed. Raises DeviceError for a GPU that is not there.
     """
     if device == "cpu":
         return device
@@ -36,10 +37,10 @@ def choose_device(device: str) -> str:
 
 
 def give_back() -> None:
-    """Return freed memory to the system, where the C library would keep it (glibc); elsewhere nothing.
+    """Return freed memory to the system where the C library (glibc) would keep it; do nothing elsewhere.
 
-    Networks allocate blocks of some ten megabytes in many sizes and from several threads, and what glibc keeps of
-    them for later came to 240 MB of 1,590 when a picture of 12 megapixels was compressed.
+    Networks allocate blocks of some ten megabytes in many sizes and from several threads, and what glibc keeps of them
+    for later came to 240 MB of 1,590 when a picture of 12 megapixels was compressed.
     """
     trim = _trim()
     if trim:
@@ -47,7 +48,7 @@ def give_back() -> None:
 
 
 def _gpus() -> int:
-    """How many GPUs PyTorch can use here."""
+    """Count the GPUs that PyTorch can use here."""
     if not _has_driver():
         return 0
     import torch

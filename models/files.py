@@ -34,7 +34,7 @@ class Files(Hashable, Protocol):
     faults: ClassVar[tuple[type[Exception], ...]]
 
     def read(self, url: str, limit: int, size: int | None = None) -> bytes | None:
-        """Return an object's bytes, None where there is none; `size` is what a listing said.
+        """Return the bytes of the object at a URL, None where there is none; `size` is what a listing said.
 
         Raises TooLargeError, before anything is read, where they are more than `limit`.
         """
@@ -59,7 +59,10 @@ class PlainFiles:
     faults: ClassVar[tuple[type[Exception], ...]] = (OSError,)
 
     def read(self, url: str, limit: int, size: int | None = None) -> bytes | None:
-        """Return an object's bytes: see `Files`."""
+        """Return the bytes of the object at a URL, None where there is none, as `Files.read` says.
+
+        Raises TooLargeError for an object of more than `limit` bytes, OSError where it cannot be read.
+        """
         fs, path = _locate(url)
         try:
             check_size(url, fs.size(path) if size is None else size, limit)
@@ -70,7 +73,7 @@ class PlainFiles:
         return data
 
     def write(self, url: str, data: bytes) -> None:
-        """Put bytes at a URL: see `Files`. Nothing unfinished is left behind where that fails."""
+        """Put bytes at a URL at once, as `Files.write` says, and leave nothing unfinished behind where that fails."""
         fs, path = _locate(url)
         if not _is_local(fs):
             fs.pipe_file(path, data)
@@ -87,7 +90,7 @@ class PlainFiles:
             raise
 
     def find(self, url: str) -> Iterator[Found]:
-        """Yield every object below a URL: see `Files`."""
+        """Yield every object below a URL in the order of the keys, as `Files.find` says."""
         fs, root = _locate(url)
         for path, entry in sorted(fs.find(root, detail=True).items()):
             key = path[len(root) :].lstrip("/") or path.rpartition("/")[2]

@@ -94,7 +94,7 @@ def _padded(window: Tensor, height: int, width: int) -> Tensor:
 
 
 def _spans(length: int, tile: int, halo: int) -> list[tuple[int, int, int, int]]:
-    """Windows over one side: (start, end, first kept, end of kept). All of one length; the last is moved inside."""
+    """Cut one side into windows: (start, end, first kept, end of kept). All of one length; the last is moved inside."""
     window = tile + 2 * halo
     if length <= window:
         return [(0, length, 0, length)]

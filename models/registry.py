@@ -38,7 +38,7 @@ class Model:
 
     @property
     def tag(self) -> str:
-        """`name@` and the first 12 digits of the weights' hash, as written in tables."""
+        """Name of the model, `@` and the first 12 digits of its weights' hash, as written in tables."""
         return f"{self.card.name}@{self.card.sha256[:12]}"
 
 
@@ -50,13 +50,12 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 
 
 def load_model(name_or_url: str, task: str | None = None, files: Files = PLAIN, sha256: str | None = None) -> Model:
-    """A shipped model by name, or any by the URL of its safetensors file (its card is the .json beside it).
+    """Load a shipped model by name, or any by the URL of its safetensors file (its card is the .json beside it).
 
     `files` read what lies at a URL, and may raise errors of their own where that is refused. `sha256` is the hash that
     the weights must have, 64 hexadecimal digits; None: whatever lies there is taken. Weights that are loaded already
-    are not loaded twice; without `sha256` their file is read all the same, for it may have been replaced.
-    Raises ModelError when there is none, it is for another task, its bytes do not match its card, or are others than
-    `sha256`.
+    are not loaded twice; without `sha256` their file is read all the same, for it may have been replaced. Raises
+    ModelError when there is none, it is for another task, its bytes do not match its card, or are others than `sha256`.
     """
     url = name_or_url
     if "/" not in url and "\\" not in url and not url.endswith(".safetensors"):
@@ -72,7 +71,10 @@ def load_model(name_or_url: str, task: str | None = None, files: Files = PLAIN, 
 
 
 def save_model(url: str, network: nn.Module, card: Card, files: Files = PLAIN) -> Card:
-    """Write weights, in half precision, and card (hash and parameter count filled in) to URL.safetensors, URL.json."""
+    """Write weights, in half precision, and their card to URL.safetensors and URL.json.
+
+    Returns the card as it was written, with the hash and the number of parameters filled in.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
     data = save(tensors, metadata={"task": card.task})
@@ -93,14 +95,14 @@ class Loaded(Generic[T]):
         self._lock = threading.Lock()
 
     def get(self, *key: str) -> T | None:
-        """What was kept under a key, if it is still there."""
+        """Return what was kept under a key, None where it is no longer there."""
         with self._lock:
             if key in self._made:
                 self._made.move_to_end(key)
             return self._made.get(key)
 
     def keep(self, made: T, *key: str) -> T:
-        """Keep one more under a key, in place of what was there, and forget the one that was not asked for longest."""
+        """Keep and return one more under a key, in place of what was there; the longest unused one goes."""
         with self._lock:
             self._made[key] = made
             self._made.move_to_end(key)
@@ -143,7 +145,7 @@ def _read(url: str, files: Files, planned: str | None) -> Model:
 
 
 def fetch(url: str, files: Files = PLAIN) -> bytes:
-    """The bytes of a model's file. Raises ModelError when there is none, it is too large, or it cannot be read."""
+    """Read the bytes of a model's file. Raises ModelError when there is none, it is too large, or it cannot be read."""
     try:
         data = files.read(url, SIZE_LIMIT)
     except TooLargeError as error:
@@ -156,7 +158,7 @@ def fetch(url: str, files: Files = PLAIN) -> bytes:
 
 
 def half_precision(network: nn.Module) -> nn.Module:
-    """Round every floating-point weight, in place, to what half precision can hold: what `save_model` will store."""
+    """Round every floating-point weight of a network, in place, to half precision, in which `save_model` stores it."""
     for tensor in network.state_dict().values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.to(torch.float16))

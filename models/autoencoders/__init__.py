@@ -30,7 +30,7 @@ AUTOENCODERS: dict[str, type[Autoencoder]] = {
 
 
 def build_autoencoder(form: str, shape: Any, **sizes: Any) -> Autoencoder:
-    """An untrained autoencoder of a form of `AUTOENCODERS` for pictures of shape (C, H, W).
+    """Build an untrained autoencoder of a form of `AUTOENCODERS` for pictures of shape (C, H, W).
 
     `sizes` are the keyword arguments of the form's class; what is left out has its default. Raises ValueError, naming
     value and bound, for sizes that are unknown, out of bounds or of more than `bounds.PARAMETERS` parameters.

@@ -1,4 +1,4 @@
-"""Contrast: two augmentations of a picture shall have like latents, those of others unlike ones.
+"""Contrast: two augmentations of a picture shall have similar latents, those of other pictures different ones.
 
 NT-Xent of SimCLR (Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", 2020).
 """
@@ -17,9 +17,10 @@ TEMPERATURE = 0.2
 
 
 def contrast(picture: Tensor, project: Callable[[Tensor], Tensor], generator: Generator = None) -> Tensor:
-    """NT-Xent between two augmentations of every picture, over the logarithm of the number of others: 1 is chance.
+    """Compute NT-Xent between two augmentations of every picture, divided by the logarithm of the number of others.
 
-    Pictures N x C x H x W in 0..1; `project` gives N x p vectors. Raises ValueError for one picture alone.
+    So 1 is chance. Pictures N x C x H x W in 0..1; `project` gives N x p vectors; the result is a scalar. Raises
+    ValueError for one picture alone.
     """
     if len(picture) < 2:
         raise ValueError("the term contrast compares pictures with one another; give it batches of 2 or more")
@@ -32,7 +33,7 @@ def contrast(picture: Tensor, project: Callable[[Tensor], Tensor], generator: Ge
 
 
 def augmented(picture: Tensor, generator: Generator = None) -> Tensor:
-    """A random view of every picture, N x C x H x W in 0..1 to the same.
+    """Draw a random view of every picture, N x C x H x W in 0..1 to the same.
 
     Crops of 0.25 to 1 of the area, 3/4 to 4/3 in form, resized; in colour half of them mirrored (a digit is not the
     same in a mirror); brightness, contrast and saturation changed, a fifth made grey; half blurred a little, noise.
@@ -71,10 +72,10 @@ def _recoloured(picture: Tensor, generator: Generator) -> Tensor:
 
 
 def _uniform(picture: Tensor, low: float, high: float, generator: Generator) -> Tensor:
-    """N x 1 x 1 x 1."""
+    """Draw a number in low..high for every picture, N x 1 x 1 x 1."""
     return low + (high - low) * torch.rand((len(picture), 1, 1, 1), device=picture.device, generator=generator)
 
 
 def _chance(picture: Tensor, chance: float, generator: Generator) -> Tensor:
-    """N x 1 x 1 x 1 of ones, with so much probability, and zeros."""
+    """Draw a one, with a probability of `chance`, or a zero for every picture, N x 1 x 1 x 1."""
     return (_uniform(picture, 0, 1, generator) < chance).float()

@@ -17,11 +17,12 @@ from models.autoencoders.interface import Autoencoder, calm
 
 
 class ConvolutionalAutoencoder(Autoencoder):
-    """Every width halves the sides: (16, 32) turns a digit into 32 x 7 x 7 features, (64, 128, 256) suits CIFAR-10.
+    """A convolutional autoencoder, whose every width halves the sides.
 
-    The latent is a vector of `latent` numbers behind a linear layer, or for None the map of `channels` (None: the
-    last width) x h x w behind a 1 x 1 convolution, flattened. `blocks` residual blocks follow every halving and precede
-    every doubling. `dropout` is that of whole feature maps; `tied` decoders use the encoder's kernels.
+    (16, 32) turns a digit into 32 x 7 x 7 features, (64, 128, 256) suits CIFAR-10. The latent is a vector of `latent`
+    numbers behind a linear layer, or for None the map of `channels` (None: the last width) x h x w behind a 1 x 1
+    convolution, flattened. `blocks` residual blocks follow every halving and precede every doubling. `dropout` is that
+    of whole feature maps; `tied` decoders use the encoder's kernels.
     """
 
     form = "convolutional"
@@ -67,7 +68,7 @@ class ConvolutionalAutoencoder(Autoencoder):
 
 
 class Encoder(nn.Module):
-    """N x C x H x W in 0..1 to N x widths[-1] x h x w, activated; h and w are rounded up."""
+    """The encoder: N x C x H x W in 0..1 to activated features N x widths[-1] x h x w, where h and w are rounded up."""
 
     def __init__(self, shape: tuple[int, int, int], widths: Any, blocks: int, dropout: float = 0.0):
         super().__init__()
@@ -84,12 +85,15 @@ class Encoder(nn.Module):
         return x
 
     def kernels(self) -> list[Tensor]:
-        """Give the kernels of the strided convolutions."""
+        """Return the kernels of the strided convolutions, first to last."""
         return [weight for weight in self.shrink.parameters() if weight.ndim == 4]
 
 
 class Decoder(nn.Module):
-    """N x widths[-1] x h x w to logits N x C x H x W; `tied` to an encoder, it is told its kernels every time."""
+    """The decoder: N x widths[-1] x h x w to logits N x C x H x W.
+
+    If `tied`, it is given the encoder's kernels each time.
+    """
 
     def __init__(self, shape: tuple[int, int, int], widths: Any, blocks: int, tied: bool = False):
         super().__init__()
@@ -116,7 +120,7 @@ class Decoder(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(gelu(norm(conv(gelu(norm(x))))))."""
+    """A residual block: x + conv(gelu(norm(conv(gelu(norm(x))))))."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -134,7 +138,7 @@ class ResidualBlock(nn.Module):
 
 
 def map_sizes(shape: Any, widths: Any, blocks: Any) -> tuple[int, int, int]:
-    """F, h and w of the encoder's features. Raises ValueError for sizes out of bounds."""
+    """Compute F, h and w of the encoder's features. Raises ValueError for sizes out of bounds."""
     widths = bounds.widths("widths", widths, 6, 512)
     bounds.whole("blocks", blocks, 0, 8)
     if min(widths) < 4:
@@ -149,5 +153,5 @@ def _stage(width: int, blocks: int) -> nn.Sequential:
 
 
 def _norm(width: int) -> nn.GroupNorm:
-    """Groups of 8 channels where that divides; no statistics of the batch, none to be stored."""
+    """Build a normalisation in groups of 8 channels where that divides; it keeps no statistics of batches."""
     return nn.GroupNorm(math.gcd(width, max(1, width // 8)), width)

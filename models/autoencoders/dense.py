@@ -16,10 +16,10 @@ from models.autoencoders.interface import Autoencoder, calm
 
 
 class DenseAutoencoder(Autoencoder):
-    """C H W - widths - C H W; the last width is the latent: (64, 32) is 784-64-32-64-784 for a digit.
+    """A dense autoencoder of layers C H W - widths - C H W, of which the last width is the latent.
 
-    ReLU between layers, the latent linear. `dropout` is that of hidden units of the encoder; `tied` decoders
-    use the transposed weights of the encoder and biases of their own.
+    (64, 32) is 784-64-32-64-784 for a digit. ReLU between layers, the latent linear. `dropout` is that of hidden units
+    of the encoder; `tied` decoders use the transposed weights of the encoder and biases of their own.
     """
 
     form = "dense"

@@ -17,11 +17,11 @@ GAIN = 4
 
 
 class Autoencoder(nn.Module, ABC):
-    """Pictures N x C x H x W float32 in 0..1 to latents N x `latent_size` float32 and back, `shape` being (C, H, W).
+    """An autoencoder: pictures N x C x H x W float32 in 0..1 to latents N x `latent_size` float32 and back.
 
-    A form gives `encode`, `last_layer`, and `passage` if there is more to its training. No form has layers that mix
-    the pictures of a batch, or statistics beside its parameters: in eval mode a picture's latent is its own.
-    `projection` adds the head that the term "contrast" is taken behind (0: none); it is no part of the latent.
+    `shape` is (C, H, W). A form gives `encode`, `last_layer`, and `passage` if there is more to its training. No form
+    has layers that mix the pictures of a batch, or statistics beside its parameters: in eval mode a picture's latent is
+    its own. `projection` adds the head that the term "contrast" is taken behind (0: none); it is no part of the latent.
     """
 
     form: ClassVar[str]
@@ -44,26 +44,26 @@ class Autoencoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, picture: Tensor) -> Tensor:
-        """N x C x H x W in 0..1 to N x latent_size float32; the same for the same picture."""
+        """Encode pictures, N x C x H x W in 0..1, as latents, N x latent_size float32; equal pictures alike."""
 
     @abstractmethod
     def last_layer(self, latent: Tensor) -> Tensor:
-        """N x latent_size to N x C x H x W, what the decoder's last layer gives."""
+        """Take latents, N x latent_size, through the decoder up to its last layer: N x C x H x W."""
 
     def decode_logits(self, latent: Tensor) -> Tensor:
-        """N x latent_size to N x C x H x W float32 before the sigmoid."""
+        """Decode latents, N x latent_size, to N x C x H x W float32 before the sigmoid."""
         return GAIN * self.last_layer(latent).float()
 
     def decode(self, latent: Tensor) -> Tensor:
-        """N x latent_size to N x C x H x W float32 in 0..1."""
+        """Decode latents, N x latent_size, to pictures, N x C x H x W float32 in 0..1."""
         return self.decode_logits(latent).sigmoid()
 
     def features(self, picture: Tensor) -> Tensor | None:
-        """N x C x H x W to N x F x h x w, what the encoder sees where; None for forms that do not keep places."""
+        """Compute what the encoder sees where, N x C x H x W to N x F x h x w; None for forms without places."""
         return None
 
     def forward(self, picture: Tensor, objective: Objective | None = None, generator: Generator = None) -> Any:
-        """The reconstruction, N x C x H x W in 0..1; with an objective what `loss` gives.
+        """Return reconstructions of pictures, N x C x H x W in 0..1; with an objective what `loss` does.
 
         Data-parallel training has to come this way.
         """
@@ -74,7 +74,7 @@ class Autoencoder(nn.Module, ABC):
     def loss(
         self, picture: Tensor, objective: Objective, generator: Generator = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective's weighted sum, a scalar, and the terms and the form's own figures, scalars without gradient.
+        """Compute the objective's weighted sum, a scalar, and its terms and the form's own figures, without gradient.
 
         Corruption, augmentation and posterior samples are drawn from the generator (on the picture's device; None:
         PyTorch's own), in eval mode, too. Raises ValueError when a term is asked for that the form does not have.
@@ -86,12 +86,12 @@ class Autoencoder(nn.Module, ABC):
         return total, {name: figure.detach() for name, figure in (terms | passage.figures).items()}
 
     def passage(self, picture: Tensor, generator: Generator = None) -> Passage:
-        """One way through the network, as training takes it."""
+        """Take pictures, N x C x H x W in 0..1, through the network once, as training does."""
         latent = self.encode(picture)
         return Passage(self.decode_logits(latent), latent)
 
     def sample(self, count: int, generator: Generator = None) -> Tensor:
-        """Pictures, count x C x H x W in 0..1, of latents from the standard normal prior.
+        """Draw pictures, count x C x H x W in 0..1, by decoding latents from the standard normal prior.
 
         The generator is one of the network's device. Raises ValueError for a form that was not trained for a prior.
         """

@@ -50,17 +50,17 @@ class Passage:
 
 @dataclass(frozen=True)
 class Corruption:
-    """Denoising and masked training: the network sees a spoiled picture and is asked for the whole one.
+    """How pictures are spoiled in denoising and masked training, where the network is asked for the whole ones.
 
-    "noise": Gaussian, `amount` its standard deviation (of 0..1), clipped to 0..1 (Vincent et al. 2008);
-    "mask": a share `amount` of squares, a seventh of the picture's longer side, set to zero (He et al. 2022).
+    "noise": Gaussian, `amount` its standard deviation (of 0..1), clipped to 0..1 (Vincent et al. 2008); "mask": a share
+    `amount` of squares, a seventh of the picture's longer side, set to zero (He et al. 2022).
     """
 
     kind: str = ""
     amount: float = 0.0
 
     def __call__(self, picture: Tensor, generator: Generator = None) -> Tensor:
-        """N x C x H x W in 0..1 to the same."""
+        """Spoil pictures, N x C x H x W in 0..1 to the same."""
         if self.kind == "noise":
             noise = torch.randn(picture.shape, device=picture.device, generator=generator)
             return (picture + self.amount * noise).clamp(0, 1)
@@ -82,9 +82,10 @@ class Objective:
 
 
 def parse_objective(text: str, corrupt: str = "") -> Objective:
-    """An objective from text such as "mse + 0.1*ms_ssim + 0.001*latent", and corruption "noise:0.5", "mask:0.5" or "".
+    """Read an objective from text such as "mse + 0.1*ms_ssim + 0.001*latent", and its corruption from `corrupt`.
 
-    Terms are those of `TERMS`, `OF_FORMS` and "contrast". Raises ValueError, naming what is wrong.
+    A corruption is "noise:0.5", "mask:0.5" or "". Terms are those of `TERMS`, `OF_FORMS` and "contrast". Raises
+    ValueError, naming what is wrong.
     """
     weights: dict[str, float] = {}
     for part in _PLUS.split(text):
@@ -106,7 +107,10 @@ def parse_objective(text: str, corrupt: str = "") -> Objective:
 
 
 def parse_corruption(text: str) -> Corruption:
-    """ "noise:SIGMA" (to 2) or "mask:SHARE" (below 1); "" is none. Raises ValueError, naming what is wrong."""
+    """Read a corruption, "noise:SIGMA" (to 2) or "mask:SHARE" (below 1); "" is none.
+
+    Raises ValueError for any other.
+    """
     if not text:
         return Corruption()
     kind, _, amount = text.partition(":")
@@ -130,7 +134,7 @@ def _bce(picture: Tensor, passage: Passage) -> Tensor:
 
 
 def _of_latent(picture: Tensor, penalty: Tensor) -> Tensor:
-    """N x d to a scalar: summed over a picture, divided by its number of samples."""
+    """Reduce penalties, N x d, to a scalar: summed over a picture, divided by its number of samples."""
     return penalty.sum(1).mean() / picture[0].numel()
 
 

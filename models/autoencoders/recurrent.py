@@ -17,11 +17,11 @@ LONGEST = 1024
 
 
 class RecurrentAutoencoder(Autoencoder):
-    """Rows from the top, or with `patch` > 0 squares of so many pixels a side in reading order, as a sequence.
+    """A recurrent autoencoder: rows from the top, or with `patch` > 0 squares in reading order, as a sequence.
 
-    The encoder's last output and the mean of all of them make the latent. The decoder begins from the latent and is
-    told it, and the place, at every step, never what it wrote before: what it does in training it does in use. `cell`
-    is one of `CELLS`; `dropout` is that of the encoder's outputs.
+    Squares have `patch` pixels a side. The encoder's last output and the mean of all of them make the latent. The
+    decoder begins from the latent and is told it, and the place, at every step, never what it wrote before: what it
+    does in training it does in use. `cell` is one of `CELLS`; `dropout` is that of the encoder's outputs.
     """
 
     form = "recurrent"
@@ -76,7 +76,7 @@ class RecurrentAutoencoder(Autoencoder):
         return self._picture(self.to_piece(outputs))
 
     def _pieces(self, picture: Tensor) -> Tensor:
-        """N x C x H x W to N x pieces x samples, centred on zero."""
+        """Cut pictures, N x C x H x W, into a sequence, N x pieces x samples, centred on zero."""
         _, height, width = self.shape
         down, across = self.piece
         padding = (0, self.columns * across - width, 0, self.rows * down - height)

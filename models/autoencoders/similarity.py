@@ -14,11 +14,11 @@ _LEAST = 1e-4
 
 
 def ms_ssim(picture: Tensor, reference: Tensor) -> Tensor:
-    """Multi-scale structural similarity (Wang, Simoncelli & Bovik 2003), N values in about 0..1, differentiable.
+    """Compute multi-scale structural similarity (Wang, Simoncelli & Bovik 2003), N values in about 0..1.
 
-    N x C x H x W float32 in 0..1, both. Five scales of 2 x 2 means from a short side of 176 pixels, four from 88, three
-    from 44, two from 22, else one, the paper's weights divided by their sum; under 11 pixels the Gaussian window (11 x
-    11, sigma 1.5) is the largest odd one that fits.
+    Differentiable. N x C x H x W float32 in 0..1, both. Five scales of 2 x 2 means from a short side of 176 pixels,
+    four from 88, three from 44, two from 22, else one, the paper's weights divided by their sum; under 11 pixels the
+    Gaussian window (11 x 11, sigma 1.5) is the largest odd one that fits.
     """
     short = min(picture.shape[-2:])
     scales = max([n for n in range(1, 6) if short >= _WINDOW << (n - 1)], default=1)
@@ -34,7 +34,7 @@ def ms_ssim(picture: Tensor, reference: Tensor) -> Tensor:
 
 
 def _similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """N x C means of the contrast-structure term and of SSIM over the valid area."""
+    """Compute N x C means of the contrast-structure term and of SSIM over the valid area."""
     window = min(_WINDOW, (min(a.shape[-2:]) - 1) // 2 * 2 + 1)
     mean_a, mean_b = _blurred(a, window), _blurred(b, window)
     variance_a = _blurred(a * a, window) - mean_a * mean_a

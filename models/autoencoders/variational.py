@@ -15,7 +15,7 @@ from models.autoencoders.objective import Generator, Passage
 
 
 class VariationalAutoencoder(ConvolutionalAutoencoder):
-    """A convolutional autoencoder whose encoder tells a Gaussian; the latent that `encode` gives is its mean.
+    """A convolutional autoencoder whose encoder gives a Gaussian; the latent that `encode` gives is its mean.
 
     Beta is the objective's weight of "kl", 1 where it is not named; "bce + kl" is the negative evidence bound per
     sample. Below `free_bits` nats a dimension, in the mean of the batch, divergence costs nothing (Kingma et al. 2016).
@@ -41,7 +41,7 @@ class VariationalAutoencoder(ConvolutionalAutoencoder):
         self.to_log_variance = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(self.map), latent))
 
     def posterior(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """N x C x H x W to mean and log variance, N x latent_size float32 both."""
+        """Encode pictures, N x C x H x W, as mean and log variance, N x latent_size float32 both."""
         features = self.encoder(picture)
         # bounded, so that no step of training can overflow the exponential
         return self.to_latent(features).float(), 10 * (self.to_log_variance(features).float() / 10).tanh()
@@ -56,9 +56,10 @@ class VariationalAutoencoder(ConvolutionalAutoencoder):
         return Passage(self.decode_logits(latent), latent, {"kl": kl}, figures)
 
     def negative_bound(self, picture: Tensor, generator: Generator = None) -> Tensor:
-        """Minus the evidence lower bound of pictures N x C x H x W in 0..1, N values in nats, from one sample each.
+        """Estimate minus the evidence lower bound of pictures N x C x H x W in 0..1, N values in nats.
 
-        The likelihood is Bernoulli: exact for pictures of zeros and ones, the usual stand-in for what lies between.
+        One sample is drawn for each. The likelihood is Bernoulli: exact for pictures of zeros and ones, the usual
+        stand-in for what lies between.
         """
         mean, log_variance = self.posterior(picture)
         logits = self.decode_logits(_drawn(mean, log_variance, generator))
@@ -72,5 +73,5 @@ def _drawn(mean: Tensor, log_variance: Tensor, generator: Generator) -> Tensor:
 
 
 def _divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """From the standard normal distribution, N x d in nats."""
+    """Compute the divergence from the standard normal distribution, N x d in nats."""
     return (mean.pow(2) + log_variance.exp() - 1 - log_variance) / 2

@@ -21,7 +21,7 @@ FORGETTING, DEAD = 0.98, 0.03
 
 
 class VectorQuantisedAutoencoder(Autoencoder):
-    """Convolutional, with a map of h x w codes out of `codes`, vectors of `channels` numbers, as its latent.
+    """A convolutional autoencoder whose latent is a map of h x w codes out of `codes`, vectors of `channels` numbers.
 
     `encode` gives the codes' vectors, channels h w numbers; `decode` takes each vector for the nearest code, so that a
     latent stored coarsely decodes as the exact one. Codes follow the gradient of the "codebook" term; one that is
@@ -62,7 +62,7 @@ class VectorQuantisedAutoencoder(Autoencoder):
         return self._laid_out(self.codebook[self.indices(picture)])
 
     def indices(self, picture: Tensor) -> Tensor:
-        """N x C x H x W in 0..1 to the number of every place's code, N x h x w int64."""
+        """Find the number of every place's code, N x h x w int64, for pictures N x C x H x W in 0..1."""
         return self._nearest(self._encodings(picture))
 
     def last_layer(self, latent: Tensor) -> Tensor:
@@ -85,11 +85,11 @@ class VectorQuantisedAutoencoder(Autoencoder):
         return Passage(GAIN * self._decode_codes(latent).float(), latent, {"codebook": term}, figures)
 
     def _encodings(self, picture: Tensor) -> Tensor:
-        """N x h x w x channels float32."""
+        """Encode pictures as vectors before quantisation, N x h x w x channels float32."""
         return self.to_code(self.encoder(picture)).float().permute(0, 2, 3, 1)
 
     def _laid_out(self, vectors: Tensor) -> Tensor:
-        """N x h x w x channels to N x latent_size."""
+        """Lay vectors, N x h x w x channels, out as latents, N x latent_size."""
         return vectors.permute(0, 3, 1, 2).flatten(1)
 
     def _decode_codes(self, latent: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class VectorQuantisedAutoencoder(Autoencoder):
 
     @torch.no_grad()
     def _nearest(self, vectors: Tensor) -> Tensor:
-        """N x h x w x channels to N x h x w."""
+        """Find the number of the code nearest to each vector, N x h x w x channels to N x h x w."""
         with torch.autocast(vectors.device.type, enabled=False):
             flat = vectors.flatten(0, 2)
             distance = self.codebook.pow(2).sum(1) - 2 * flat @ self.codebook.T
@@ -105,7 +105,7 @@ class VectorQuantisedAutoencoder(Autoencoder):
 
     @torch.no_grad()
     def _restart(self, encodings: Tensor, generator: Generator) -> None:
-        """Dead codes become encodings, M x channels, drawn at random, with a full share to their credit."""
+        """Replace hardly used codes by encodings, M x channels, drawn at random, and give them a full share of use."""
         drawn = torch.randint(len(encodings), self.usage.shape, device=encodings.device, generator=generator)
         dead = self.usage < DEAD
         self.codebook.copy_(torch.where(dead[:, None], encodings[drawn], self.codebook))

@@ -1,4 +1,4 @@
-"""The `.drk` file, version 1: bytes to what they say and back. `docs/format.md` describes every byte.
+"""The `.drk` file, version 1: its bytes to a `Stream` and back. `docs/format.md` describes every byte.
 
 Nothing here decodes tiles; that is `models.codec.codec`. What comes from outside is checked against the bytes that are
 really there before anything is allocated for it.
@@ -65,16 +65,19 @@ class Header:
 
     @property
     def rows(self) -> int:
-        """Rows of tiles."""
+        """Number of rows of tiles."""
         return -(-self.height // self.tile)
 
     @property
     def columns(self) -> int:
-        """Columns of tiles."""
+        """Number of columns of tiles."""
         return -(-self.width // self.tile)
 
     def tile_box(self, index: int) -> tuple[int, int, int, int]:
-        """Top, left, bottom, right in pixels of a tile (row by row from 0); bottom and right are excluded."""
+        """Return top, left, bottom and right of a tile in pixels; bottom and right are excluded.
+
+        Tiles are numbered row by row from 0. Raises IndexError for a number beyond the last.
+        """
         if not 0 <= index < self.rows * self.columns:
             raise IndexError(f"tile {index} of {self.rows * self.columns}")
         top, left = (place * self.tile for place in divmod(index, self.columns))
@@ -116,12 +119,12 @@ class Layout:
 
 
 def is_stream(data: bytes) -> bool:
-    """Whether these bytes begin as a `.drk` file of any version does; `unpack` says whether this one can be read."""
+    """Tell whether bytes begin as a `.drk` file of any version does; whether it can be read, `unpack` tells."""
     return data[:4] in (MAGIC, _DRAFT)
 
 
 def pack(stream: Stream) -> bytes:
-    """The bytes of the file. Raises ValueError for values that no file can hold."""
+    """Return the bytes of the file that holds a stream. Raises ValueError for values that no file can hold."""
     header, alpha = stream.header, stream.alpha
     if fault := _fault(header) or _tiles_fault(stream):
         raise ValueError(fault)
@@ -143,10 +146,11 @@ def pack(stream: Stream) -> bytes:
 
 
 def unpack(data: bytes, pixel_limit: int = PIXEL_LIMIT) -> Stream:
-    """The mirror image of `pack`.
+    """Read the bytes of a `.drk` file, as `pack` writes them.
 
-    Raises StreamError, with what is wrong, on anything `pack` would not write and on pictures above the limit. Damage
-    inside a payload shows only when the tile is decoded and its symbols do not match their CRC-32.
+    Raises StreamError, with what is wrong, on anything `pack` would not write and on pictures of more than
+    `pixel_limit` pixels. Damage inside a payload shows only when the tile is decoded and its symbols do not match their
+    CRC-32.
     """
     layout = read_header(data, pixel_limit)
     alpha = None
@@ -156,7 +160,7 @@ def unpack(data: bytes, pixel_limit: int = PIXEL_LIMIT) -> Stream:
 
 
 def read_header(data: bytes, pixel_limit: int = PIXEL_LIMIT) -> Layout:
-    """What `unpack` would find, without the alpha plane and without copies of the payloads.
+    """Read what `unpack` would find, without the alpha plane and without copies of the payloads.
 
     `data` is the whole file. Raises StreamError as `unpack` does, except for what is wrong inside the alpha block.
     """
@@ -215,7 +219,7 @@ def _check_length(data: bytes, needed: int) -> None:
 
 
 def _fault(header: Header) -> str | None:
-    """Why no file can have this header, or None."""
+    """Say why no file can have this header, or None."""
     if not (1 <= header.width <= _LARGEST and 1 <= header.height <= _LARGEST):
         return f"{header.width} x {header.height} is no size of a picture"
     if not 1 <= header.bit_depth <= 32:

@@ -74,7 +74,7 @@ class Latent:
 
 
 def compress(codec: Codec, still: Still, quality: int, apply: Apply) -> tuple[bytes, Latent]:
-    """A picture at a quality in sixteenths (16..1024) to the bytes of a `.drk` file, and the latent inside it.
+    """Compress a picture at a quality in sixteenths (16..1024), to the bytes of a `.drk` file and the latent inside it.
 
     Floating-point latents exist for one tile at a time. Raises ValueError for other qualities.
     """
@@ -82,7 +82,10 @@ def compress(codec: Codec, still: Still, quality: int, apply: Apply) -> tuple[by
 
 
 def analyse(codec: Codec, still: Still, apply: Apply) -> Tensor:
-    """The picture's latents before gain and rounding, M x ceil(H/16) x ceil(W/16) float32, good for every quality."""
+    """Compute a picture's latents before gain and rounding, M x ceil(H/16) x ceil(W/16) float32.
+
+    They are good for every quality.
+    """
     height, width = still.colour.shape[:2]
     latents = torch.empty(codec.network.latents, -(-height // STRIDE), -(-width // STRIDE))
     for box in _boxes(height, width, TILE):
@@ -92,7 +95,10 @@ def analyse(codec: Codec, still: Still, apply: Apply) -> Tensor:
 
 
 def compress_latents(codec: Codec, still: Still, latents: Tensor, quality: int) -> tuple[bytes, Latent]:
-    """`compress` from the latents that `analyse` gave of the same picture."""
+    """Compress a picture as `compress` does, from the latents that `analyse` gave of it.
+
+    Raises ValueError as it does.
+    """
     return _compress(codec, still, lambda box: latents[:, box[0] : box[2], box[1] : box[3]], quality)
 
 
@@ -103,7 +109,7 @@ def decompress(
     crop: tuple[int, int, int, int] | None = None,
     pixel_limit: int = PIXEL_LIMIT,
 ) -> Still:
-    """The bytes of a `.drk` file to the picture, or to its part `crop` (left, top, width, height in pixels).
+    """Decode the bytes of a `.drk` file to the picture, or to its part `crop` (left, top, width, height in pixels).
 
     A crop reads only the tiles it touches or comes near. Raises StreamError when the file is damaged or was made by
     another model, ValueError for a crop that leaves the picture.
@@ -123,7 +129,7 @@ def decompress(
 
 
 def picture_of(codec: Codec, latent: Latent, apply: Apply) -> np.ndarray:
-    """The pixels H x W x 1|3 uint8 of a latent from the latents table: those its stream gives.
+    """Decode a latent from the latents table to the pixels its stream gives, H x W x 1|3 uint8.
 
     Raises StreamError when shapes or numbers are not those of an encoder.
     """
@@ -178,7 +184,7 @@ def _compress(codec: Codec, still: Still, latents_of: Callable[[Box], Tensor], q
 
 
 def _analyse(codec: Codec, still: Still, box: Box, apply: Apply) -> Tensor:
-    """The latents of one tile, from its pixels and those within reach."""
+    """Compute the latents of one tile from its pixels and those within reach."""
     reach = codec.network.reach
     top, left = max(0, box[0] * STRIDE - reach), max(0, box[1] * STRIDE - reach)
     window = still.colour[top : box[2] * STRIDE + reach, left : box[3] * STRIDE + reach]
@@ -201,7 +207,7 @@ def _analyse(codec: Codec, still: Still, box: Box, apply: Apply) -> Tensor:
 
 
 def _decoded(codec: Codec, stream: Stream, kept: dict[int, np.ndarray], region: Box) -> np.ndarray:
-    """The latents of a region in 1/16 steps, from the tiles it touches.
+    """Decode the latents of a region in 1/16 steps from the tiles it touches.
 
     Tiles stay in `kept` for the next region, until one begins below them.
     """
@@ -240,7 +246,7 @@ def _synthesise(
     grey: bool,
     apply: Apply,
 ) -> np.ndarray:
-    """The pixels of a box, H x W x 1|3 uint8, of a picture of `size`, in strips as high as a window.
+    """Compute the pixels of a box, H x W x 1|3 uint8, of a picture of `size`, in strips as high as a window.
 
     `values_of` a region (top, left, bottom, right in latents) are its latents in 1/16 steps, int16 M x h x w. It is
     asked for from top to bottom.
@@ -290,7 +296,7 @@ def _latent_boxes(header: Header) -> list[Box]:
 
 
 def _boxes(height: int, width: int, tile: int) -> list[Box]:
-    """Top, left, bottom, right of every tile in latents, row by row."""
+    """List top, left, bottom and right of every tile in latents, row by row."""
     rows, columns = -(-height // STRIDE), -(-width // STRIDE)
     side = tile // STRIDE
     return [
@@ -313,14 +319,14 @@ def _pixel_box(header: Header, crop: tuple[int, int, int, int] | None) -> Box:
 
 
 def _region(size: tuple[int, int], box: Box, reach: int) -> Box:
-    """The latents that decide the pixels of a box in a picture of that height and width."""
+    """Return the box of latents that decide the pixels of a box in a picture of that height and width."""
     rows, columns = -(-size[0] // STRIDE), -(-size[1] // STRIDE)
     top, left = max(0, box[0] - reach) // STRIDE, max(0, box[1] - reach) // STRIDE
     return top, left, min(rows, -(-(box[2] + reach) // STRIDE)), min(columns, -(-(box[3] + reach) // STRIDE))
 
 
 def _overlap(tile: Box, region: Box) -> tuple[tuple[slice, slice], tuple[slice, slice]] | None:
-    """Where tile and region meet, in the tile's rows and columns and in the region's; None when they do not."""
+    """Find where tile and region meet, in the tile's rows and columns and in the region's; None when they do not."""
     top, left = max(tile[0], region[0]), max(tile[1], region[1])
     bottom, right = min(tile[2], region[2]), min(tile[3], region[3])
     if top >= bottom or left >= right:
@@ -338,7 +344,7 @@ def _hyper_slices(top: int, left: int, bottom: int, right: int) -> tuple[slice, 
 
 
 def _overflow(symbols: np.ndarray, box: Box, shape: tuple[int, ...]) -> np.ndarray:
-    """The symbols of a tile beyond +-127: flat index in the whole picture's latents of that shape, value, …"""
+    """List the symbols of a tile beyond +-127: flat index in the whole picture's latents of that shape, value, …"""
     channel, row, column = np.nonzero(np.abs(symbols) > 127)
     places = np.ravel_multi_index((channel, row + box[0], column + box[1]), shape)
     return np.stack([places, symbols[channel, row, column]], 1).astype(np.int32).reshape(-1)

@@ -29,17 +29,17 @@ _BYTE = Table(0, np.append(np.full(256, TOTAL // 256 - 1, np.int64), 256))
 
 
 class Writer:
-    """Takes groups of symbols in the order they will be read; `bytes` then gives the stream."""
+    """A writer that takes groups of symbols in the order they will be read; `bytes` then gives the stream."""
 
     def __init__(self) -> None:
         self.groups: list[tuple[np.ndarray, Table]] = []
 
     def put(self, symbols: np.ndarray, table: Table) -> None:
-        """Symbols of one table, without escapes."""
+        """Put symbols of one table, without escapes."""
         self.groups.append(((symbols - table.low).astype(np.int32), table))
 
     def put_levels(self, symbols: np.ndarray, levels: np.ndarray, tables: Sequence[Table]) -> None:
-        """Symbols (int32, within +-1023), each with the table of its level: sorted by level, then the escapes."""
+        """Put symbols (int32, within +-1023), each with the table of its level: sorted by level, then the escapes."""
         order = np.argsort(levels.astype(np.uint8), kind="stable")
         escaped = []
         start = 0
@@ -60,7 +60,7 @@ class Writer:
             self.put(numbers & 255, _BYTE)
 
     def bytes(self) -> bytes:
-        """The stream, a multiple of 4 bytes."""
+        """Return the stream of all that was put, a multiple of 4 bytes."""
         coder = _coder()
         for indices, table in reversed(self.groups):
             coder.push(indices, table)
@@ -68,7 +68,7 @@ class Writer:
 
 
 class Reader:
-    """The mirror image of `Writer`. Raises StreamError for bytes that no writer leaves."""
+    """A reader of what `Writer` writes. Raises StreamError for bytes that no writer leaves."""
 
     def __init__(self, data: bytes):
         if len(data) % 4:
@@ -79,14 +79,20 @@ class Reader:
         self.coder = _coder(words)
 
     def take(self, count: int, table: Table) -> np.ndarray:
-        """The next symbols, int32, of one table that has no escapes."""
+        """Take the next `count` symbols, int32, of one table that has no escapes.
+
+        Raises StreamError where there is one.
+        """
         indices = self.coder.pop(count, table)
         if (indices == len(table.frequencies) - 1).any():
             raise StreamError("an escape where none can be: the file is damaged")
         return indices + table.low
 
     def take_levels(self, levels: np.ndarray, tables: Sequence[Table]) -> np.ndarray:
-        """The next symbols, int32, each by the table of its level."""
+        """Take the next symbols, int32, each by the table of its level.
+
+        Raises StreamError for a symbol out of range.
+        """
         order = np.argsort(levels.astype(np.uint8), kind="stable")
         symbols = np.empty(len(levels), np.int32)
         escapes = []
@@ -110,13 +116,13 @@ class Reader:
         return symbols
 
     def finish(self) -> None:
-        """Raises StreamError unless the bytes end where the symbols do."""
+        """Raise StreamError unless the bytes end where the symbols do."""
         if not self.coder.empty():
             raise StreamError("a payload goes on after its last symbol")
 
 
 class PythonCoder:
-    """The ANS coder in plain Python: the words of constriction's, slowly."""
+    """An ANS coder in plain Python, which reads and writes the same words as constriction's, slowly."""
 
     def __init__(self, words: np.ndarray | None = None):
         self.stack = [] if words is None else [int(word) for word in words]
@@ -157,7 +163,7 @@ class PythonCoder:
 
 
 class ConstrictionCoder:
-    """The ANS coder of constriction, which reads and writes the same words as the one above."""
+    """An ANS coder by constriction, which reads and writes the same words as `PythonCoder`."""
 
     def __init__(self, words: np.ndarray | None = None):
         ans = constriction.stream.stack.AnsCoder

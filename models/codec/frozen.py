@@ -108,11 +108,14 @@ class FrozenCodec(nn.Module):
         return self.first_weight.shape[1]
 
     def gain(self, quality: int) -> Tensor:
-        """Gains of the M latents at a quality in sixteenths, 16..1024; float32."""
+        """Compute the gains of the M latents at a quality in sixteenths, 16..1024; float32."""
         return at_quality(self.log_gain, torch.tensor([quality / 16]))[0].exp()
 
     def prior(self, quality: int) -> IntegerPrior:
-        """The integer prior at a quality in sixteenths; biases lie between those of the whole qualities around it."""
+        """Build the integer prior at a quality in sixteenths.
+
+        Biases lie between those of the whole qualities next to it.
+        """
         lower = min(max(quality // 16, 1), QUALITIES - 1)
         part = quality - 16 * lower
         weights, biases = self._integers
@@ -124,12 +127,12 @@ class FrozenCodec(nn.Module):
 
     @cached_property
     def tables(self) -> list[Table]:
-        """The entropy coder's table of every level."""
+        """The entropy coder's tables, one a level."""
         sizes = self.level_sizes.numpy()
         return unpack_tables(self.level_tables.numpy()[: sizes.sum()], sizes, self.level_lows.numpy())
 
     def hyper_tables_at(self, quality: int) -> list[Table]:
-        """The tables of the hyper latents, one a channel, at a quality in sixteenths."""
+        """Return the tables of the hyper latents, one a channel, at a quality in sixteenths."""
         channels = self.hyper_channels
         position = (min(quality // 16, QUALITIES) - 1) * _HYPER_RANGES // QUALITIES
         return self._hyper_tables[position * channels : (position + 1) * channels]
@@ -141,7 +144,7 @@ class FrozenCodec(nn.Module):
         return unpack_tables(self.hyper_tables.numpy(), sizes, np.full(len(sizes), -HYPER_LIMIT))
 
     def check(self) -> None:
-        """Raises ValueError when tables or biases are such as `freeze` never makes, so that no sum is exact by luck."""
+        """Raise ValueError when tables or biases are such as `freeze` never makes, so that no sum is exact by luck."""
         sizes = self.level_sizes
         if sizes.min() < 2 or int(sizes.sum()) > len(self.level_tables):
             raise ValueError("the model's table sizes are damaged")
@@ -161,7 +164,7 @@ class FrozenCodec(nn.Module):
 
 
 def freeze(network: CodecNetwork, pictures: Iterable[Tensor]) -> FrozenCodec:
-    """Trained network and pictures (3 x H x W float in 0..1) to a codec ready for use.
+    """Make a codec that is ready for use of a trained network and pictures (3 x H x W float in 0..1).
 
     The pictures should be some of those it was trained on; tables and reconstruction points are counted on them.
     """
@@ -194,7 +197,10 @@ def freeze(network: CodecNetwork, pictures: Iterable[Tensor]) -> FrozenCodec:
 
 
 def hyper_of(frozen: FrozenCodec, scaled: Tensor) -> Tensor:
-    """Scaled latents M x h x w to hyper latents Z x ceil(h/4) x ceil(w/4), whole numbers in -31..31. Encoder only."""
+    """Compute hyper latents Z x ceil(h/4) x ceil(w/4), whole numbers in -31..31, of scaled latents M x h x w.
+
+    Only the encoder does this.
+    """
     height, width = scaled.shape[1:]
     bottom, right = -height % HYPER_STRIDE, -width % HYPER_STRIDE
     padded = torch.nn.functional.pad(scaled[None], (0, right, 0, bottom), mode="replicate")
@@ -247,7 +253,7 @@ def _count(frozen: FrozenCodec, prior: Prior, pictures: Iterable[Tensor]) -> Non
 
 
 def quantise(frozen: FrozenCodec, scaled: Tensor, hyper: Tensor, quality: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Scaled latents M x h x w to symbols, means and levels as of `code_latents`."""
+    """Quantise scaled latents M x h x w to symbols, means and levels as of `code_latents`."""
     prior = frozen.prior(quality)
     ordered = coding_order(scaled)
 
@@ -259,12 +265,12 @@ def quantise(frozen: FrozenCodec, scaled: Tensor, hyper: Tensor, quality: int) -
 
 
 def rounded(values: Tensor, means: Tensor) -> Tensor:
-    """Symbols int32 of scaled latents, given their means in 1/16 of a step."""
+    """Round scaled latents to symbols, int32, given their means in 1/16 of a step."""
     return (values - means / 16).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).int()
 
 
 def coding_order(values: Tensor) -> Iterator[Tensor]:
-    """Values M x h x w as the four steps come to them, one flat tensor a step."""
+    """Yield values M x h x w in the order in which the four steps come to them, one flat tensor a step."""
     for step in range(STEPS):
         parts = [values[(step + c) % 4 :: 4, c // 2 :: 2, c % 2 :: 2].flatten() for c in range(4)]
         yield torch.cat(parts)
@@ -275,7 +281,7 @@ def _whole(x: Tensor, bits: int) -> Tensor:
 
 
 def _full_table(shares: np.ndarray) -> np.ndarray:
-    """Frequencies for every symbol, none left out."""
+    """Make frequencies of shares, for every symbol, none left out."""
     frequencies = np.maximum(1, np.floor(shares / shares.sum() * (TOTAL - len(shares)))).astype(np.int64)
     frequencies[np.argmax(frequencies)] += TOTAL - frequencies.sum()
     return frequencies

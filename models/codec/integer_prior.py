@@ -52,7 +52,10 @@ class IntegerPrior:
 
 
 def features_of(prior: IntegerPrior, hyper: Tensor, height: int, width: int) -> Tensor:
-    """Hyper latents Z x ceil(height/4) x ceil(width/4) (whole numbers) to features C x height x width, 0..255."""
+    """Compute features C x height x width, 0..255, of hyper latents Z x ceil(height/4) x ceil(width/4).
+
+    Hyper latents are whole numbers, too.
+    """
     x = _shuffle(_layer(prior, "first", hyper.double(), 0))
     x = _depthwise(prior, "second_mix", x)
     x = _shuffle(_layer(prior, "second", x, ACTIVATION_BITS))
@@ -87,7 +90,7 @@ _CLASSES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def _context(prior: IntegerPrior, base: Tensor, symbols: Tensor, step: int) -> Tensor:
-    """What is known before a step, C x h x w, 0..255; `base` is what layer `join` makes of the features."""
+    """Compute what is known before a step, C x h x w, 0..255; `base` is what layer `join` makes of the features."""
     known = symbols.clamp(-CONTEXT_LIMIT, CONTEXT_LIMIT).double()
     signed = _layer(prior, "embed", known, 0, low=-ACTIVATION_LIMIT)
     around = _depthwise(prior, "around", signed)
@@ -99,7 +102,7 @@ def _context(prior: IntegerPrior, base: Tensor, symbols: Tensor, step: int) -> T
 
 
 def _heads(prior: IntegerPrior, x: Tensor, group: int) -> tuple[Tensor, Tensor]:
-    """Means and levels of one group of channels at one class of positions."""
+    """Compute means and levels of one group of channels at one class of positions."""
     parts = []
     for name, bits in (("mean", MEAN_BITS), ("level", LEVEL_BITS)):
         total = torch.tensordot(prior.weights[name][group::4], x, 1) + prior.biases[name][group::4, None, None]
@@ -109,7 +112,7 @@ def _heads(prior: IntegerPrior, x: Tensor, group: int) -> tuple[Tensor, Tensor]:
 
 
 def _layer(prior: IntegerPrior, name: str, x: Tensor, bits: int, low: int = 0) -> Tensor:
-    """A pointwise layer whose input has `bits` bits after the point."""
+    """Apply a pointwise layer whose input has `bits` bits after the point."""
     total = _matrix(prior.weights[name], x).add_(prior.biases[name][:, None, None])
     return _shift(total, WEIGHT_BITS + bits - ACTIVATION_BITS).clamp_(low, ACTIVATION_LIMIT)
 
@@ -119,7 +122,7 @@ def _matrix(weight: Tensor, x: Tensor) -> Tensor:
 
 
 def _depthwise(prior: IntegerPrior, name: str, x: Tensor) -> Tensor:
-    """A k x k sum over each channel by itself, zeros outside, then bias, shift and ReLU."""
+    """Apply a depthwise layer: a k x k sum over each channel by itself, zeros outside, then bias, shift and ReLU."""
     weight = prior.weights[name]
     size = weight.shape[-1]
     height, width = x.shape[1:]
@@ -137,5 +140,8 @@ def _shift(total: Tensor, bits: int) -> Tensor:
 
 
 def _shuffle(x: Tensor) -> Tensor:
-    """4C x h x w to C x 2h x 2w: channel 4c + 2i + j goes to row i, column j of each square."""
+    """Move channels into space, 4C x h x w to C x 2h x 2w.
+
+    Channel 4c + 2i + j goes to row i, column j of each square.
+    """
     return torch.nn.functional.pixel_shuffle(x, 2)

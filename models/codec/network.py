@@ -52,9 +52,10 @@ class CodecNetwork(nn.Module):
         self.hyper_pull = 1.0 if started else min(1.0, max(0.05, step / 4000))
 
     def forward(self, picture: Tensor, quality: Tensor, hard: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """N x 3 x H x W in 0..1 (multiples of 64), N qualities: reconstruction, bpp of latents, bpp of hyper latents.
+        """Take pictures, N x 3 x H x W in 0..1 (multiples of 64), through the codec at N qualities, 1..64.
 
-        Rates are of noisy symbols, or of rounded ones when `hard`.
+        Returns the reconstruction, N x 3 x H x W, and bits a pixel of latents and of hyper latents, N each: of noisy
+        symbols, or of rounded ones when `hard`.
         """
         latents = self.analysis(picture)
         with torch.autocast(picture.device.type, enabled=False):

@@ -46,13 +46,13 @@ _LAMBDA = (0.0008, 0.25)
 
 
 def rate_weight(quality: Tensor) -> Tensor:
-    """Lambda of the loss lambda * 255^2 * MSE + bpp, log-spaced over the qualities."""
+    """Compute lambda of the loss lambda * 255^2 * MSE + bpp, log-spaced over the qualities 1..64."""
     low, high = (math.log(value) for value in _LAMBDA)
     return torch.exp(low + (quality - 1) / (QUALITIES - 1) * (high - low))
 
 
 def at_quality(anchors: Tensor, quality: Tensor) -> Tensor:
-    """Linear interpolation of anchors (ANCHORS x C) at N qualities in 1..64: N x C."""
+    """Interpolate anchors (ANCHORS x C) linearly at N qualities in 1..64: N x C."""
     position = (quality - 1) / (QUALITIES - 1) * (ANCHORS - 1)
     lower = position.floor().clamp(0, ANCHORS - 2)
     fraction = (position - lower)[:, None]
@@ -61,7 +61,10 @@ def at_quality(anchors: Tensor, quality: Tensor) -> Tensor:
 
 
 class HyperAnalysis(nn.Module):
-    """Scaled latents N x M x h x w (h, w multiples of 4) to N x Z x h/4 x w/4, before rounding. Encoder only."""
+    """The hyper analysis: scaled latents N x M x h x w (h, w multiples of 4) to N x Z x h/4 x w/4, before rounding.
+
+    Only the encoder uses it.
+    """
 
     def __init__(self, latents: int = 320, width: int = 128, hyper: int = 64):
         super().__init__()
@@ -129,11 +132,11 @@ class Prior(nn.Module):
         self.level_quality = nn.Parameter(level_of(expected.clamp(SMALLEST_SCALE, LARGEST_SCALE)) / 2**LEVEL_BITS)
 
     def gain(self, quality: Tensor) -> Tensor:
-        """Quality, N values in 1..64, fractions allowed, to N x M gains."""
+        """Compute N x M gains at N qualities in 1..64, fractions allowed."""
         return at_quality(self.log_gain, quality).exp()
 
     def hyper_bits(self, hyper: Tensor, quality: Tensor) -> Tensor:
-        """Bits of z (rounded, or with uniform noise) under a logistic density per channel and quality."""
+        """Estimate the bits of z (rounded, or with uniform noise) under a logistic density per channel and quality."""
         mean = at_quality(self.hyper_mean, quality)[:, :, None, None]
         precision = torch.exp(-at_quality(self.hyper_log_scale, quality))[:, :, None, None]
         distance = (hyper - mean).abs()
@@ -141,7 +144,7 @@ class Prior(nn.Module):
         return -torch.log2(mass.clamp_min(1e-9))
 
     def features(self, hyper: Tensor, quality: Tensor) -> Tensor:
-        """Rounded z, N x Z x h/4 x w/4, to features N x C x h x w."""
+        """Compute features N x C x h x w of rounded z, N x Z x h/4 x w/4."""
         x = self.first(hyper) + at_quality(self.first_quality, quality)[:, :, None, None]
         x = activate(F.pixel_shuffle(x, 2))
         x = activate(self.second_mix(x))
@@ -151,7 +154,7 @@ class Prior(nn.Module):
     def parameters_of(
         self, features: Tensor, known: Tensor, step: int, classes: Tensor, quality: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Means in steps and levels in 0..63 (both whole multiples of their grid) of what a step codes."""
+        """Compute means in steps and levels in 0..63 (both whole multiples of their grid) of what a step codes."""
         signed = requantise(self.embed(known), ACTIVATION_BITS, -ACTIVATION_LIMIT, ACTIVATION_LIMIT)
         around = activate(self.around(signed))
         bias = self.join_step[step][classes].permute(2, 0, 1)
@@ -163,7 +166,7 @@ class Prior(nn.Module):
 
 
 def activate(x: Tensor) -> Tensor:
-    """ReLU onto the grid of activations."""
+    """Apply ReLU, onto the grid of activations."""
     return requantise(x, ACTIVATION_BITS, 0, ACTIVATION_LIMIT)
 
 
@@ -175,19 +178,20 @@ def requantise(x: Tensor, bits: int, low: int, high: int) -> Tensor:
 
 
 def level_of(scale: Tensor) -> Tensor:
-    """Standard deviation to its level, not rounded."""
+    """Compute the level of a standard deviation, not rounded."""
     return (scale / SMALLEST_SCALE).log() / math.log(LARGEST_SCALE / SMALLEST_SCALE) * (LEVELS - 1)
 
 
 def scale_of(level: Tensor) -> Tensor:
-    """The mirror image of `level_of`."""
+    """Compute the standard deviation of a level, the inverse of `level_of`."""
     return SMALLEST_SCALE * torch.exp(level * (math.log(LARGEST_SCALE / SMALLEST_SCALE) / (LEVELS - 1)))
 
 
 def laplace_bits(residual: Tensor, scale: Tensor) -> Tensor:
-    """Bits of residuals under a zero-mean Laplace density of that standard deviation, integrated over cells of width 1.
+    """Estimate bits of residuals under a zero-mean Laplace density, integrated over cells of width 1.
 
-    What a good prior leaves of image transforms has heavier tails than the normal density.
+    `scale` is the standard deviation. What a good prior leaves of image transforms has heavier tails than the normal
+    density.
     """
     spread = scale * math.sqrt(0.5)
     distance = residual.abs()
@@ -197,17 +201,20 @@ def laplace_bits(residual: Tensor, scale: Tensor) -> Tensor:
 
 
 def position_classes(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """height x width: each position's place in its 2 x 2 square, 0..3 row by row."""
+    """Compute each position's place in its 2 x 2 square, 0..3 row by row: height x width."""
     rows = torch.arange(height, device=device)[:, None] % 2
     return rows * 2 + torch.arange(width, device=device)[None, :] % 2
 
 
 def step_mask(latents: int, classes: Tensor, step: int) -> Tensor:
-    """M x h x w, true where the step codes."""
+    """Build a mask M x h x w, true where the step codes."""
     group = torch.arange(latents, device=classes.device)[:, None, None] % 4
     return group == (step + classes[None]) % 4
 
 
 def _expected_deviation(component: int, v: int, u: int) -> float:
-    """Standard deviation of an orthonormal 16 x 16 DCT coefficient of photographs, white = 1 (spectra fall as 1/f)."""
+    """Estimate the standard deviation of an orthonormal 16 x 16 DCT coefficient of photographs, white = 1.
+
+    Spectra of photographs fall as 1/f.
+    """
     return (4.0 if component == 0 else 1.0) / (1 + 2.0 * (v * v + u * u) ** 0.55)

@@ -26,10 +26,10 @@ class Compressed:
 
 
 def compress_to_bpp(codec: Codec, still: Still, target: float, apply: Apply) -> Compressed:
-    """The best quality whose whole file takes at most `target` bits a pixel (all of the file counts).
+    """Compress at the best quality whose whole file takes at most `target` bits a pixel (all of the file counts).
 
-    Qualities are a third of a percent of rate apart, so files end within 2 % of the target unless they are tiny.
-    Raises TargetError when even the lowest quality takes more.
+    Qualities are a third of a percent of rate apart, so files end within 2 % of the target unless they are tiny. Raises
+    TargetError when even the lowest quality takes more.
     """
     pixels = still.colour.shape[0] * still.colour.shape[1]
     coded = _coder(codec, still, apply)
@@ -49,7 +49,7 @@ def compress_to_bpp(codec: Codec, still: Still, target: float, apply: Apply) -> 
 
 
 def compress_to_psnr(codec: Codec, still: Still, target: float, apply: Apply) -> Compressed:
-    """The lowest quality whose decoded colours have at least `target` dB PSNR (8-bit levels, all channels together).
+    """Compress at the lowest quality whose decoded colours have at least `target` dB PSNR (8-bit levels, all channels).
 
     Qualities are about 0.015 dB apart. Raises TargetError when even the highest quality has less.
     """
@@ -70,7 +70,7 @@ def compress_to_psnr(codec: Codec, still: Still, target: float, apply: Apply) ->
 
 
 def _coder(codec: Codec, still: Still, apply: Apply) -> Callable[[int], tuple[bytes, Latent]]:
-    """Codes the picture at a quality; the latents are kept for all qualities where there is room for them.
+    """Return a function that codes the picture at a quality; latents are kept for all of them where there is room.
 
     What was coded is not kept: it is coded again at the end, once, and else would fill memory.
     """
@@ -81,7 +81,7 @@ def _coder(codec: Codec, still: Still, apply: Apply) -> Callable[[int], tuple[by
 
 
 def _last(holds: Callable[[int], bool], value: Callable[[int], float], target: float) -> int:
-    """The last quality at which `holds`, which holds at the lowest and is meant to fail from some quality on.
+    """Find the last quality at which `holds`, which holds at the lowest and is meant to fail from some quality on.
 
     Interpolates `value` towards the target between what held and what failed, and halves when that creeps.
     """

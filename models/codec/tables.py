@@ -16,7 +16,10 @@ TOTAL = 1 << 16
 
 @dataclass(frozen=True)
 class Table:
-    """`frequencies`: int64, at least 1 each, sum 65536; entry i is symbol low + i, the last entry the escape."""
+    """A table of probabilities: `frequencies`, int64, are at least 1 each and sum to 65536.
+
+    Entry i is symbol low + i, the last entry the escape.
+    """
 
     low: int
     frequencies: np.ndarray
@@ -24,7 +27,7 @@ class Table:
     cache: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
 
     def bits(self, symbols: np.ndarray, escape_bits: float) -> np.ndarray:
-        """What symbols cost in bits, an escape `escape_bits` more than its own entry."""
+        """Compute what symbols cost in bits, an escape `escape_bits` more than its own entry."""
         escape = len(self.frequencies) - 1
         indices = symbols - self.low
         outside = (indices < 0) | (indices >= escape)
@@ -33,7 +36,7 @@ class Table:
 
 
 def counted_table(counts: np.ndarray, density: np.ndarray, low: int, weight: float) -> Table:
-    """The table of counted symbols low .. low + len - 1, mixed with an expected density that is worth `weight` symbols.
+    """Make the table of counted symbols low .. low + len - 1, mixed with an expected density worth `weight` symbols.
 
     Symbols rarer than one in 2^17 are left to the escape, for they would cost more in the table.
     """
@@ -46,14 +49,14 @@ def counted_table(counts: np.ndarray, density: np.ndarray, low: int, weight: flo
 
 
 def pack_tables(tables: list[Table]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tables one after another (int32), their sizes and lows (int32), as they are stored with the weights."""
+    """Pack tables as they are stored with the weights: one after another, their sizes and their lows, all int32."""
     sizes = np.array([len(table.frequencies) for table in tables], np.int32)
     lows = np.array([table.low for table in tables], np.int32)
     return np.concatenate([table.frequencies for table in tables]).astype(np.int32), sizes, lows
 
 
 def unpack_tables(flat: np.ndarray, sizes: np.ndarray, lows: np.ndarray) -> list[Table]:
-    """The mirror image of `pack_tables`. Raises ValueError when a table does not sum to 65536."""
+    """Unpack tables that `pack_tables` packed. Raises ValueError when a table does not sum to 65536."""
     ends = np.cumsum(sizes)
     tables = [
         Table(int(low), flat[end - size : end].astype(np.int64))
@@ -68,7 +71,7 @@ def unpack_tables(flat: np.ndarray, sizes: np.ndarray, lows: np.ndarray) -> list
 
 
 def _whole(probabilities: np.ndarray) -> np.ndarray:
-    """Probabilities as whole numbers of at least 1 that sum to 65536."""
+    """Turn probabilities into whole numbers of at least 1 that sum to 65536."""
     frequencies = np.maximum(1, np.floor(probabilities * TOTAL)).astype(np.int64)
     frequencies[np.argmax(frequencies)] += TOTAL - frequencies.sum()
     return frequencies

@@ -22,7 +22,7 @@ _KERNEL = 32
 
 
 class Analysis(nn.Module):
-    """N x 3 x H x W in 0..1 (H, W multiples of 16) to latents N x M x H/16 x W/16, before gain and rounding."""
+    """The analysis: N x 3 x H x W in 0..1 (H, W multiples of 16) to N x M x H/16 x W/16, before gain and rounding."""
 
     def __init__(self, width: int = 128, latents: int = 320, blocks: int = 3):
         super().__init__()
@@ -41,10 +41,10 @@ class Analysis(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Latents to a picture N x 3 x 16h x 16w, not clipped.
+    """The synthesis: latents to a picture N x 3 x 16h x 16w, not clipped.
 
-    The input is N x (M + 1) x h x w: M latents (after rounding and inverse gain) and a plane that holds the quality
-    as a fraction in 0..1, by which the network knows how coarse the rounding was.
+    The input is N x (M + 1) x h x w: M latents (after rounding and inverse gain) and a plane that holds the quality as
+    a fraction in 0..1, by which the network knows how coarse the rounding was.
     """
 
     def __init__(self, width: int = 128, latents: int = 320, blocks: int = 5):
@@ -82,7 +82,7 @@ class LappedAnalysis(nn.Module):
 
 
 class LappedSynthesis(nn.Module):
-    """The mirror image of `LappedAnalysis`: a transposed convolution, as a matrix product folded onto the picture."""
+    """The inverse of `LappedAnalysis`: a transposed convolution, as a matrix product folded onto the picture."""
 
     def __init__(self, latents: int):
         super().__init__()
@@ -116,7 +116,7 @@ class Block(nn.Module):
 
 
 def dct_order(latents: int) -> list[tuple[int, int, int]]:
-    """Which DCT coefficient each latent starts as: (component Y=0 Cb=1 Cr=2, vertical, horizontal frequency).
+    """List which DCT coefficient each latent starts as: (component Y=0 Cb=1 Cr=2, vertical, horizontal frequency).
 
     Seven tenths are luma, the rest is split between the chroma components; low frequencies first. At 320 latents the
     plain transform keeps Kodak at 43.5 dB; a smaller share of luma keeps less.
@@ -128,7 +128,7 @@ def dct_order(latents: int) -> list[tuple[int, int, int]]:
 
 
 def lapped_dct(latents: int) -> Tensor:
-    """Orthonormal DCT-II kernels over YCbCr (orthonormal too), latents x 3 x 32 x 32, zero outside the block."""
+    """Build orthonormal DCT-II kernels over YCbCr (orthonormal too), latents x 3 x 32 x 32, zero outside the block."""
     colour = np.array([[1, 1, 1], [-1, -1, 2], [1, -1, 0]]) / np.sqrt([[3], [6], [2]])
     position = np.arange(16)
     basis = np.array([np.cos(math.pi * (position + 0.5) * k / 16) for k in range(16)]) * math.sqrt(2 / 16)

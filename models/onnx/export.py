@@ -25,10 +25,10 @@ PICTURE, CONDITION, RESTORED = "picture", "condition", "restored"
 
 
 def export_model(name_or_url: str, url: str, files: Files = PLAIN) -> tuple[Card, int]:
-    """Write a restoration model, a shipped one by name or any by URL, to `url`; gives its card and its bytes.
+    """Write a restoration model, a shipped one by name or any by URL, to `url`; return its card and its size in bytes.
 
-    Raises ModelError when there is no such model, it is not a restoration network, URL does not end in .onnx or what
-    ONNX needs is not installed; OSError when it cannot be written.
+    Raises ModelError when there is no such model, it is not a restoration network, the URL does not end in .onnx or
+    what ONNX needs is not installed; OSError when it cannot be written.
     """
     if not url.endswith(".onnx"):
         raise ModelError(f"{url} does not end in .onnx; give the file that the network shall be written to")
@@ -39,12 +39,12 @@ def export_model(name_or_url: str, url: str, files: Files = PLAIN) -> tuple[Card
 
 
 def onnx_bytes(model: Model) -> bytes:
-    """A restoration model as an ONNX file.
+    """Return the bytes of a restoration model as an ONNX file.
 
-    Inputs are `picture`, N x 3 x H x W float32 in 0..1, and, where the network has one, `condition`, float32, N x 1 x
-    H x W, or N x 3 x 64 x 64 where it is a sample of the picture; the output is `restored`, N x 3 x sH x sW, not
-    clipped. Metadata: `card` (JSON), and what one must know to run it in tiles: `scale`, `condition`, `reach` and
-    `multiple`. Raises ModelError as `export_model` does.
+    Inputs are `picture`, N x 3 x H x W float32 in 0..1, and, where the network has one, `condition`, float32, N x 1 x H
+    x W, or N x 3 x 64 x 64 where it is a sample of the picture; the output is `restored`, N x 3 x sH x sW, not clipped.
+    Metadata: `card` (JSON), and what one must know to run it in tiles: `scale`, `condition`, `reach` and `multiple`.
+    Raises ModelError as `export_model` does.
     """
     network = model.network
     if not isinstance(network, RestorationNetwork):
@@ -96,7 +96,7 @@ def _traced(network: RestorationNetwork) -> onnx.ModelProto:
 
 
 def _leave_out_origins(file: onnx.ModelProto) -> None:
-    """The exporter notes for every operator where in our source, on this machine, it came from."""
+    """Remove the exporter's notes of where in our source, on this machine, every operator came from."""
     for part in (file.graph, *file.graph.node, *file.graph.value_info, *file.graph.input, *file.graph.output):
         del part.metadata_props[:]
         part.doc_string = ""

@@ -44,11 +44,11 @@ _LOADED, _EXPORTED = Loaded[Model](), Loaded[Model]()
 def load_network(
     name_or_url: str, task: str, runtime: Runtime = "auto", files: Files = PLAIN, sha256: str | None = None
 ) -> Model:
-    """A restoration model that runs under torch or onnxruntime; its network is called alike under both.
+    """Load a restoration model that runs under torch or onnxruntime; its network is called alike under both.
 
-    A file that ends in .onnx runs under onnxruntime; any other model under torch, unless `runtime` is "onnx".
-    `sha256` is the hash that the file must have; None: whatever lies there is taken. Raises ModelError when it cannot
-    be loaded, is another file, or what ONNX needs is not installed.
+    A file that ends in .onnx runs under onnxruntime; any other model under torch, unless `runtime` is "onnx". `sha256`
+    is the hash that the file must have; None: whatever lies there is taken. Raises ModelError when it cannot be loaded,
+    is another file, or what ONNX needs is not installed.
     """
     if name_or_url.endswith(".onnx"):
         if runtime == "torch":
@@ -59,7 +59,7 @@ def load_network(
 
 
 class OnnxNetwork(nn.Module):
-    """A session behind the contract of RestorationNetwork: N x 3 x H x W float in 0..1 and a condition to pictures.
+    """A network of onnxruntime, called as RestorationNetwork is: N x 3 x H x W float in 0..1, and a condition.
 
     Tensors on a GPU are computed there where onnxruntime can, and come back to it. Threads are torch's.
     """
@@ -117,7 +117,7 @@ def _bound_memory() -> None:
 
 
 def _load(url: str, task: str, files: Files, planned: str | None) -> Model:
-    """An exported file as a model; its tag tells the hash of this file."""
+    """Load an exported file as a model, whose tag has the hash of this file."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -142,7 +142,7 @@ def _read(url: str, files: Files, planned: str | None) -> Model:
 
 
 def _examined(data: bytes, url: str) -> onnx.ModelProto:
-    """The file, if there is nothing in it that our networks do not need."""
+    """Return the parsed file, if there is nothing in it that our networks do not need; else raise ModelError."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -168,7 +168,7 @@ def _examined(data: bytes, url: str) -> onnx.ModelProto:
 
 
 def _network(data: bytes, facts: dict[str, str], url: str) -> OnnxNetwork:
-    """The network, after it has shown on a small picture that it is what its metadata say."""
+    """Build the network, after it has shown on a small picture that it is what its metadata say."""
     try:
         scale, reach, multiple = (int(facts[name]) for name in ("scale", "reach", "multiple"))
         condition = facts["condition"] or None
@@ -188,7 +188,7 @@ def _network(data: bytes, facts: dict[str, str], url: str) -> OnnxNetwork:
 
 
 def _exported(model: Model) -> Model:
-    """A torch model as one of onnxruntime's, by way of a file in memory."""
+    """Turn a torch model into one of onnxruntime's, by way of a file in memory."""
     kept = _EXPORTED.get(model.card.name, model.card.sha256)
     if kept is not None:
         return kept

@@ -56,7 +56,7 @@ _BINOMIAL = tuple(tuple(a * b / 6 for a in (1.0, 2.0, 1.0)) for b in (1.0, 2.0, 
 
 
 def gaussian_noise(picture: Tensor, sigma: Strength, generator: Generator = None) -> Tensor:
-    """Additive white Gaussian noise of standard deviation `sigma` in 8-bit levels."""
+    """Add white Gaussian noise of standard deviation `sigma` in 8-bit levels."""
     return picture + _each(sigma, picture) / 255 * _normal(picture.shape, picture.device, generator)
 
 
@@ -67,10 +67,10 @@ def camera_noise(
     correlation: Strength,
     generator: Generator = None,
 ) -> Tensor:
-    """Shot noise of `photons` at white plus read noise of `sigma` 8-bit levels, blurred over its neighbours.
+    """Add shot noise of `photons` at white and read noise of `sigma` 8-bit levels, blurred over its neighbours.
 
-    Counts of photons are taken as normal. `correlation` in 0..1 mixes in noise smoothed by a 3 x 3 binomial filter
-    (of the same variance), as demosaicking leaves it.
+    Counts of photons are taken as normal. `correlation` in 0..1 mixes in noise smoothed by a 3 x 3 binomial filter (of
+    the same variance), as demosaicking leaves it.
     """
     height, width = picture.shape[-2:]
     variance = picture.clamp_min(0) / _each(photons, picture) + (_each(sigma, picture) / 255) ** 2
@@ -83,15 +83,15 @@ def camera_noise(
 
 
 def stored(picture: Tensor) -> Tensor:
-    """Rounded and clipped as an 8-bit file would hold it."""
+    """Round and clip pictures as an 8-bit file would hold them."""
     return (picture * 255).round().clamp(0, 255) / 255
 
 
 def jpeg(picture: Tensor, quality: Strength) -> Tensor:
-    """A round trip through baseline JPEG, chroma halved (4:2:0), at libjpeg's qualities 1..100.
+    """Take pictures through baseline JPEG and back, chroma halved (4:2:0), at libjpeg's qualities 1..100.
 
-    Quantisation is libjpeg's; decoding interpolates chroma bilinearly and computes in float32, so values are within
-    a few levels of what a library gives, and mostly equal.
+    Quantisation is libjpeg's; decoding interpolates chroma bilinearly and computes in float32, so values are within a
+    few levels of what a library gives, and mostly equal.
     """
     height, width = picture.shape[-2:]
     padded = F.pad(stored(picture) * 255, (0, -width % 16, 0, -height % 16), mode="replicate")
@@ -105,7 +105,10 @@ def jpeg(picture: Tensor, quality: Strength) -> Tensor:
 
 
 def blur(picture: Tensor, kernels: Tensor) -> Tensor:
-    """Every picture convolved with its own kernel: N x k x k, k odd. Borders are mirrored, without the edge itself."""
+    """Blur every picture by convolution with its own kernel: N x k x k, k odd.
+
+    Borders are mirrored, without the edge itself.
+    """
     count, channels, height, width = picture.shape
     if count == 0:
         return picture
@@ -118,7 +121,7 @@ def blur(picture: Tensor, kernels: Tensor) -> Tensor:
 
 
 def gaussian_kernels(sigma: Tensor, side: int) -> Tensor:
-    """N x side x side, sum 1, of N standard deviations in pixels."""
+    """Make Gaussian kernels N x side x side, sum 1, of N standard deviations in pixels."""
     offsets = torch.arange(side, device=sigma.device) - side // 2
     row = torch.exp(-(offsets**2) / (2 * sigma[:, None] ** 2))
     row = row / row.sum(1, keepdim=True)
@@ -126,9 +129,10 @@ def gaussian_kernels(sigma: Tensor, side: int) -> Tensor:
 
 
 def motion_kernels(length: Tensor, angle: Tensor, side: int) -> Tensor:
-    """N x side x side, sum 1: straight lines of N lengths in pixels and angles in degrees anticlockwise from right.
+    """Make kernels N x side x side, sum 1, of straight lines.
 
-    A length of 1 or less is no motion; a line longer than `side` is cut.
+    They have N lengths in pixels and angles in degrees anticlockwise from right. A length of 1 or less is no motion; a
+    line longer than `side` is cut.
     """
     points = torch.linspace(-0.5, 0.5, 8 * side + 1, device=length.device)
     steps = points * (length[:, None] - 1).clamp_min(0)
@@ -142,7 +146,7 @@ def motion_kernels(length: Tensor, angle: Tensor, side: int) -> Tensor:
 
 
 def downscale(picture: Tensor, factor: int) -> Tensor:
-    """Sides divided by a whole factor with the cubic kernel of super-resolution benchmarks: a = -0.5, antialiased.
+    """Divide sides by a whole factor with the cubic kernel of super-resolution benchmarks: a = -0.5, antialiased.
 
     Sides that the factor does not divide are cut to a multiple of it first, as the benchmarks do; none becomes less
     than 1.
@@ -158,13 +162,13 @@ def downscale(picture: Tensor, factor: int) -> Tensor:
 
 
 def missing_pixels(picture: Tensor, fraction: Strength, generator: Generator = None) -> Tensor:
-    """A mask N x 1 x H x W, 1 where a pixel is missing: each one with a chance of `fraction`."""
+    """Draw a mask N x 1 x H x W, 1 where a pixel is missing: each one with a chance of `fraction`."""
     draw = uniform((len(picture), 1, *picture.shape[-2:]), picture.device, generator)
     return (draw < _each(fraction, picture)).float()
 
 
 def missing_boxes(picture: Tensor, count: int, side: Strength, generator: Generator = None) -> Tensor:
-    """A mask N x 1 x H x W, 1 inside `count` squares of `side` whole pixels at random places; they may overlap.
+    """Draw a mask N x 1 x H x W, 1 inside `count` squares of `side` whole pixels at random places; they may overlap.
 
     Where the picture is smaller than a square, it reaches from edge to edge.
     """
@@ -180,7 +184,7 @@ def missing_boxes(picture: Tensor, count: int, side: Strength, generator: Genera
 
 
 def missing_strokes(picture: Tensor, count: int, thickness: Strength, generator: Generator = None) -> Tensor:
-    """A mask N x 1 x H x W, 1 on `count` scratches: bent lines of two straight parts, `thickness` pixels wide.
+    """Draw a mask N x 1 x H x W, 1 on `count` scratches: bent lines of two straight parts, `thickness` pixels wide.
 
     A line thinner than a pixel is drawn one pixel wide.
     """
@@ -197,54 +201,54 @@ def missing_strokes(picture: Tensor, count: int, thickness: Strength, generator:
 def stroke_points(
     height: int, width: int, pictures: int, count: int, generator: Generator = None, device: torch.device = CPU
 ) -> Tensor:
-    """Where scratches begin, bend and end, anywhere in pictures of a size: pictures x count x 3 x 2 (row, column)."""
+    """Draw where scratches begin, bend and end in pictures of a size: pictures x count x 3 x 2 (row, column)."""
     points = uniform((pictures, count, 3, 2), device, generator)
     return points * _constant((height - 1.0, width - 1.0), device)
 
 
 def stroke_parts(points: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The beginnings and ends, N x 2 each, of the straight parts of scratches."""
+    """Yield the beginnings and ends, N x 2 each, of the straight parts of scratches."""
     for stroke in points.unbind(1):
         yield stroke[:, 0], stroke[:, 1]
         yield stroke[:, 1], stroke[:, 2]
 
 
 def on_stroke(rows: Tensor, columns: Tensor, start: Tensor, end: Tensor, thickness: Strength) -> Tensor:
-    """Whether the pixels of h rows and w columns are on straight lines, `thickness` wide: bool, N x h x w."""
+    """Tell which pixels of h rows and w columns are on straight lines, `thickness` wide: bool, N x h x w."""
     # anything thinner than a pixel would have gaps
     radius = _each(thickness, start)[:, 0].clamp_min(1) / 2
     return _distance(rows[:, None], columns, start, end) <= radius
 
 
 def low_light(picture: Tensor, exposure: Strength) -> Tensor:
-    """Linear light multiplied by `exposure` (1 leaves the picture as it is, 0.1 is dark), in sRGB again."""
+    """Multiply linear light by `exposure` (1 leaves the picture as it is, 0.1 is dark); the result is sRGB again."""
     return to_srgb(to_linear(picture) * _each(exposure, picture))
 
 
 def low_contrast(picture: Tensor, contrast: Strength, pivot: Strength) -> Tensor:
-    """Values drawn towards `pivot` (0..1) until `contrast` of their spread is left."""
+    """Draw values towards `pivot` (0..1) until `contrast` of their spread is left."""
     return torch.lerp(_each(pivot, picture).expand_as(picture), picture, _each(contrast, picture))
 
 
 def colour_cast(picture: Tensor, gains: Tensor) -> Tensor:
-    """Linear light of R, G and B multiplied by gains, N x 3, in sRGB again."""
+    """Multiply linear light of R, G and B by gains, N x 3; the result is sRGB again."""
     return to_srgb(to_linear(picture) * gains[:, :, None, None])
 
 
 def to_linear(picture: Tensor) -> Tensor:
-    """sRGB (IEC 61966-2-1) to linear light; negative values stay as they are scaled near black."""
+    """Convert sRGB (IEC 61966-2-1) to linear light; negative values are scaled as those near black are."""
     high = ((picture.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
     return torch.where(picture <= 0.04045, picture / 12.92, high)
 
 
 def to_srgb(light: Tensor) -> Tensor:
-    """Linear light to sRGB, the inverse of `to_linear`."""
+    """Convert linear light to sRGB, the inverse of `to_linear`."""
     high = 1.055 * light.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
     return torch.where(light <= 0.0031308, light * 12.92, high)
 
 
 def uniform(shape: tuple[int, ...], device: torch.device, generator: Generator) -> Tensor:
-    """Numbers in 0..1 of a shape, float32, on a device."""
+    """Draw numbers in 0..1 of a shape, float32, on a device."""
     if isinstance(generator, np.random.Generator):
         return torch.from_numpy(generator.random(shape, dtype=np.float32)).to(device)
     return torch.rand(shape, generator=generator, device=device)
@@ -264,7 +268,7 @@ def _quantised(plane: Tensor, quality: Strength, steps: tuple[tuple[int, ...], .
 
 @lru_cache(maxsize=8)
 def _cosines(device: torch.device) -> Tensor:
-    """The orthonormal 8-point DCT-II."""
+    """Return the orthonormal 8-point DCT-II, 8 x 8."""
     row, column = torch.arange(8, device=device)[:, None], torch.arange(8, device=device)
     basis = torch.cos((2 * column + 1) * row * math.pi / 16) / 2
     basis[0] /= math.sqrt(2)
@@ -278,14 +282,14 @@ def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def _mirrored(length: int, margin: int, device: torch.device) -> Tensor:
-    """Indices of a side with so many more before and after it, back and forth as often as that takes."""
+    """List the indices of a side with `margin` more before and after it, back and forth as often as that takes."""
     period = max(1, 2 * length - 2)
     places = torch.arange(-margin, length + margin, device=device) % period
     return torch.minimum(places, period - places) if length > 1 else places
 
 
 def _distance(rows: Tensor, columns: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """Pixels' distances from segments, N x H x W; start and end are N x 2 (row, column)."""
+    """Compute pixels' distances from segments, N x H x W; start and end are N x 2 (row, column)."""
     along = (end - start)[:, :, None, None]
     down, across = rows - start[:, :1, None], columns - start[:, 1:, None]
     share = (down * along[:, 0] + across * along[:, 1]) / (along**2).sum(1).clamp_min(1e-6)
@@ -294,7 +298,7 @@ def _distance(rows: Tensor, columns: Tensor, start: Tensor, end: Tensor) -> Tens
 
 
 def _each(strength: Strength, picture: Tensor) -> Tensor:
-    """A strength as N x 1 x 1 x 1, or 1 x 1 x 1 x 1 for all."""
+    """Return a strength as N x 1 x 1 x 1, or 1 x 1 x 1 x 1 for all."""
     if isinstance(strength, Tensor):
         return strength.to(picture.device, torch.float32).reshape(-1, 1, 1, 1)
     return torch.full((1, 1, 1, 1), float(strength), device=picture.device)

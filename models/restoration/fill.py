@@ -22,7 +22,7 @@ def fill(picture: Tensor, missing: Tensor) -> Tensor:
 
 
 def _guess(weighted: Tensor, known: Tensor, levels: int) -> Tensor:
-    """Averages at every pixel: of known neighbours where there are any, else from the next coarser level."""
+    """Average around every pixel: known neighbours where there are any, else the next coarser level."""
     if levels == 0:
         side = _COARSEST // 2
         total = F.avg_pool2d(weighted, _COARSEST, 1, side, count_include_pad=False)

@@ -25,18 +25,18 @@ _WIDTHS = (32, 64, 96, 128)
 
 
 def sample(picture: Tensor) -> Tensor:
-    """Pixels on a regular grid over N x C x H x W, N x C x 64 x 64; small pictures repeat theirs."""
+    """Pick pixels on a regular grid over N x C x H x W, N x C x 64 x 64; small pictures repeat theirs."""
     rows, columns = (torch.tensor(grid(side), device=picture.device) for side in picture.shape[-2:])
     return picture[..., rows, :][..., columns]
 
 
 def grid(side: int) -> list[int]:
-    """Which 64 of `side` rows or columns a sample is made of."""
+    """List which 64 of `side` rows or columns a sample is made of."""
     return [(2 * place + 1) * side // (2 * SAMPLE) for place in range(SAMPLE)]
 
 
 class LightEstimator(nn.Module):
-    """A sample N x 3 x 64 x 64 (0..1) to what was done to the light, N x 6 x 1 x 1: see `undo`."""
+    """An estimator of what was done to the light: a sample N x 3 x 64 x 64 (0..1) to N x 6 x 1 x 1, see `undo`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class LightEstimator(nn.Module):
 
 
 def undo(picture: Tensor, estimate: Tensor) -> Tensor:
-    """N x 3 x H x W of 0..1 as it was before exposure, contrast and colour cast, by `LightEstimator`'s estimate.
+    """Undo exposure, contrast and colour cast of N x 3 x H x W in 0..1 by `LightEstimator`'s estimate.
 
     Channels of the estimate, each squashed by tanh to its range: exposure of linear light, 1/14 to 1.7; contrast, 1/4
     to 1.2; the pivot it was lost around; gains of R, G and B, 0.55 to 1.8. Zeros leave the picture as it is.
@@ -75,5 +75,5 @@ def undo(picture: Tensor, estimate: Tensor) -> Tensor:
 
 
 def _unchanged(middle: float, half: float) -> float:
-    """Where tanh must be taken for the logarithm of a strength to be 0, which changes nothing."""
+    """Compute where tanh must be taken for the logarithm of a strength to be 0, which changes nothing."""
     return math.atanh(-middle / half)

@@ -23,16 +23,18 @@ CONDITIONS = (None, "level", "mask", "sample")
 
 
 class RestorationNetwork(nn.Module):
-    """N x 3 x H x W float in 0..1 to N x 3 x sH x sW (not clipped), s being `scale`. Any H and W.
+    """A restoration network: N x 3 x H x W float in 0..1 to N x 3 x sH x sW (not clipped), s being `scale`.
+
+    Any H and W.
 
     `widths` are the channels of the trunk's scales; every scale has `blocks` residual blocks on the way down and up.
-    (Nine networks of the default sizes, 1.05 million parameters each, take 19 MB in half precision.)
-    A network with a `condition` is also told one plane N x 1 x H x W, None standing for zeros: "level" is any number,
-    such as a noise level; "mask" is 1 where pixels are missing, which are then all that changes. One whose condition is
-    "sample" is told pixels of the whole picture, N x 3 x 64 x 64 (`light.sample`; None: those of what it is given), and
-    sets exposure, contrast and cast right before the U-Net looks at it. The receptive field
-    is finite (`reach` pixels of the input to each side): tiles with that much overlap, begun at multiples of
-    `multiple`, equal the whole. Raises ValueError for sizes that no trained network has.
+    (Nine networks of the default sizes, 1.05 million parameters each, take 19 MB in half precision.) A network with a
+    `condition` is also told one plane N x 1 x H x W, None standing for zeros: "level" is any number, such as a noise
+    level; "mask" is 1 where pixels are missing, which are then all that changes. One whose condition is "sample" is
+    told pixels of the whole picture, N x 3 x 64 x 64 (`light.sample`; None: those of what it is given), and sets
+    exposure, contrast and cast right before the U-Net looks at it. The receptive field is finite (`reach` pixels of the
+    input to each side): tiles with that much overlap, begun at multiples of `multiple`, equal the whole. Raises
+    ValueError for sizes that no trained network has.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class RestorationNetwork(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Input heights and widths are padded to a multiple of this inside."""
+        """The number of which input heights and widths are padded to a multiple inside."""
         own = self.fold * 2 ** len(self.down)
         return max(own, 2**fill.LEVELS) if self.condition == "mask" else own
 
@@ -100,7 +102,10 @@ class RestorationNetwork(nn.Module):
         return torch.lerp(picture, restored, condition)
 
     def trunk(self, x: Tensor) -> Tensor:
-        """N x widths[0] x h x w to the same; h and w are multiples of 2 ** (scales - 1)."""
+        """Take features through the U-Net, N x widths[0] x h x w to the same.
+
+        Sides h and w are multiples of 2 ** (scales - 1).
+        """
         features, skipped = x, []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
             features = blocks(features)
@@ -113,7 +118,7 @@ class RestorationNetwork(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(x))), no bias, no normalisation."""
+    """A residual block, x + conv(relu(conv(x))), without bias and normalisation."""
 
     def __init__(self, width: int):
         super().__init__()

@@ -23,7 +23,7 @@ LIT_SIDE = 64
 class Spoiled:
     """A batch as a network gets it, and what it should make of it.
 
-    N x 3 x h x w, N x 1 x h x w or None, N x 3 x H x W.
+    `picture` N x 3 x h x w, `condition` N x 1 x h x w (a sample: N x 3 x 64 x 64) or None, `clean` N x 3 x H x W.
     """
 
     picture: Tensor
@@ -50,7 +50,7 @@ class Restoration:
 
 
 def loss(task: Restoration, network: torch.nn.Module, clean: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean absolute error after random degradation; also the mean squared error in 8-bit levels."""
+    """Compute the mean absolute error after random degradation; also the mean squared error in 8-bit levels."""
     # degradations are exact; only the network is computed in the precision of the training
     with torch.autocast(clean.device.type, enabled=False):
         spoiled = task.spoil(clean, None)
@@ -59,7 +59,7 @@ def loss(task: Restoration, network: torch.nn.Module, clean: Tensor) -> tuple[Te
 
 
 def score(task: Restoration, network: torch.nn.Module, clean: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Minus the PSNR of held-out crops at the task's scored strength, degraded from a fixed seed."""
+    """Compute minus the PSNR of held-out crops at the task's scored strength, degraded from a fixed seed."""
     spoiled = task.scored(clean, torch.Generator(clean.device).manual_seed(25))
     restored = spoil.stored(network(spoiled.picture, spoiled.condition).float())
     psnr = -10 * (restored - spoiled.clean).pow(2).mean((1, 2, 3)).clamp_min(1e-10).log10()
@@ -67,9 +67,9 @@ def score(task: Restoration, network: torch.nn.Module, clean: Tensor) -> tuple[T
 
 
 def _noisy(clean: Tensor, generator: Generator) -> Spoiled:
-    """Three quarters Gaussian, sigma 0..55, half of it stored in 8 bit; else a camera's, most of it after JPEG.
+    """Add noise: to three quarters Gaussian, sigma 0..55, half of it stored in 8 bit, to the others a camera's.
 
-    A third of the Gaussian ones are told their sigma.
+    A third of the Gaussian ones are told their sigma. Most of a camera's noise has been through JPEG.
     """
     sigma = _uniform(clean, 0, 55, generator)
     noisy = spoil.gaussian_noise(clean, sigma, generator)
@@ -119,7 +119,7 @@ def _realistic(factor: int) -> Callable[[Tensor, Generator], Spoiled]:
 
 
 def _jpeg(clean: Tensor, generator: Generator) -> Spoiled:
-    """Qualities 5..95, low ones more often."""
+    """Compress with JPEG at qualities 5..95, low ones more often."""
     quality = 5 + 90 * _uniform(clean, 0, 1, generator) ** 1.5
     return Spoiled(spoil.jpeg(clean, quality.round()), None, clean)
 
@@ -129,7 +129,7 @@ def _jpeg_10(clean: Tensor, generator: Generator) -> Spoiled:
 
 
 def _holes(clean: Tensor, generator: Generator) -> Spoiled:
-    """Single pixels, boxes and scratches, each in six of ten pictures."""
+    """Cut out single pixels, boxes and scratches, each in six of ten pictures."""
     pixels = spoil.missing_pixels(clean, _uniform(clean, 0, 0.8, generator) ** 2, generator)
     boxes = spoil.missing_boxes(clean, 4, _uniform(clean, 3, clean.shape[-1] / 3, generator).round(), generator)
     strokes = spoil.missing_strokes(clean, 5, _uniform(clean, 1, 8, generator), generator)
@@ -147,7 +147,7 @@ def _boxes_25(clean: Tensor, generator: Generator) -> Spoiled:
 
 
 def _blurred(clean: Tensor, generator: Generator) -> Spoiled:
-    """Half Gaussian of sigma 0.3..3, half straight motion of 1..15 pixels, with noise of sigma 0..3, in 8 bit."""
+    """Blur, half Gaussian of sigma 0.3..3, half straight motion of 1..15 pixels, with noise of sigma 0..3, in 8 bit."""
     gaussian = spoil.gaussian_kernels(_uniform(clean, 0.3, 3, generator).flatten(), 19)
     motion = spoil.motion_kernels(
         _uniform(clean, 1, 15, generator).flatten(), _uniform(clean, 0, 180, generator).flatten(), 19
@@ -162,7 +162,7 @@ def _blurred_16(clean: Tensor, generator: Generator) -> Spoiled:
 
 
 def _poorly_lit(clean: Tensor, generator: Generator) -> Spoiled:
-    """Too dark, too flat and of the wrong colour, each in two thirds of the pictures, with a little noise, in 8 bit.
+    """Make crops too dark, too flat and of the wrong colour, each in two thirds, with a little noise, in 8 bit.
 
     The network restores the crop made small, which shows all of its light, and is told a sample of its pixels.
     """
@@ -180,7 +180,7 @@ def _poorly_lit(clean: Tensor, generator: Generator) -> Spoiled:
 
 
 def _two_thirds(strength: Tensor, generator: Generator) -> Tensor:
-    """Strengths of which a third are 1, which changes nothing."""
+    """Replace a third of the strengths by 1, which changes nothing."""
     return torch.where(_chance(strength, 2 / 3, generator), strength, 1.0)
 
 
@@ -190,7 +190,7 @@ def _with_a_little_noise(spoiled: Tensor, clean: Tensor, generator: Generator) -
 
 
 def _uniform(batch: Tensor, low: float, high: float, generator: Generator, count: int = 1) -> Tensor:
-    """N x count x 1 x 1."""
+    """Draw numbers in low..high for every picture, N x count x 1 x 1."""
     return low + (high - low) * spoil.uniform((len(batch), count, 1, 1), batch.device, generator)
 
 
@@ -219,5 +219,5 @@ RESTORATIONS = {
 
 
 def build(task: Restoration, **sizes: object) -> RestorationNetwork:
-    """The task's network; `sizes` are its `widths` and `blocks`."""
+    """Build the task's network; `sizes` are its `widths` and `blocks`."""
     return RestorationNetwork(scale=task.scale, condition=task.condition, **sizes)  # type: ignore[arg-type]

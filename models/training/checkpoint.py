@@ -70,7 +70,7 @@ class Chapter:
 
 
 def cooldown_url(checkpoint: str) -> str:
-    """Where the cooldown of a checkpoint has its own, so that the constant part can go on from before it."""
+    """Return the URL of a checkpoint's cooldown, apart from it so that the constant part can go on from before it."""
     stem = checkpoint.removesuffix(".safetensors").removesuffix(".checkpoint")
     return f"{stem}.cooldown.safetensors"
 
@@ -84,11 +84,11 @@ def start_url(name_or_url: str) -> str:
 
 
 def load_start(url: str, network: nn.Module, files: Files) -> list[str]:
-    """Fill the network's tensors from like-named ones of a safetensors file, by URL or shipped name; returns names.
+    """Fill a network's tensors from like-named ones of a safetensors file, by URL or shipped name.
 
-    Tensors of another shape are left at their beginnings, as those of another task's stem and tail may be.
-    Raises CheckpointError when there is no such file, or it holds a tensor whose name the network does not know, or
-    nothing in it fits.
+    Returns the names of those that were filled. Tensors of another shape are left at their beginnings, as those of
+    another task's stem and tail may be. Raises CheckpointError when there is no such file, or it holds a tensor whose
+    name the network does not know, or nothing in it fits.
     """
     data = _fetch(start_url(url), files)
     if data is None:
@@ -108,9 +108,10 @@ def load_start(url: str, network: nn.Module, files: Files) -> list[str]:
 
 
 def begin_chapter(progress: Progress, chapter: Chapter, new_chapter: bool, url: str) -> bool:
-    """Note in the progress of the checkpoint at a URL what is trained with from now on; whether it was so before.
+    """Note in the progress of the checkpoint at a URL what is trained with from now on.
 
-    Raises CheckpointError, naming what differs, when it was not and no new chapter is asked for.
+    Returns whether it was so before. Raises CheckpointError, naming what differs, when it was not and no new chapter is
+    asked for.
     """
     own = [one for one in progress.chapters if "from_step" in one]
     wrong = _differences(own[-1], chapter) if own else []
@@ -140,7 +141,7 @@ def earlier_chapters(start: str, files: Files) -> list[dict[str, Any]]:
 
 
 def told_chapters(progress: Progress, hardware: str) -> list[dict[str, Any]]:
-    """All chapters as a card lists them, oldest first, with the steps and seconds of each; empty ones are left out."""
+    """List all chapters as a card does, oldest first, with the steps and seconds of each; empty ones are left out."""
     own = [one for one in progress.chapters if "from_step" in one]
     ends = [(one["from_step"], one["from_seconds"]) for one in own[1:]] + [(progress.step, progress.seconds)]
     told = [one for one in progress.chapters if "from_step" not in one]
@@ -167,7 +168,7 @@ def save_checkpoint(
 
 
 def load_progress(url: str, task: str, files: Files) -> tuple[Progress, dict[str, Tensor]] | None:
-    """The progress and tensors of a checkpoint; None when there is none at the URL.
+    """Read the progress and tensors of a checkpoint; None when there is none at the URL.
 
     Raises CheckpointError when the object is no checkpoint of this task.
     """
@@ -215,7 +216,7 @@ def _restore_moments(url: str, tensors: dict[str, Tensor], optimiser: torch.opti
 
 
 def _differences(before: dict[str, Any], now: Chapter) -> list[str]:
-    """What differs between a chapter of a checkpoint and what is asked for now, in words."""
+    """Say what differs between a chapter of a checkpoint and what is asked for now, in words."""
     found = []
     if before["pictures"] != now.pictures:
         found.append(f"pictures ({before['data']}; now {now.data}{', but others' * (before['data'] == now.data)})")
@@ -227,7 +228,7 @@ def _differences(before: dict[str, Any], now: Chapter) -> list[str]:
 
 
 def _named(optimiser: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter, bool]]:
-    """Every parameter with its name and whether it is a matrix to its optimiser."""
+    """List every parameter with its name and whether it is a matrix to its optimiser."""
     return [
         (name, parameter, group["matrix"])
         for group in optimiser.param_groups
@@ -236,7 +237,7 @@ def _named(optimiser: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter, bo
 
 
 def _like(parameter: nn.Parameter, moment: Tensor) -> Tensor:
-    """A moment on its parameter's device; one of its shape in its memory format, too, as fused optimisers expect."""
+    """Copy a moment to its parameter's device; if of its shape, in its memory format, as fused optimisers expect."""
     if moment.shape != parameter.shape:
         return moment.to(parameter.device)
     return torch.empty_like(parameter, requires_grad=False).copy_(moment)

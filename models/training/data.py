@@ -58,7 +58,7 @@ class PictureSource(Protocol):
 
     @property
     def train(self) -> Sized:
-        """What is drawn from."""
+        """The pictures that are drawn from."""
 
     @property
     def mark(self) -> str:
@@ -66,20 +66,20 @@ class PictureSource(Protocol):
 
     @property
     def listed(self) -> int:
-        """How many pictures were found, those left out included."""
+        """Number of pictures that were found, those left out included."""
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
         """Pictures that were found and are not used."""
 
     def draw(self, count: int, crop: int, generator: np.random.Generator) -> Tensor:
-        """So many pictures or crops to train on, the same for the same generator."""
+        """Draw `count` pictures or crops to train on, the same for the same generator."""
 
     def held_out_batches(self, crop: int) -> list[Tensor]:
-        """Always the same pictures, never drawn."""
+        """Return batches of pictures that are never drawn, always the same."""
 
     def training_batches(self, crop: int) -> list[Tensor]:
-        """Always the same of those that are drawn, to be scored beside the held-out ones; may be none."""
+        """Return batches of pictures that are drawn, always the same, to be scored like the held-out ones, or none."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +96,15 @@ class TrainingSet:
     listed: int = 0
 
     def draw(self, count: int, crop: int, generator: np.random.Generator) -> Tensor:
-        """See `random_crops`."""
+        """Draw crops to train on, count x 3 x crop x crop uint8, as `random_crops` does."""
         return random_crops(self.train, count, crop, generator)
 
     def held_out_batches(self, crop: int) -> list[Tensor]:
-        """The middles of 32 held-out pictures at most."""
+        """Return the middles of 32 held-out pictures at most, in batches N x 3 x crop x crop uint8."""
         return list(centre_crops(self.held_out[:HELD_OUT], crop).split(HELD_OUT_BATCH))
 
     def training_batches(self, crop: int) -> list[Tensor]:
-        """None: scoring large crops takes as long as many steps."""
+        """Return no batches: scoring large crops takes as long as many steps."""
         return []
 
 
@@ -176,7 +176,7 @@ def reasons(left_out: Iterable[LeftOut]) -> str:
 
 
 def random_crops(pictures: list[np.ndarray], count: int, size: int, generator: np.random.Generator) -> Tensor:
-    """Crops with flips, quarter turns and, half of the time, area reduction: count x 3 x size x size uint8.
+    """Draw crops with flips, quarter turns and, half of the time, area reduction: count x 3 x size x size uint8.
 
     Pictures are drawn in proportion to their pixels; one smaller than the crop is mirrored at its edges.
     """
@@ -187,7 +187,7 @@ def random_crops(pictures: list[np.ndarray], count: int, size: int, generator: n
 
 
 def centre_crops(pictures: list[np.ndarray], size: int) -> Tensor:
-    """The middle of every picture, N x 3 x size x size uint8, for validation."""
+    """Cut the middle out of every picture, N x 3 x size x size uint8, for validation."""
     crops = []
     for picture in pictures:
         picture = _at_least(picture, size)
@@ -241,5 +241,5 @@ def read_picture(found: Found, files: Files = PLAIN, decoder: Decoder = OPENCV) 
 
 
 def share_of_name(path: str) -> float:
-    """A number in 0..1 from the file's name alone."""
+    """Return a number in 0..1 that is decided by the file's name alone."""
     return int.from_bytes(hashlib.sha256(path.rsplit("/", 1)[-1].encode()).digest()[:4], "big") / 2**32

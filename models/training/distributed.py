@@ -34,14 +34,14 @@ ALONE = Ranks()
 
 
 def ranks_from_environment() -> Ranks:
-    """What `torchrun` says of this process; a lone process where it was not started by it."""
+    """Read what `torchrun` says of this process; a lone process where it was not started by it."""
     told = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
     ranks = Ranks(*(int(value) for value in told if value is not None)) if all(told) else ALONE
     return ranks if ranks.count > 1 else ALONE
 
 
 def own_device(device: str, ranks: Ranks) -> str:
-    """The device of this process: of several, each gets a GPU of its own.
+    """Choose the device of this process: of several, each gets a GPU of its own.
 
     Raises DistributedError when there are fewer GPUs than processes or all would share one.
     """
@@ -57,7 +57,7 @@ def own_device(device: str, ranks: Ranks) -> str:
 
 @contextmanager
 def joined(ranks: Ranks, device: str) -> Iterator[None]:
-    """While inside, the processes can talk: gradients over NCCL on GPUs and Gloo on CPUs, decisions over Gloo.
+    """Let the processes talk while inside: gradients over NCCL on GPUs and Gloo on CPUs, decisions over Gloo.
 
     When another process leaves, what this one waits for fails; that is told as a DistributedError.
     """
@@ -79,7 +79,7 @@ def joined(ranks: Ranks, device: str) -> Iterator[None]:
 
 
 def data_parallel(network: nn.Module, device: str, ranks: Ranks) -> nn.Module:
-    """The network, with gradients that are means over all processes; weights become those of the first process."""
+    """Wrap the network so that gradients are means over all processes; weights become those of the first process."""
     if ranks.count == 1:
         return network
     # depthwise kernels, with one input channel, have two equal ways of telling their strides
@@ -88,7 +88,7 @@ def data_parallel(network: nn.Module, device: str, ranks: Ranks) -> nn.Module:
 
 
 def agree(values: list[float], ranks: Ranks) -> list[float]:
-    """The first process's values, in every process."""
+    """Return the first process's values, in every process."""
     if ranks.count == 1:
         return values
     shared = torch.tensor(values, dtype=torch.float64)

@@ -46,10 +46,10 @@ def finish(
     ranks: Ranks = ALONE,
     files: Files = PLAIN,
 ) -> Card:
-    """Round, freeze and save a trained network with its card at `url` (…/name or …/name.safetensors).
+    """Round, freeze and save a trained network with its card at `url` (…/name or …/name.safetensors); return the card.
 
-    `training` is the command that trains the same again; `sizes` are a codec's, if not its defaults (others know
-    their own).
+    `training` is the command that trains the same again; `sizes` are a codec's, if not its defaults (others know their
+    own). Of several processes only the first writes.
     """
     best = next((entry for entry in progress.history if entry["step"] == progress.best_step), {})
     gpus = f"{ranks.count} x " if ranks.count > 1 else ""
@@ -76,7 +76,7 @@ def finish(
 
 
 def _ready(network: nn.Module, pictures: PictureSource) -> nn.Module:
-    """The network as it is stored."""
+    """Return the network as it is stored."""
     if not isinstance(network, CodecNetwork):
         return half_precision(network)
     assert isinstance(pictures, TrainingSet), "a codec's tables are counted on whole pictures"
@@ -91,18 +91,18 @@ def _summary(task: str, network: nn.Module) -> str:
 
 
 def _rounded(value: float) -> float:
-    """To four decimals, or to four digits where that would leave fewer."""
+    """Round to four decimals, or to four digits where that would leave fewer."""
     return round(value, 4) if abs(value) >= 0.1 else float(f"{value:.4g}")
 
 
 def _notes(network: nn.Module, progress: Progress) -> str:
-    """What else one must know: what it began from, and that it learned nothing, if so."""
+    """Say what else one must know: what the network began from, and that it learned nothing, if so."""
     notes = [_start_note(network, progress.started), advice(progress.history, bool(progress.started))]
     return "; ".join(note for note in notes if note)
 
 
 def _start_note(network: nn.Module, started: list[str]) -> str:
-    """What began from given weights, and what did not; empty when nothing did."""
+    """Say what began from given weights, and what did not; empty when nothing did."""
     names = [name for name, _ in network.named_parameters()]
     new = [name for name in names if name not in started]
     others = f"all but {', '.join(new)}" if 0 < len(new) <= 4 else f"{len(names) - len(new)} of {len(names)} tensors"
@@ -118,7 +118,7 @@ def _frozen(network: CodecNetwork, pictures: TrainingSet) -> FrozenCodec:
 
 
 def _whole_pictures(pictures: TrainingSet, multiple: int) -> Iterator[Tensor]:
-    """Training pictures, 3 x H x W float32 in 0..1, cut to multiples of so many pixels."""
+    """Yield training pictures, 3 x H x W float32 in 0..1, cut to multiples of `multiple` pixels."""
     total = 0
     for picture in pictures.train:
         height, width = (side - side % multiple for side in picture.shape[:2])

@@ -20,10 +20,10 @@ EVERY = 20
 
 @contextmanager
 def tensorboard_log(folder: str) -> Iterator[Callable[[Report], None]]:
-    """A listener for reports that writes them below a local folder as `train/…` and `held-out/…`.
+    """Open a listener for reports that writes them below a local folder as `train/…` and `held-out/…`.
 
-    A resumed run goes on in the same curves: what was logged after its checkpoint is hidden.
-    Raises TrainingError when the folder is not local or TensorBoard is not installed.
+    A resumed run goes on in the same curves: what was logged after its checkpoint is hidden. Raises TrainingError when
+    the folder is not local or TensorBoard is not installed.
     """
     if "://" in folder:
         raise TrainingError(f"the log {folder} must be a folder of this machine")

@@ -110,15 +110,15 @@ def train(
     stopped: Callable[[], bool] = lambda: False,
     ranks: Ranks = ALONE,
 ) -> tuple[nn.Module, Progress]:
-    """Train (or go on training) the plan's network; returns its best moving average, in eval mode on the CPU.
+    """Train (or go on training) the plan's network; return its best moving average and how far training has come.
 
-    A checkpoint is written at every validation and at the end, also when `stopped` says so; a later call with the same
-    plan resumes from it. The cooldown has a checkpoint of its own (`cooldown_url`), so that a longer plan goes on from
-    before it. Crops and noise are drawn from (seed, step, rank), so that a resumed run sees what an uninterrupted one
-    would have. Of several processes (see `models.training.distributed`) only the first validates, reports, writes and
-    decides when to stop; the others return their moving average.
-    Raises TrainingError when gradients stop being numbers, CheckpointError when checkpoint or start do not fit, or
-    were made of other pictures or options and no new chapter is asked for.
+    The average is in eval mode on the CPU. A checkpoint is written at every validation and at the end, also when
+    `stopped` says so; a later call with the same plan resumes from it. The cooldown has a checkpoint of its own
+    (`cooldown_url`), so that a longer plan goes on from before it. Crops and noise are drawn from (seed, step, rank),
+    so that a resumed run sees what an uninterrupted one would have. Of several processes (see
+    `models.training.distributed`) only the first validates, reports, writes and decides when to stop; the others return
+    their moving average. Raises TrainingError when gradients stop being numbers, CheckpointError when checkpoint or
+    start do not fit, or were made of other pictures or options and no new chapter is asked for.
     """
     task = task_of(plan.task, plan.loss, plan.corrupt)
     device = own_device(choose_device(plan.device), ranks)
@@ -216,7 +216,7 @@ def _begin(
     pictures: PictureSource,
     ranks: Ranks,
 ) -> tuple[Progress, torch.optim.Optimizer, nn.Module, nn.Module]:
-    """Progress, optimiser, moving average and best average: of the checkpoint, if there is one, else from the start."""
+    """Return progress, optimiser, moving average and best average: from the checkpoint, if any, else from the start."""
     url, found = _found(plan)
     progress = found[0] if found else Progress(plan.task)
     name = plan.optimiser or task.optimiser
@@ -239,7 +239,7 @@ def _begin(
 
 
 def _found(plan: TrainingPlan) -> tuple[str, tuple[Progress, dict[str, Tensor]] | None]:
-    """The checkpoint to go on from and where it is: that of the cooldown where the plan has come to it."""
+    """Find the checkpoint to go on from and where it is: that of the cooldown where the plan has come to it."""
     found = load_progress(plan.checkpoint, plan.task, plan.files)
     if found is None:
         if plan.cool_steps or plan.cool_minutes:
@@ -255,14 +255,14 @@ def _found(plan: TrainingPlan) -> tuple[str, tuple[Progress, dict[str, Tensor]] 
 
 
 def _next_cooldown(plan: TrainingPlan, progress: Progress) -> Cooldown | None:
-    """The cooldown to begin where the constant part has come to; None while it goes on."""
+    """Return the cooldown to begin where the constant part has come to; None while it goes on."""
     if plan.cool_steps or plan.cool_minutes:
         return Cooldown(progress.step, progress.seconds, plan.cool_steps, plan.cool_minutes, "asked")
     return cooldown_of(_budget(plan), progress.step, progress.seconds, progress.stale > plan.patience)
 
 
 def _chapter(plan: TrainingPlan, task: Task, optimiser: str, pictures: PictureSource, ranks: Ranks) -> Chapter:
-    """What the plan trains with, as a checkpoint remembers it."""
+    """Describe what the plan trains with, as a checkpoint remembers it."""
     options = {
         "optimiser": optimiser,
         "learning rate": plan.learning_rate or suited_rate(task, optimiser),
@@ -300,7 +300,7 @@ def _is_over(progress: Progress) -> bool:
 
 
 def _used(plan: TrainingPlan, progress: Progress) -> float:
-    """Share of everything the plan asks for that is done, 0..1."""
+    """Return the share of everything the plan asks for that is done, 0..1."""
     if progress.cooldown and progress.cooldown.reason in ("asked", "patience"):
         return progress.cooldown.used(progress.step, progress.seconds)
     return min(1.0, _budget(plan).used(progress.step, progress.seconds))
@@ -321,7 +321,7 @@ def _parameter_groups(network: nn.Module, started: list[str], started_warm_up: i
 
 
 def _batch(pictures: PictureSource, count: int, crop: int, seed: int, step: int, ranks: Ranks) -> Tensor:
-    """Pictures, N x C x H x W float32 in 0..1; the noise that follows is drawn from the same place."""
+    """Draw pictures, N x C x H x W float32 in 0..1; the noise that follows is drawn from the same place."""
     torch.manual_seed((ranks.rank << 48) + (seed << 32) + step)
     return pictures.draw(count, crop, np.random.default_rng([seed, step, ranks.rank])).float().div(255)
 
@@ -329,7 +329,7 @@ def _batch(pictures: PictureSource, count: int, crop: int, seed: int, step: int,
 def _descend(
     network: nn.Module, loss: Tensor, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> Tensor:
-    """One step down the gradient, clipped to norm 1; returns the norm before."""
+    """Take one step down the gradient, clipped to norm 1; return the norm before."""
     optimiser.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()
     scaler.unscale_(optimiser)
@@ -371,5 +371,5 @@ def _remember(progress: Progress, score: float, figures: dict[str, float]) -> No
 
 
 def _numbers(figures: dict[str, Tensor]) -> dict[str, float]:
-    """Scalars brought from the device all at once."""
+    """Bring scalars from the device all at once."""
     return dict(zip(figures, torch.stack([f.float() for f in figures.values()]).tolist(), strict=True))

@@ -216,7 +216,7 @@ class Soap(MatrixOptimiser):
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """A layer's weight as a matrix, its first dimension by all others."""
+    """Return a layer's weight as a matrix, its first dimension by all others."""
     return weight.reshape(len(weight), -1)
 
 
@@ -243,7 +243,7 @@ def _transposed_if_tall(matrix: Tensor) -> Tensor:
 
 
 def _lifted(wide: Tensor) -> Tensor:
-    """B x m x n, m <= n, with singular values of about 1."""
+    """Lift the singular values of B x m x n, m <= n, to about 1."""
     product = wide @ wide.mT
     # no singular value of the product is larger
     largest = product.norm(dim=(1, 2), keepdim=True).clamp_min(1e-30)
@@ -258,7 +258,7 @@ def _lifted(wide: Tensor) -> Tensor:
 
 
 def _turned_sides(weight: Tensor) -> list[str]:
-    """The sides whose basis is learned: the shorter one, and the longer one up to a limit."""
+    """List the sides whose basis is learned: the shorter one, and the longer one up to a limit."""
     sizes = {"rows": len(weight), "columns": weight.numel() // len(weight)}
     return [side for side, size in sizes.items() if size <= max(_LONGEST_SIDE, min(sizes.values()))]
 
@@ -268,7 +268,7 @@ def _covariance(matrix: Tensor, side: str) -> Tensor:
 
 
 def _turned(matrix: Tensor, bases: dict[str, Tensor]) -> Tensor:
-    """The matrix with its rows and columns in other bases."""
+    """Turn the rows and columns of a matrix into other bases."""
     if "rows" in bases:
         matrix = bases["rows"].T @ matrix
     return matrix @ bases["columns"] if "columns" in bases else matrix

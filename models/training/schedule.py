@@ -30,7 +30,7 @@ class Budget:
     cooldown: float
 
     def used(self, step: int, seconds: float) -> float:
-        """Share of the budget used, 0 at the start, 1 and more once it is over."""
+        """Return the share of the budget that is used, 0 at the start, 1 and more once it is over."""
         return _share(self.steps, self.minutes, step, seconds)
 
 
@@ -45,12 +45,12 @@ class Cooldown:
     reason: str
 
     def used(self, step: int, seconds: float) -> float:
-        """Share of the cooldown that is over, 0 to 1, at a step and second of the training."""
+        """Return the share of the cooldown that is over, 0 to 1, at a step and second of the training."""
         return min(1.0, _share(self.steps, self.minutes, step - self.step, seconds - self.seconds))
 
 
 def rate_factor(cooldown: Cooldown | None, step: int, seconds: float) -> float:
-    """Factor of the peak learning rate, 1 before the cooldown, then 1 - sqrt(share of it that is over)."""
+    """Compute the factor of the peak learning rate, 1 before the cooldown, then 1 - sqrt(share of it that is over)."""
     return 1.0 if cooldown is None else 1 - math.sqrt(cooldown.used(step, seconds))
 
 
@@ -60,18 +60,18 @@ def warm_up_factor(since: int, length: int) -> float:
 
 
 def average_decay(since: int, started: bool) -> float:
-    """Decay of the moving average `since` steps after it was begun, from given weights where it was `started`.
+    """Compute the decay of the moving average `since` steps after it was begun, from given weights where `started`.
 
-    The average spans about the last ninth of what it has seen, so that its start is forgotten, and at most 5,000
-    steps. Given weights are mostly an average themselves: they count as 9,000 steps seen, or the noise of the first
-    few hundred steps would take their place.
+    The average spans about the last ninth of what it has seen, so that its start is forgotten, and at most 5,000 steps.
+    Given weights are mostly an average themselves: they count as 9,000 steps seen, or the noise of the first few
+    hundred steps would take their place.
     """
     seen = since + (9_000 if started else 0)
     return min(0.9998, (1 + seen) / (10 + seen))
 
 
 def cooldown_of(budget: Budget, step: int, seconds: float, out_of_patience: bool) -> Cooldown | None:
-    """The cooldown to begin now, or None while the constant part goes on.
+    """Return the cooldown to begin now, or None while the constant part goes on.
 
     It takes what is left of the budget; where patience ended the constant part before, as much of a budget that would
     have ended here.

@@ -31,7 +31,7 @@ class SmallTrainingSet:
 
     @property
     def listed(self) -> int:
-        """How many pictures were found, those left out included."""
+        """Number of pictures that were found, those left out included."""
         return len(self.train) + len(self.held_out) + len(self.left_out)
 
     @property
@@ -43,7 +43,7 @@ class SmallTrainingSet:
         return pictures_mark(pair for part in parts for pair in zip(part.names, part.digests, strict=True))
 
     def draw(self, count: int, crop: int, generator: np.random.Generator) -> Tensor:
-        """Whole pictures, drawn with replacement: count x C x H x W uint8; `crop` does not matter."""
+        """Draw whole pictures with replacement: count x C x H x W uint8; `crop` does not matter."""
         rows = torch.from_numpy(generator.integers(len(self.train), size=count))
         drawn = self.train.pictures[rows]
         if "mirror" in self.augment:
@@ -54,23 +54,23 @@ class SmallTrainingSet:
         return drawn
 
     def held_out_batches(self, crop: int) -> list[Tensor]:
-        """The first 2048 pictures held out, at most."""
+        """Return the first 2048 pictures held out, at most, in batches N x C x H x W uint8."""
         return _batches(self.held_out.pictures[:HELD_OUT])
 
     def training_batches(self, crop: int) -> list[Tensor]:
-        """Give as many pictures trained on as are held out, spread over all of them."""
+        """Return as many pictures trained on as are held out, spread over all of them, in batches of uint8."""
         count = min(len(self.train), len(self.held_out), HELD_OUT)
         rows = torch.linspace(0, len(self.train) - 1, count).long()
         return _batches(self.train.pictures[rows])
 
 
 def _batches(pictures: Tensor) -> list[Tensor]:
-    """Batches of like size, so that none is of a single picture, which contrast could compare with nothing."""
+    """Split pictures into batches of like size, none of a single one, which contrast could compare with nothing."""
     return list(pictures.tensor_split(-(-len(pictures) // HELD_OUT_BATCH)))
 
 
 def _shifted(pictures: Tensor, generator: np.random.Generator) -> Tensor:
-    """Every picture moved by up to an eighth of its sides, its edges repeated."""
+    """Move every picture by up to an eighth of its sides; its edges are repeated."""
     count, _, height, width = pictures.shape
     rows, columns = (
         (

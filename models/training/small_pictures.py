@@ -60,7 +60,7 @@ class SmallPictures:
         return len(self.pictures)
 
     def at(self, rows: list[int]) -> SmallPictures:
-        """Only the pictures of these rows."""
+        """Return the pictures of these rows alone."""
         labels = None if self.labels is None else self.labels[rows]
         digests = tuple(self.digests[row] for row in rows) if self.digests else ()
         names = [self.names[row] for row in rows]
@@ -85,9 +85,8 @@ def read_small_pictures(
     pictures in any folders, whose class is the first folder below the URL (no labels where one lies outside of any).
     `train` True or False gives one split, None both: idx files and sheets have their own, in folders a share of 0.05,
     by the hash of names, is the test split. `limit` takes that many of every URL, chosen by hash. Unreadable pictures
-    are left out, with the reason.
-    Raises DataError for a shape out of bounds, damaged idx files or sheets, nothing found, or more than `memory_limit`
-    bytes; what `files` raise when the sources cannot be read.
+    are left out, with the reason. Raises DataError for a shape out of bounds, damaged idx files or sheets, nothing
+    found, or more than `memory_limit` bytes; what `files` raise when the sources cannot be read.
     """
     _check_shape(shape)
     sources = (urls,) if isinstance(urls, str) else urls
@@ -99,7 +98,7 @@ def read_small_pictures(
 
 
 def split_by_name(pictures: SmallPictures, held_out: float, least: int = 1) -> tuple[SmallPictures, SmallPictures]:
-    """A share, chosen by the hash of names and of `least` pictures at least, beside the rest: (rest, share)."""
+    """Split pictures by the hash of their names into the rest and a share `held_out` of `least` pictures at least."""
     # salted, so that it is not the same share again that is a folder's test split
     shares = np.array([_salted(name, "held out") for name in pictures.names])
     inside = (shares < held_out) | (shares <= np.sort(shares)[:least][-1])
@@ -107,7 +106,7 @@ def split_by_name(pictures: SmallPictures, held_out: float, least: int = 1) -> t
 
 
 def resized(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """A picture, H x W or H x W x 3 uint8, as C x h x w uint8: the whole of it, by area averages when it shrinks."""
+    """Resize a picture, H x W or H x W x 3 uint8, as a whole to C x h x w uint8, by area averages when it shrinks."""
     channels, height, width = shape
     if pixels.ndim == 3 and channels == 1:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
@@ -120,7 +119,7 @@ def resized(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def check_memory(count: int, shape: tuple[int, int, int], limit: int) -> None:
-    """Raise DataError when so many pictures would exceed `limit` bytes."""
+    """Raise DataError when `count` pictures of a shape would exceed `limit` bytes."""
     if count * int(np.prod(shape)) > limit:
         raise DataError(
             f"{count:,} pictures of {' x '.join(map(str, shape))} exceed the {max(limit, 0) >> 20} MiB that are left; "
@@ -129,7 +128,7 @@ def check_memory(count: int, shape: tuple[int, int, int], limit: int) -> None:
 
 
 def stacked(pictures: Any, count: int, shape: tuple[int, int, int]) -> Tensor:
-    """So many pictures, H x W or H x W x 3 uint8, `resized` and stacked: count x C x h x w uint8."""
+    """Resize `count` pictures, H x W or H x W x 3 uint8, and stack them: count x C x h x w uint8."""
     stack = torch.empty((count, *shape), dtype=torch.uint8)
     for place, picture in zip(stack, pictures, strict=True):
         place.numpy()[...] = resized(picture, shape)
@@ -137,7 +136,7 @@ def stacked(pictures: Any, count: int, shape: tuple[int, int, int]) -> Tensor:
 
 
 def joined(parts: list[SmallPictures]) -> SmallPictures:
-    """Sets of pictures of one shape as one; there are labels where every set has them."""
+    """Join sets of pictures of one shape; there are labels where every set has them."""
     if len(parts) == 1:
         return parts[0]
     classes = sorted({name for part in parts for name in part.classes})
@@ -155,7 +154,7 @@ def joined(parts: list[SmallPictures]) -> SmallPictures:
 
 
 def chosen(names: list[str], limit: int | None) -> list[int]:
-    """The rows of at most `limit` names, in order, chosen by hash so that every folder has its part."""
+    """Choose the rows of at most `limit` names, in order, by hash so that every folder has its part."""
     rows = list(range(len(names)))
     if limit is not None and limit < len(rows):
         rows = sorted(sorted(rows, key=lambda row: _salted(names[row], "limit"))[:limit])
@@ -173,7 +172,7 @@ class _Wanted:
     decoder: Decoder
 
     def rows(self, names: list[str]) -> list[int]:
-        """The rows of these names that are taken, in order; DataError when they are too many."""
+        """Choose the rows of these names that are taken, in order; raise DataError when they are too many."""
         rows = chosen(names, self.limit)
         check_memory(len(rows), self.shape, self.memory)
         return rows
@@ -230,7 +229,7 @@ def _read_idx_files(below: dict[str, Found], wanted: _Wanted) -> SmallPictures:
 
 
 def _idx(files: Files, found: Found, dimensions: int, limit: int) -> tuple[np.ndarray, str]:
-    """The bytes of an idx file in so many dimensions, and its SHA-256.
+    """Read the bytes of an idx file in `dimensions` dimensions, and its SHA-256.
 
     It begins with two zeros, 8 for uint8, the number of dimensions, and their sizes big-endian.
     """
@@ -357,5 +356,5 @@ def _fetch(files: Files, found: Found) -> bytes:
 
 
 def _salted(name: str, salt: str) -> float:
-    """A number in 0..1 from a picture's whole name."""
+    """Return a number in 0..1 that is decided by a picture's whole name and a salt."""
     return int.from_bytes(hashlib.sha256(f"{salt}/{name}".encode()).digest()[:4], "big") / 2**32

@@ -23,7 +23,7 @@ AUTOENCODER_LOSS = "mse"
 
 
 def task_of(name: str, loss: str | None = None, corrupt: str | None = None) -> Task:
-    """The task of that name; an autoencoder's loss and corruption as text, such as "bce + kl" and "noise:0.5".
+    """Return the task of that name; an autoencoder's loss and corruption are text, such as "bce + kl" and "noise:0.5".
 
     See `models.autoencoders.objective.parse_objective`. Raises ValueError, naming what is wrong.
     """
@@ -37,7 +37,7 @@ def task_of(name: str, loss: str | None = None, corrupt: str | None = None) -> T
 
 
 def objective_of(loss: str | None, corrupt: str | None) -> Objective:
-    """An autoencoder's objective; "mse" where nothing is said. Raises ValueError, naming what is wrong."""
+    """Read an autoencoder's objective; "mse" where nothing is said. Raises ValueError, naming what is wrong."""
     return parse_objective(loss or AUTOENCODER_LOSS, corrupt or "")
 
 
@@ -70,12 +70,12 @@ class Task:
 
 
 def suited_rate(task: Task, optimiser: str | None) -> float:
-    """Give the peak learning rate that suits a task under an optimiser, its own one for None."""
+    """Return the peak learning rate that suits a task under an optimiser, its own one for None."""
     return task.rates[optimiser or task.optimiser]
 
 
 def codec_loss(network: nn.Module, picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """lambda * 255^2 * MSE + bpp, a quality drawn for every picture of the batch."""
+    """Compute lambda * 255^2 * MSE + bpp, a quality drawn for every picture of the batch, and figures to show."""
     quality = 1 + torch.rand(len(picture), device=picture.device) * (QUALITIES - 1)
     decoded, bpp, hyper_bpp = network(picture, quality)
     error = (decoded.float() - picture).pow(2).mean((1, 2, 3)) * 255**2
@@ -85,7 +85,7 @@ def codec_loss(network: nn.Module, picture: Tensor) -> tuple[Tensor, dict[str, T
 
 
 def codec_score(network: nn.Module, picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The mean loss over fixed qualities, with rounded symbols and decoded pictures rounded to 8 bit."""
+    """Compute the mean loss over fixed qualities, with rounded symbols and decoded pictures rounded to 8 bit."""
     total, figures = torch.zeros(len(picture), device=picture.device), {}
     for level in SCORED_QUALITIES:
         quality = torch.full((len(picture),), float(level), device=picture.device)
@@ -98,18 +98,18 @@ def codec_score(network: nn.Module, picture: Tensor) -> tuple[Tensor, dict[str, 
 
 
 def codec_begin_step(network: nn.Module, step: int, started: bool) -> None:
-    """See `CodecNetwork.begin_step`."""
+    """Begin a step of the codec's training as `CodecNetwork.begin_step` says."""
     assert isinstance(network, CodecNetwork)
     network.begin_step(step, started)
 
 
 def autoencoder_loss(objective: Objective, network: nn.Module, picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """See `Autoencoder.loss`."""
+    """Compute an autoencoder's objective, a scalar, and figures to show, as `Autoencoder.loss` does."""
     return network(picture, objective)
 
 
 def autoencoder_score(objective: Objective, network: nn.Module, picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The objective, every batch corrupted from the same seed; its terms, and the PSNR of what comes back."""
+    """Compute the objective, every batch corrupted from the same seed; its terms, and the PSNR of what comes back."""
     assert isinstance(network, Autoencoder)
     loss, figures = network.loss(picture, objective, torch.Generator(picture.device).manual_seed(25))
     spoiled = objective.corruption(picture, torch.Generator(picture.device).manual_seed(25))
