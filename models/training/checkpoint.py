@@ -76,7 +76,7 @@ def cooldown_url(checkpoint: str) -> str:
 
 
 def start_url(name_or_url: str) -> str:
-    """The URL of weights to begin from: a shipped model by name, a codec's as it is trained, or the URL itself."""
+    """Return the URL of weights to begin from: of a shipped model, a codec's as it is trained, or the given URL."""
     if "/" in name_or_url or "\\" in name_or_url or name_or_url.endswith(".safetensors"):
         return name_or_url
     places = [WEIGHTS / "start" / f"{name_or_url}.safetensors", WEIGHTS / f"{name_or_url}.safetensors"]

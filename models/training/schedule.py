@@ -55,7 +55,7 @@ def rate_factor(cooldown: Cooldown | None, step: int, seconds: float) -> float:
 
 
 def warm_up_factor(since: int, length: int) -> float:
-    """Factor of the learning rate, rising to 1 over `length` steps, `since` steps after the optimiser's first."""
+    """Compute the learning rate's factor, which rises to 1 over `length` steps, `since` steps after the first."""
     return min(1.0, (since + 1) / max(1, length))
 
 
