@@ -15,8 +15,8 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 #: what a function's or a method's docstring may begin with, in lower case
 VERBS = """
-abort accept add adjust align allow answer append apply arrange ask assemble assign average begin bind blend blur
-bound bring build call cancel carry cast change check choose claim clamp clean clear clip close cluster collect
+abort accept add adjust align allow answer append apply arrange ask assemble assign average balance begin bind blend
+blur bound bring build call cancel carry cast change check choose claim clamp clean clear clip close cluster collect
 combine commit compare compress compute concatenate connect continue convert copy correct count cover crop cut
 darken deblock deblur decide decode decompress degrade delete denoise describe detect develop divide do download
 draw drop embed encode end enlarge enter equalise erase escape estimate evaluate exit expect explain explore export
@@ -53,7 +53,6 @@ PENDING: set[str] = {
     "pipeline/requests",
     "pipeline/runs",
     "pipeline/shards",
-    "pipeline/steps",
     "pipeline/suites",
     "pipeline/suites/kinds",
     "pipeline/training",

@@ -53,7 +53,8 @@ _PNG_BLOCK_BYTES = 1 << 20
 
 
 def output_format(requested: str, metadata: Metadata, pixels: np.ndarray) -> str:
-    """Return the format to write: `requested`, or for "same" that of the source where it is written and holds the pixels.
+    """Return the format to write: `requested`, or for "same" that of the source where it is written here and fits.
+
     "same" falls back to "png": for sources that are not written here (GIF, BMP, …), for pixels with alpha that came
     from a JPEG, and for pictures larger, or in JPEG 2000 smaller, than the format allows. Raises ValueError for an
     unknown name.

@@ -97,8 +97,8 @@ def named_as_picture(key: str) -> bool:
 def sniff(data: bytes, key: str = "") -> str:
     """Return the format of a file by its content ("jpeg", "png", …).
 
-    TGA, which has no signature, is also known by the key's extension. Raises `PictureError`: `truncated` (nothing or next
-    to nothing there), `unsupported` (a known kind that is not read), `not_an_image`.
+    TGA, which has no signature, is also known by the key's extension. Raises `PictureError`: `truncated` (nothing or
+    next to nothing there), `unsupported` (a known kind that is not read), `not_an_image`.
     """
     if not data:
         raise PictureError("truncated", "the file is empty")

@@ -206,7 +206,7 @@ def _ssim_and_ms_ssim(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
 
 
 def scales_for(height: int, width: int) -> int:
-    """Return the number of scales of MS-SSIM: 5 from a short side of 176 pixels, 4 from 88, 3 from 44, 2 from 22, else 1."""
+    """Return the scales of MS-SSIM: 5 from a short side of 176 pixels, 4 from 88, 3 from 44, 2 from 22, else 1."""
     scales = [n for n in range(1, 6) if min(height, width) >= _WINDOW << (n - 1)]
     return max(scales, default=1)
 

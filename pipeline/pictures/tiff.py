@@ -75,7 +75,8 @@ def plane_file(data: bytes, tags: Mapping[int, Any], plane: int) -> bytes:
 
 
 def encode(pixels: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
-    """Encode H x W x 1..4 uint8 or uint16 pixels as a little-endian TIFF: strips, differenced horizontally and deflated.
+    """Encode H x W x 1..4 uint8 or uint16 pixels as a little-endian TIFF: deflated strips, differenced horizontally.
+
     EXIF that Pillow cannot parse is left out.
     """
     height, width, channels = pixels.shape

@@ -1,4 +1,4 @@
-"""Small array helpers the pixel steps share: levels, luma, histograms and work in bounded memory."""
+"""Functions on arrays that pixel steps share: levels, luma, histograms and work in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Function = Callable[["np.ndarray"], "np.ndarray"]
 
 
 def white_level(pixels: np.ndarray) -> int:
-    """The largest value of the dtype: 255 for uint8, 65535 for uint16."""
+    """Return the largest value of the dtype: 255 for uint8, 65535 for uint16."""
     return int(np.iinfo(pixels.dtype).max)
 
 
 def level_step(pixels: np.ndarray) -> int:
-    """How much one 8-bit level is in this picture: 1 for uint8, 257 for uint16 (65535 / 255)."""
+    """Return how much one 8-bit level is in this picture: 1 for uint8, 257 for uint16 (65535 / 255)."""
     return white_level(pixels) // 255
 
 
@@ -29,17 +29,17 @@ def to_levels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def with_channels(values: np.ndarray) -> np.ndarray:
-    """H x W x C, C-contiguous, from what OpenCV gives back: it drops the last axis of grey pictures."""
+    """Return H x W x C, C-contiguous, of what OpenCV gives back: it drops the last axis of grey pictures."""
     return np.ascontiguousarray(values[:, :, None] if values.ndim == 2 else values)
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:
-    """Rec. 601 luma (H x W, dtype kept) of H x W x 1|3; a grey picture is its own luma."""
+    """Return the Rec. 601 luma (H x W, dtype kept) of H x W x 1|3; a grey picture is its own luma."""
     return np.ascontiguousarray(pixels[:, :, 0]) if pixels.shape[2] == 1 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
 
 
 def histogram(pixels: np.ndarray) -> np.ndarray:
-    """Exact counts (int64) of every level of the dtype over all samples of the picture."""
+    """Count every level of the dtype exactly (int64) over all samples of the picture."""
     levels = white_level(pixels) + 1
     # bincount widens its input to 64 bits, so a large picture goes through it a few rows at a time.
     return sum(
@@ -49,7 +49,7 @@ def histogram(pixels: np.ndarray) -> np.ndarray:
 
 
 def row_slices(pixels: np.ndarray, samples: int = 1 << 22) -> Iterator[slice]:
-    """Slices that cover all rows in order, each of about `samples` values and at least one row."""
+    """Yield slices that cover all rows in order, each of about `samples` values and at least one row."""
     rows = max(1, samples // max(1, pixels[0].size))
     return (slice(top, top + rows) for top in range(0, pixels.shape[0], rows))
 

@@ -36,6 +36,8 @@ Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 
 
 class Jpeg(Parameters):
+    """Parameters of `jpeg`."""
+
     quality: int = Field(default=75, ge=1, le=100, description="quality; 100 is not lossless")
     subsampling: Subsampling = Field(
         default="4:2:0", description="4:4:4 keeps all colour detail, 4:2:0 a quarter of it"
@@ -45,31 +47,39 @@ class Jpeg(Parameters):
 
 
 class Png(Parameters):
+    """Parameters of `png`."""
+
     level: int = Field(default=6, ge=0, le=9, description="deflate level: 0 stores, 9 searches longest")
 
 
 class PngHuffman(Parameters):
+    """Parameters of `png_huffman`."""
+
     row_filter: Literal["adaptive", "sub"] = Field(
         "adaptive", description="prediction before the Huffman code: the best of five for each row, or always the left"
     )
 
 
 class TiffLzw(Parameters):
-    """TIFF with LZW has no parameters."""
+    """Parameters of `tiff_lzw`, which has none."""
 
 
 class Webp(Parameters):
+    """Parameters of `webp`."""
+
     quality: float = Field(default=75, ge=0, le=100, description="quality; 100 is not lossless")
     method: int = Field(default=4, ge=0, le=6, description="effort: 6 searches longest")
 
 
 class WebpLossless(Parameters):
+    """Parameters of `webp_lossless`."""
+
     effort: int = Field(default=80, ge=0, le=100, description="effort: 100 searches longest")
     method: int = Field(default=4, ge=0, le=6, description="coding method: 6 searches longest")
 
 
 class Jpeg2000(Parameters):
-    """Without psnr and rate the coding is lossless (5/3 wavelet)."""
+    """Parameters of `jpeg2000`; without psnr and rate the coding is lossless (5/3 wavelet)."""
 
     psnr: float | None = Field(
         default=None, ge=10, le=100, description="PSNR to reach, in dB, against the dtype's white"
@@ -84,6 +94,8 @@ class Jpeg2000(Parameters):
 
 
 class Avif(Parameters):
+    """Parameters of `avif`."""
+
     quality: int = Field(default=60, ge=0, le=100, description="quality; 100 is not lossless")
     speed: int = Field(default=6, ge=0, le=10, description="0 searches longest, 10 is fastest")
     subsampling: Subsampling = Field(
@@ -92,13 +104,15 @@ class Avif(Parameters):
 
 
 class JpegXl(Parameters):
+    """Parameters of `jpeg_xl`."""
+
     quality: float = Field(default=90, ge=0, le=100, description="quality; 100 is not lossless")
     lossless: bool = Field(default=False, description="keep every value; quality then does not count")
     effort: int = Field(default=7, ge=1, le=9, description="effort: 9 searches longest")
 
 
 def encode_jpeg(pixels: np.ndarray, parameters: Jpeg) -> bytes:
-    """JPEG (libjpeg-turbo); uint16 is rounded to 8 bits."""
+    """Encode as JPEG (libjpeg-turbo); uint16 is rounded to 8 bits."""
     _check_sides(pixels, JPEG_LIMIT, "JPEG")
     factors = {
         "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
@@ -113,13 +127,13 @@ def encode_jpeg(pixels: np.ndarray, parameters: Jpeg) -> bytes:
 
 
 def encode_png(pixels: np.ndarray, parameters: Png) -> bytes:
-    """PNG, lossless, 8 and 16 bits."""
+    """Encode as PNG, lossless, 8 and 16 bits."""
     _check_sides(pixels, OPENCV_LIMIT, "PNG")
     return _opencv_bytes(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, parameters.level])
 
 
 def encode_png_huffman(pixels: np.ndarray, parameters: PngHuffman) -> bytes:
-    """PNG with Huffman coding alone (zlib's Z_HUFFMAN_ONLY): lossless, fast, no string matching."""
+    """Encode as PNG with Huffman coding alone (zlib's Z_HUFFMAN_ONLY): lossless, fast, no string matching."""
     _check_sides(pixels, OPENCV_LIMIT, "PNG")
     strategy = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
     # A level makes OpenCV try all filters and resets the strategy, so it has to come first.
@@ -128,24 +142,24 @@ def encode_png_huffman(pixels: np.ndarray, parameters: PngHuffman) -> bytes:
 
 
 def encode_tiff_lzw(pixels: np.ndarray, parameters: TiffLzw) -> bytes:
-    """TIFF with LZW and horizontal prediction, lossless, 8 and 16 bits."""
+    """Encode as TIFF with LZW and horizontal prediction, lossless, 8 and 16 bits."""
     _check_sides(pixels, OPENCV_LIMIT, "TIFF")
     lzw, horizontal = 5, 2
     return _opencv_bytes(".tiff", pixels, [cv2.IMWRITE_TIFF_COMPRESSION, lzw, cv2.IMWRITE_TIFF_PREDICTOR, horizontal])
 
 
 def encode_webp(pixels: np.ndarray, parameters: Webp) -> bytes:
-    """WebP, lossy (VP8, chroma always halved); uint16 is rounded to 8 bits, sides up to 16383."""
+    """Encode as WebP, lossy (VP8, chroma always halved); uint16 is rounded to 8 bits, sides up to 16383."""
     return _webp_bytes(pixels, quality=parameters.quality, method=parameters.method)
 
 
 def encode_webp_lossless(pixels: np.ndarray, parameters: WebpLossless) -> bytes:
-    """WebP, lossless for 8 bits; uint16 is rounded to 8 bits first, sides up to 16383."""
+    """Encode as WebP, lossless for 8 bits; uint16 is rounded to 8 bits first, sides up to 16383."""
     return _webp_bytes(pixels, lossless=True, quality=parameters.effort, method=parameters.method)
 
 
 def encode_jpeg2000(pixels: np.ndarray, parameters: Jpeg2000) -> bytes:
-    """JPEG 2000 at a PSNR, at a rate, or lossless; 8 and 16 bits.
+    """Encode as JPEG 2000 at a PSNR, at a rate, or lossless; 8 and 16 bits.
 
     Lossy coding uses the 9/7 wavelet, except for 16-bit colour: that goes through OpenCV, which has the 5/3
     wavelet only, steps of a thousandth of the raw size (a PSNR is found by bisection) and sides from 32 pixels.
@@ -162,7 +176,7 @@ def encode_jpeg2000(pixels: np.ndarray, parameters: Jpeg2000) -> bytes:
 
 
 def encode_avif(pixels: np.ndarray, parameters: Avif) -> bytes:
-    """AVIF, lossy; uint16 is rounded to 8 bits, grey is stored without chroma."""
+    """Encode as AVIF, lossy; uint16 is rounded to 8 bits, grey is stored without chroma."""
     _check_sides(pixels, AVIF_LIMIT, "AVIF")
     subsampling = "4:0:0" if pixels.shape[2] == 1 else parameters.subsampling
     # Threads and automatic tiles would make the bytes depend on the machine.
@@ -178,14 +192,14 @@ def encode_avif(pixels: np.ndarray, parameters: Avif) -> bytes:
 
 
 def encode_jpeg_xl(pixels: np.ndarray, parameters: JpegXl) -> bytes:
-    """JPEG XL, lossy or lossless; uint16 is kept in grey and rounded to 8 bits in colour."""
+    """Encode as JPEG XL, lossy or lossless; uint16 is kept in grey and rounded to 8 bits in colour."""
     kept = pixels if pixels.shape[2] == 1 else to_8bit(pixels)
     settings = {"lossless": True} if parameters.lossless else {"quality": parameters.quality}
     return _pillow_bytes("JXL", kept, **settings, effort=parameters.effort, num_threads=1)
 
 
 def decode_opencv(data: bytes) -> np.ndarray:
-    """Pixels (H x W x 1|3, uint8 or uint16) of a JPEG, PNG or TIFF file from the encoders here."""
+    """Decode a JPEG, PNG or TIFF file from the encoders here to pixels (H x W x 1|3, uint8 or uint16)."""
     try:
         decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -196,13 +210,13 @@ def decode_opencv(data: bytes) -> np.ndarray:
 
 
 def decode_webp(data: bytes) -> np.ndarray:
-    """Pixels (H x W x 1|3, uint8) of a WebP file from `encode_webp` or `encode_webp_lossless`."""
+    """Decode a WebP file from `encode_webp` or `encode_webp_lossless` to pixels (H x W x 1|3, uint8)."""
     picture = _pillow_picture(WebPImagePlugin.WebPImageFile, data)
     return with_channels(np.array(picture.convert("L") if picture.info.get("xmp") == _GREY else picture))
 
 
 def decode_jpeg2000(data: bytes) -> np.ndarray:
-    """Pixels (H x W x 1|3, uint8 or uint16) of a JPEG 2000 file from `encode_jpeg2000`."""
+    """Decode a JPEG 2000 file from `encode_jpeg2000` to pixels (H x W x 1|3, uint8 or uint16)."""
     # Pillow reads 16-bit colour as 8 bits; the depth of the first component stands in the image header box.
     header = data.find(b"ihdr")
     wide_colour = header > 0 and data[header + 12 : header + 15] == b"\x00\x03\x0f"
@@ -214,7 +228,7 @@ def decode_jpeg2000(data: bytes) -> np.ndarray:
 
 
 def decode_avif(data: bytes) -> np.ndarray:
-    """Pixels (H x W x 1|3, uint8) of an AVIF file from `encode_avif`."""
+    """Decode an AVIF file from `encode_avif` to pixels (H x W x 1|3, uint8)."""
     picture = _pillow_picture(AvifImagePlugin.AvifImageFile, data)
     # Pillow before 12 gives RGB for files without chroma; the flag is in the third byte of the av1C box.
     header = data.find(b"av1C")
@@ -223,7 +237,7 @@ def decode_avif(data: bytes) -> np.ndarray:
 
 
 def decode_jpeg_xl(data: bytes) -> np.ndarray:
-    """Pixels (H x W x 1|3, uint8, or uint16 grey) of a JPEG XL file from `encode_jpeg_xl`."""
+    """Decode a JPEG XL file from `encode_jpeg_xl` to pixels (H x W x 1|3, uint8, or uint16 grey)."""
     from pillow_jxl.JpegXLImagePlugin import JXLImageFile
 
     return with_channels(np.array(_pillow_picture(JXLImageFile, data)))
@@ -290,7 +304,7 @@ def _pillow_bytes(name: str, pixels: np.ndarray, **settings: Any) -> bytes:
 
 
 def _pillow_picture(opener: Callable[[io.BytesIO], Image.Image], data: bytes) -> Image.Image:
-    """Open with one format's reader: Image.open would also warn of large pictures, and these are our own."""
+    """Open bytes with one format's reader: Image.open would also warn of large pictures, and these are our own."""
     try:
         picture = opener(io.BytesIO(data))
         picture.load()

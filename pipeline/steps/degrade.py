@@ -2,9 +2,9 @@
 
 Every step takes H x W x 1|3, uint8 (0..255) or uint16 (0..65535), and gives the same dtype back. Strengths are in
 8-bit levels at both depths. The seeded ones draw from the generator they are given and nothing else, so the same
-seed and key give the same picture in every run, in any order, on any number of machines. What restoration networks
-are trained on is defined in `models.restoration.degradations`, and computed by it or compared with it in a test;
-steps that are computed by it import PyTorch when they run.
+seed and key give the same picture in every run, in any order, on any number of machines. The degradations that
+restoration networks are trained on are defined in `models.restoration.degradations`; their steps here are computed by
+it, and import PyTorch when they run, or are compared with it in a test.
 """
 
 from __future__ import annotations
@@ -28,22 +28,30 @@ if TYPE_CHECKING:
 
 
 class Seeded(Parameters):
+    """Parameters of a step that draws at random."""
+
     seed: int = Field(
         default=0, ge=0, lt=1 << 63, description="seed; together with the picture's key it fixes what is drawn"
     )
 
 
 class GaussianNoise(Seeded):
+    """Parameters of `gaussian_noise`."""
+
     sigma: float = Field(default=25.0, ge=0, le=255, description="standard deviation of the noise, in 8-bit levels")
 
 
 class PoissonNoise(Seeded):
+    """Parameters of `poisson_noise`."""
+
     photons: float = Field(
         default=100.0, gt=0, le=1e9, description="photons that a white sample stands for; fewer is noisier"
     )
 
 
 class CameraNoise(Seeded):
+    """Parameters of `camera_noise`."""
+
     photons: float = Field(
         default=300.0, gt=0, le=1e9, description="photons that a white sample stands for; fewer is noisier"
     )
@@ -57,16 +65,22 @@ class CameraNoise(Seeded):
 
 
 class SaltAndPepper(Seeded):
+    """Parameters of `salt_and_pepper`."""
+
     fraction: float = Field(
         default=0.05, ge=0, le=1, description="fraction of the pixels hit, half of them white, half black"
     )
 
 
 class JpegArtifacts(Parameters):
+    """Parameters of `jpeg_artifacts`."""
+
     quality: int = Field(default=10, ge=1, le=100, description="JPEG quality")
 
 
 class Blur(Parameters):
+    """Parameters of `blur`."""
+
     kind: Literal["gaussian", "motion"] = Field(
         default="gaussian", description="gaussian uses sigma; motion length and angle"
     )
@@ -78,6 +92,8 @@ class Blur(Parameters):
 
 
 class Downscale(Parameters):
+    """Parameters of `downscale`."""
+
     factor: float = Field(default=2.0, ge=1, le=64, description="how many times smaller each side becomes")
     antialias: bool = Field(
         default=True, description="smooth before sampling, as a camera does; false lets detail alias"
@@ -85,27 +101,37 @@ class Downscale(Parameters):
 
 
 class LowLight(Parameters):
+    """Parameters of `low_light`."""
+
     exposure: float = Field(default=0.2, gt=0, le=1, description="factor on linear light; 1 changes nothing")
 
 
 class LowContrast(Parameters):
+    """Parameters of `low_contrast`."""
+
     contrast: float = Field(default=0.5, ge=0, le=1, description="share of the contrast that is left")
     pivot: float = Field(default=0.5, ge=0, le=1, description="grey that values are drawn towards, 0 black to 1 white")
 
 
 class ColourCast(Parameters):
+    """Parameters of `colour_cast`."""
+
     red: float = Field(default=1.25, gt=0, le=10, description="factor on red's linear light")
     green: float = Field(default=1.0, gt=0, le=10, description="factor on green's linear light")
     blue: float = Field(default=0.75, gt=0, le=10, description="factor on blue's linear light")
 
 
 class RealisticDegradation(CameraNoise):
+    """Parameters of `realistic_degradation`."""
+
     factor: int = Field(default=2, ge=1, le=8, description="how many times smaller each side becomes")
     blur: float = Field(default=1.0, ge=0.1, le=100, description="standard deviation of a Gaussian, in pixels")
     quality: int = Field(default=70, ge=1, le=100, description="JPEG quality")
 
 
 class Holes(Seeded):
+    """Parameters of `holes`."""
+
     kind: Literal["squares", "scratches"] = Field(
         default="squares", description="squares, or scratches: bent lines of two straight parts"
     )
@@ -131,7 +157,7 @@ class Holes(Seeded):
 
 
 def generator_for(seed: int, key: str) -> np.random.Generator:
-    """The generator a seeded step is given for one picture: the same on every platform and in every process.
+    """Return the generator that a seeded step is given for one picture, alike on every platform and in every process.
 
     Seeded with SHA-256 of the seed and the picture's key. Every seeded step of a branch gets a fresh one, so
     steps with the same seed draw the same things.
@@ -142,7 +168,7 @@ def generator_for(seed: int, key: str) -> np.random.Generator:
 
 @pixel_step(GaussianNoise, seeded=True, version=2)
 def gaussian_noise(pixels: np.ndarray, parameters: GaussianNoise, generator: np.random.Generator) -> np.ndarray:
-    """Additive white Gaussian noise, rounded and clipped to the dtype as a real file would be."""
+    """Add white Gaussian noise, rounded and clipped to the dtype as a real file would be."""
     from models.restoration import degradations as spoil
 
     return _in_rows(pixels, lambda rows: spoil.gaussian_noise(rows, parameters.sigma, generator))
@@ -150,7 +176,7 @@ def gaussian_noise(pixels: np.ndarray, parameters: GaussianNoise, generator: np.
 
 @pixel_step(PoissonNoise, seeded=True)
 def poisson_noise(pixels: np.ndarray, parameters: PoissonNoise, generator: np.random.Generator) -> np.ndarray:
-    """Shot noise: each sample becomes a Poisson count of photons, scaled back, rounded and clipped."""
+    """Add shot noise: each sample becomes a Poisson count of photons, scaled back, rounded and clipped."""
     gain = white_level(pixels) / parameters.photons
     result = np.empty_like(pixels, order="C")
     for rows in row_slices(pixels):
@@ -160,7 +186,7 @@ def poisson_noise(pixels: np.ndarray, parameters: PoissonNoise, generator: np.ra
 
 @pixel_step(CameraNoise, seeded=True)
 def camera_noise(pixels: np.ndarray, parameters: CameraNoise, generator: np.random.Generator) -> np.ndarray:
-    """Shot noise and read noise, some of it common to neighbours, rounded and clipped."""
+    """Add shot noise and read noise, some of it common to neighbours, rounded and clipped."""
     from models.restoration import degradations as spoil
 
     strengths = (parameters.photons, parameters.sigma, parameters.correlation)
@@ -169,7 +195,7 @@ def camera_noise(pixels: np.ndarray, parameters: CameraNoise, generator: np.rand
 
 @pixel_step(SaltAndPepper, seeded=True)
 def salt_and_pepper(pixels: np.ndarray, parameters: SaltAndPepper, generator: np.random.Generator) -> np.ndarray:
-    """Black and white pixels at random places, all channels of a pixel together."""
+    """Set pixels at random places to black or white, all channels of a pixel together."""
     result = pixels.copy(order="C")
     for rows in row_slices(pixels):
         draw = generator.random(pixels[rows].shape[:2])
@@ -180,7 +206,7 @@ def salt_and_pepper(pixels: np.ndarray, parameters: SaltAndPepper, generator: np
 
 @pixel_step(JpegArtifacts)
 def jpeg_artifacts(pixels: np.ndarray, parameters: JpegArtifacts) -> np.ndarray:
-    """What a round trip through JPEG (chroma halved, 4:2:0) leaves.
+    """Take the picture through JPEG and back (chroma halved, 4:2:0), which leaves its artefacts.
 
     JPEG has 8 bits: uint16 comes back as uint16 with 8-bit values (multiples of 257). Raises
     PictureError("step_failed") when a side is longer than JPEG allows (65500).
@@ -191,7 +217,7 @@ def jpeg_artifacts(pixels: np.ndarray, parameters: JpegArtifacts) -> np.ndarray:
 
 @pixel_step(Blur, version=2)
 def blur(pixels: np.ndarray, parameters: Blur) -> np.ndarray:
-    """Gaussian blur, or the smear of a straight motion."""
+    """Blur with a Gaussian, or smear along a straight motion."""
     if parameters.kind == "gaussian":
         # left to itself, OpenCV cuts the Gaussian shorter in 8-bit pictures than in 16-bit ones
         side = 2 * int(np.ceil(4 * parameters.sigma)) + 1
@@ -207,7 +233,7 @@ def blur(pixels: np.ndarray, parameters: Blur) -> np.ndarray:
 
 @pixel_step(LowLight)
 def low_light(pixels: np.ndarray, parameters: LowLight) -> np.ndarray:
-    """Darker by a factor on linear light (sRGB assumed), as if exposed for a shorter time."""
+    """Darken by a factor on linear light (sRGB assumed), as if exposed for a shorter time."""
     from models.restoration import degradations as spoil
 
     return _in_rows(pixels, lambda rows: spoil.low_light(rows, parameters.exposure))
@@ -215,7 +241,7 @@ def low_light(pixels: np.ndarray, parameters: LowLight) -> np.ndarray:
 
 @pixel_step(LowContrast)
 def low_contrast(pixels: np.ndarray, parameters: LowContrast) -> np.ndarray:
-    """Flatter: all values drawn towards one grey."""
+    """Flatten the contrast: all values are drawn towards one grey."""
     from models.restoration import degradations as spoil
 
     return _in_rows(pixels, lambda rows: spoil.low_contrast(rows, parameters.contrast, parameters.pivot))
@@ -223,7 +249,7 @@ def low_contrast(pixels: np.ndarray, parameters: LowContrast) -> np.ndarray:
 
 @pixel_step(ColourCast)
 def colour_cast(pixels: np.ndarray, parameters: ColourCast) -> np.ndarray:
-    """Linear light of red, green and blue (sRGB assumed) times a factor each; grey pictures stay as they are."""
+    """Multiply the linear light of red, green and blue (sRGB assumed) by a factor each; grey pictures keep theirs."""
     if pixels.shape[2] == 1:
         return pixels.copy(order="C")
     import torch
@@ -250,10 +276,10 @@ def downscale(pixels: np.ndarray, parameters: Downscale) -> np.ndarray:
 def realistic_degradation(
     pixels: np.ndarray, parameters: RealisticDegradation, generator: np.random.Generator | None = None
 ) -> np.ndarray:
-    """Blurred, made smaller, a camera's noise and JPEG: what a picture from the web has been through.
+    """Blur, shrink, add a camera's noise and compress with JPEG: what a picture from the web has been through.
 
-    JPEG has 8 bits: uint16 comes back as uint16 with 8-bit values. Without a generator, as alpha comes, it is only
-    made smaller.
+    JPEG has 8 bits: uint16 comes back as uint16 with 8-bit values. Without a generator, as alpha comes, the picture is
+    only made smaller.
     Raises PictureError("step_failed") when a side of the result is longer than JPEG allows (65500).
     """
     smaller = Downscale(factor=parameters.factor)
@@ -266,14 +292,14 @@ def realistic_degradation(
 
 @pixel_step(Holes, seeded=True)
 def holes(pixels: np.ndarray, parameters: Holes, generator: np.random.Generator) -> np.ndarray:
-    """Black holes at random places; `inpaint` or `repair` with mask: holes and the same settings finds them again."""
+    """Make black holes at random places, which `inpaint` and `repair` find again (mask: holes, same settings)."""
     result = pixels.copy(order="C")
     result[hole_mask(pixels.shape[0], pixels.shape[1], parameters, generator)] = 0
     return result
 
 
 def hole_mask(height: int, width: int, parameters: Holes, generator: np.random.Generator) -> np.ndarray:
-    """Where the holes are: bool, H x W. Fixed by the size, the parameters and the state of the generator."""
+    """Return where the holes are: bool, H x W. Fixed by the size, the parameters and the state of the generator."""
     if parameters.kind == "scratches":
         return _scratch_mask(height, width, parameters, generator)
     side = parameters.size
@@ -308,7 +334,7 @@ def _scratch_mask(height: int, width: int, parameters: Holes, generator: np.rand
 
 
 def _in_depth(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """8-bit values, as uint16 multiplied by 257."""
+    """Return 8-bit values in a dtype: for uint16 they are multiplied by 257."""
     return pixels if dtype == np.uint8 else pixels.astype(np.uint16) * np.uint16(257)
 
 

@@ -19,10 +19,12 @@ _CACHED_SAMPLES = 1 << 18
 
 
 class Equalise(Parameters):
-    """Equalisation has no parameters."""
+    """Parameters of `equalise`, which has none."""
 
 
 class Clahe(Parameters):
+    """Parameters of `clahe`."""
+
     clip_limit: float = Field(
         default=2.0, gt=0, le=100, description="contrast limit, in multiples of a flat histogram's bin"
     )
@@ -30,6 +32,8 @@ class Clahe(Parameters):
 
 
 class ContrastStretch(Parameters):
+    """Parameters of `contrast_stretch`."""
+
     low: float = Field(default=1.0, ge=0, le=100, description="percentile of all samples that becomes black")
     high: float = Field(default=99.0, ge=0, le=100, description="percentile of all samples that becomes white")
 
@@ -41,22 +45,26 @@ class ContrastStretch(Parameters):
 
 
 class Gamma(Parameters):
+    """Parameters of `gamma`."""
+
     gamma: float = Field(
         default=1.0, ge=0.05, le=20, description="exponent on 0..1 values: below 1 brightens, above 1 darkens"
     )
 
 
 class GreyWorld(Parameters):
-    """Grey-world balance has no parameters."""
+    """Parameters of `grey_world`, which has none."""
 
 
 class WhitePatch(Parameters):
+    """Parameters of `white_patch`."""
+
     percentile: float = Field(default=99.0, gt=0, le=100, description="percentile of each channel that becomes white")
 
 
 @pixel_step(Equalise)
 def equalise(pixels: np.ndarray, parameters: Equalise) -> np.ndarray:
-    """Histogram equalisation of luma.
+    """Equalise the histogram of luma.
 
     The table is OpenCV's `equalizeHist`, over 256 levels for uint8 and over all 65536 for uint16.
     A picture of one single luma is left as it is.
@@ -72,7 +80,7 @@ def equalise(pixels: np.ndarray, parameters: Equalise) -> np.ndarray:
 
 @pixel_step(Clahe)
 def clahe(pixels: np.ndarray, parameters: Clahe) -> np.ndarray:
-    """Contrast limited adaptive histogram equalisation of luma (Zuiderveld, Graphics Gems IV, 1994).
+    """Equalise the histogram of luma adaptively, with limited contrast (CLAHE; Zuiderveld, Graphics Gems IV, 1994).
 
     uint8 goes through OpenCV. uint16 uses the same 256-bin histograms with curves interpolated between bins:
     OpenCV's own 16-bit mode takes 65536 bins, where the same clip limit hardly clips and the picture comes out
@@ -87,7 +95,7 @@ def clahe(pixels: np.ndarray, parameters: Clahe) -> np.ndarray:
 
 @pixel_step(ContrastStretch)
 def contrast_stretch(pixels: np.ndarray, parameters: ContrastStretch) -> np.ndarray:
-    """Linear stretch between two percentiles, the same for all channels so that hues stay.
+    """Stretch linearly between two percentiles, all channels alike so that hues stay.
 
     Percentiles are taken over the samples of all channels together. A picture whose two percentiles fall
     on the same level is left as it is.
@@ -101,14 +109,14 @@ def contrast_stretch(pixels: np.ndarray, parameters: ContrastStretch) -> np.ndar
 
 @pixel_step(Gamma)
 def gamma(pixels: np.ndarray, parameters: Gamma) -> np.ndarray:
-    """Power curve on every sample: output = input ** gamma with values taken as 0..1."""
+    """Apply a power curve to every sample: output = input ** gamma with values taken as 0..1."""
     top = white_level(pixels)
     return to_levels(top * (_levels(pixels) / top) ** parameters.gamma, pixels.dtype)[pixels]
 
 
 @pixel_step(GreyWorld)
 def grey_world(pixels: np.ndarray, parameters: GreyWorld) -> np.ndarray:
-    """White balance that makes the channels' means equal (Buchsbaum, 1980).
+    """Balance white so that the channels' means become equal (Buchsbaum, 1980).
 
     Grey pictures pass unchanged, and so does a channel that is black throughout.
     """
@@ -118,7 +126,7 @@ def grey_world(pixels: np.ndarray, parameters: GreyWorld) -> np.ndarray:
 
 @pixel_step(WhitePatch)
 def white_patch(pixels: np.ndarray, parameters: WhitePatch) -> np.ndarray:
-    """White balance that takes each channel's bright percentile to white (Land and McCann's Retinex, 1971).
+    """Balance white so that each channel's bright percentile becomes white (Land and McCann's Retinex, 1971).
 
     The one channel of a grey picture is brightened likewise; a channel whose percentile is black is left alone.
     """
@@ -133,7 +141,7 @@ def _levels(pixels: np.ndarray) -> np.ndarray:
 
 
 def _percentile(counts: np.ndarray, percent: float) -> int:
-    """The smallest level at or below which `percent` of the samples lie."""
+    """Return the smallest level at or below which `percent` of the samples lie."""
     total = np.cumsum(counts)
     # At 0 % the darkest level that occurs is meant, not level 0.
     return int(np.searchsorted(total, max(1.0, percent / 100 * total[-1])))
@@ -160,7 +168,7 @@ def _move_luma(pixels: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarr
 
 
 def _clahe_wide(grey: np.ndarray, clip_limit: float, grid: int) -> np.ndarray:
-    """CLAHE of uint16 (H x W) with 256-bin tile histograms; equal to OpenCV's on values that 8 bits hold."""
+    """Apply CLAHE to uint16 (H x W) with 256-bin tile histograms; equal to OpenCV's on values that 8 bits hold."""
     height, width = grey.shape
     bottom, right = (-height % grid, -width % grid)
     if bottom or right:
@@ -194,7 +202,7 @@ def _clahe_wide(grey: np.ndarray, clip_limit: float, grid: int) -> np.ndarray:
 
 
 def _clipped_curve(tile: np.ndarray, clip_limit: float) -> np.ndarray:
-    """The equalising curve (256 values, 0..255) of one tile, its histogram clipped and the excess spread evenly."""
+    """Return a tile's equalising curve (256 values, 0..255), its histogram clipped and the excess spread evenly."""
     counts = np.bincount(((tile.astype(np.uint32) + 128) // 257).ravel(), minlength=256)
     limit = max(int(clip_limit * tile.size / 256), 1)
     excess = int(np.maximum(counts - limit, 0).sum())
@@ -207,7 +215,7 @@ def _clipped_curve(tile: np.ndarray, clip_limit: float) -> np.ndarray:
 
 
 def _tiles_around(positions: np.ndarray, side: int, grid: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The tiles whose centres lie before and after each position, and how far between them it is (0..1)."""
+    """Return the tiles whose centres lie before and after each position, and how far between them it is (0..1)."""
     place = positions / side - 0.5
     before = np.floor(place).astype(np.intp)
     return (

@@ -1,4 +1,4 @@
-"""What is wrong with a picture, estimated from its pixels alone: noise, JPEG blocks, blur, bad light.
+"""Faults of a picture, estimated from its pixels alone: noise, JPEG blocks, blur, bad light.
 
 Every function takes H x W x 1|3, uint8 or uint16, of any size, and is deterministic. Large pictures are sampled, so
 that an estimate takes a fraction of a second whatever the size.
@@ -40,10 +40,11 @@ _CAST = 0.3
 
 
 def noise_level(pixels: np.ndarray) -> float:
-    """Standard deviation of white noise in 8-bit levels, mean of the channels; 0 for a side under 18 pixels.
+    """Estimate the standard deviation of white noise in 8-bit levels, mean of the channels.
 
     Immerkær's estimate (1996) in blocks, of which the quietest tenth counts: texture is not taken for noise. Blocks
-    of which a tenth is black or white are left out where there are others, for clipping hides their noise.
+    of which a tenth is black or white are left out where there are others, for clipping hides their noise. A side under
+    18 pixels gives 0.
     """
     kernel = np.array([1, -2, 1], np.float32)
     found: list[np.ndarray] = []
@@ -64,7 +65,7 @@ def noise_level(pixels: np.ndarray) -> float:
 
 
 def blockiness(pixels: np.ndarray) -> float:
-    """How much stronger steps are on an 8 x 8 grid than on the next strongest of the grids beside it, 8-bit levels.
+    """Return how much stronger steps are on an 8 x 8 grid than on the next strongest grid beside it, in 8-bit levels.
 
     Some 1 for JPEG at quality 70, 4 at quality 10. The grid may begin anywhere; the mean of both directions, without
     sides under 24 pixels, which have no grid to speak of. Small pictures may seem blocky by chance.
@@ -86,7 +87,7 @@ def blockiness(pixels: np.ndarray) -> float:
 
 
 def bad_light(pixels: np.ndarray) -> str | None:
-    """What is wrong with a picture's light, for people: too dark, too little contrast, a colour cast; None if nothing.
+    """Name, for people, what is wrong with a picture's light: dark, flat or a colour cast; None where nothing is.
 
     A cast is what three estimates of the light's colour agree on: the mean (grey world), the highlights (white patch)
     and the edges (grey edge, van de Weijer et al. 2007). A scene of one colour may be taken for one.
@@ -106,7 +107,7 @@ def bad_light(pixels: np.ndarray) -> str | None:
 
 
 def _cast(values: np.ndarray) -> float:
-    """Largest deviation of a channel from the mean of the three that all estimates of the light agree on, as a log."""
+    """Return the largest deviation of a channel from the mean of the three that all estimates agree on, as a log."""
     linear = cv2.GaussianBlur(((values / 255 + 0.055) / 1.055) ** 2.4, (0, 0), 1)
     edges = np.abs(cv2.Sobel(linear, -1, 1, 0)) + np.abs(cv2.Sobel(linear, -1, 0, 1))
     flat = linear.reshape(-1, 3)
@@ -118,7 +119,10 @@ def _cast(values: np.ndarray) -> float:
 
 
 def _samples(pixels: np.ndarray) -> Iterator[np.ndarray]:
-    """Evenly spread tiles in 8-bit levels, float32, h x w x 1|3, begun at multiples of 8; all of a small picture."""
+    """Yield evenly spread tiles in 8-bit levels, float32, h x w x 1|3; a small picture is yielded whole.
+
+    Tiles begin at multiples of 8.
+    """
     height, width = pixels.shape[:2]
     places = [(top, left) for top in range(0, height, _TILE) for left in range(0, width, _TILE)]
     for top, left in places[:: max(1, -(-len(places) // _TILES))]:
@@ -127,6 +131,6 @@ def _samples(pixels: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _block_means(plane: np.ndarray, tall: int, wide: int) -> np.ndarray:
-    """Means of tall x wide blocks, from the second row and column on: one-dimensional."""
+    """Return the means of tall x wide blocks, from the second row and column on: one-dimensional."""
     inner = plane[1 : 1 + tall * _BLOCK, 1 : 1 + wide * _BLOCK]
     return inner.reshape(tall, _BLOCK, wide, _BLOCK).mean((1, 3)).ravel()

@@ -20,6 +20,8 @@ Method = Literal["area", "lanczos", "cubic"]
 
 
 class Resize(Parameters):
+    """Parameters of `resize`: one of width and/or height, scale, max_side."""
+
     width: int | None = Field(
         default=None, ge=1, le=MOST_PIXELS, description="new width; alone it keeps the proportions"
     )
@@ -56,7 +58,7 @@ def resize(pixels: np.ndarray, parameters: Resize) -> np.ndarray:
 
 
 def resample(pixels: np.ndarray, width: int, height: int, method: Method, *, exact: bool = False) -> np.ndarray:
-    """Pixels (H x W x 1|3) at another size, dtype kept.
+    """Resample pixels (H x W x 1|3) to another size, dtype kept.
 
     `area` is OpenCV's pixel-area average (bilinear where it enlarges). `lanczos` and `cubic` are Pillow's,
     which widen their kernels when they shrink and so do not alias; uint16 goes through them in float32, and so does

@@ -17,7 +17,7 @@ Level = Annotated[int, Field(ge=0, le=255)]
 
 
 class Inpaint(Holes):
-    """`seed`, `count`, `size` and `fraction` are those of the `holes` step and count only with `mask: holes`."""
+    """Parameters of `inpaint`. `seed`, `count`, `size` and `fraction` are those of `holes`; they need `mask: holes`."""
 
     method: Literal["telea", "navier_stokes"] = Field(
         default="telea", description="Telea 2004, or Bertalmio et al. 2001"
@@ -62,7 +62,7 @@ def inpaint(pixels: np.ndarray, parameters: Inpaint, generator: np.random.Genera
 
 
 def colour_mask(pixels: np.ndarray, colour: tuple[int, int, int], tolerance: float) -> np.ndarray:
-    """Where every channel is within `tolerance` of the colour (both in 8-bit levels): bool, H x W."""
+    """Return where every channel is within `tolerance` of the colour (both in 8-bit levels): bool, H x W."""
     wanted = np.array(colour, dtype=np.uint8)[None, None]
     if pixels.shape[2] == 1:
         wanted = luma(wanted)[:, :, None]

@@ -1,4 +1,4 @@
-"""What a field offers to choose from in forms and on the command line; never the only way to fill it in."""
+"""The names a field offers to choose from in forms and on the command line; never the only way to fill it in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.cards import list_cards
 
 @dataclass(frozen=True)
 class Offer:
-    """Of a text field: `names` to choose from, or what is called `other`, such as the URL of one's own."""
+    """An offer of a text field: `names` to choose from, or what is called `other`, such as the URL of one's own."""
 
     names: Callable[[], list[str]]
     other: str
@@ -29,10 +29,10 @@ class Offer:
 
 
 def offering(names: Callable[[], list[str]], other: str) -> Any:
-    """What an `Offer` makes of a field."""
+    """Return a field whose schema has an `Offer` of these names."""
     return Field(json_schema_extra=Offer(names, other))
 
 
 def shipped_models(*tasks: str) -> list[str]:
-    """Names of the models for these tasks that come with Darkroom; of all, where none is named."""
+    """Return the names of the models for these tasks that come with Darkroom; of all models, where no task is named."""
     return [card.name for card in list_cards() if not tasks or card.task in tasks]

@@ -1,4 +1,4 @@
-"""The one registry of steps: what can be done to a picture, by name, with validated parameters.
+"""The one registry of steps: by name, what can be done to a picture, with validated parameters.
 
 A step is one of three kinds:
 
@@ -29,11 +29,11 @@ from pipeline.errors import UnknownStepError
 
 
 class StepNameError(ValueError):
-    """A step has the name of another; the message says whose."""
+    """A step whose name another step already has; the message says whose."""
 
 
 class Parameters(BaseModel):
-    """Base of every step's parameters: unknown names are refused, values cannot change."""
+    """The base of every step's parameters: unknown names are refused, values cannot change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
@@ -100,7 +100,7 @@ def codec_step(
     *,
     version: int = 1,
 ) -> None:
-    """Register a pair of functions that mirror each other as a codec step; `encode`'s docstring is the summary."""
+    """Register a pair of functions that mirror each other as a codec step; `encode`'s docstring gives the summary."""
     _add(
         Step(
             name,
@@ -124,7 +124,7 @@ def network_step(
     extension: str = "",
     version: int = 1,
 ) -> None:
-    """Register a network; with an extension it leaves streams. `load`'s docstring is the summary."""
+    """Register a network step; with an extension it leaves streams. `load`'s docstring gives the summary."""
     _add(
         Step(
             name,
@@ -141,9 +141,10 @@ def network_step(
 
 @contextmanager
 def registering(package: str, top: str) -> Iterator[None]:
-    """What is registered in the block is of `package` ("name version"): all of it, or nothing when the block raises.
+    """Mark all that is registered in the block as of `package` ("name version").
 
-    So is what modules of its top-level package `top` have registered before.
+    Where it raises, nothing is registered.
+    Steps that modules of its top-level package `top` have registered before are marked too.
     """
     before = dict(_STEPS)
     try:
@@ -163,7 +164,7 @@ def _home(step: Step) -> str:
 
 
 def find(name: str) -> Step:
-    """The step of that name. Raises UnknownStepError with the nearest names when there is none."""
+    """Return the step of that name. Raises UnknownStepError with the nearest names when there is none."""
     if name in _STEPS:
         return _STEPS[name]
     near = get_close_matches(name, _STEPS, n=3)
@@ -172,7 +173,7 @@ def find(name: str) -> Step:
 
 
 def all_steps() -> list[Step]:
-    """Every registered step, sorted by name."""
+    """Return every registered step, sorted by name."""
     return [_STEPS[name] for name in sorted(_STEPS)]
 
 

@@ -15,6 +15,8 @@ from pipeline.steps.registry import Parameters, pixel_step
 
 
 class UnsharpMask(Parameters):
+    """Parameters of `unsharp_mask`."""
+
     amount: float = Field(
         default=0.6, ge=0, le=10, description="how much of the detail is added; 0 leaves the picture as it is"
     )
@@ -25,6 +27,8 @@ class UnsharpMask(Parameters):
 
 
 class SobelSharpen(Parameters):
+    """Parameters of `sobel_sharpen`."""
+
     amount: float = Field(
         default=0.5, ge=0, le=10, description="how much of the edges is added; 0 leaves the picture as it is"
     )
@@ -32,6 +36,8 @@ class SobelSharpen(Parameters):
 
 
 class LaplacianSharpen(Parameters):
+    """Parameters of `laplacian_sharpen`."""
+
     amount: float = Field(
         default=0.5, ge=0, le=10, description="how much of the Laplacian is taken off; 0 changes nothing"
     )
@@ -39,7 +45,7 @@ class LaplacianSharpen(Parameters):
 
 @pixel_step(UnsharpMask)
 def unsharp_mask(pixels: np.ndarray, parameters: UnsharpMask) -> np.ndarray:
-    """Unsharp mask: adds amount x (picture - its Gaussian blur) where that is above the threshold."""
+    """Sharpen by an unsharp mask: add amount x (picture - its Gaussian blur) where that is above the threshold."""
     amount, threshold = parameters.amount, parameters.threshold * level_step(pixels)
     depth = cv2.CV_8U if pixels.dtype == np.uint8 else cv2.CV_16U
     kernel = cv2.getGaussianKernel(2 * round(4 * parameters.radius) + 1, parameters.radius, cv2.CV_32F)
@@ -55,7 +61,7 @@ def unsharp_mask(pixels: np.ndarray, parameters: UnsharpMask) -> np.ndarray:
 
 @pixel_step(SobelSharpen)
 def sobel_sharpen(pixels: np.ndarray, parameters: SobelSharpen) -> np.ndarray:
-    """Adds the edges: Gaussian blur, Sobel in x and y, their magnitude times amount on top of the picture.
+    """Sharpen by adding the edges: Gaussian blur, Sobel in x and y, their magnitude times amount on top of the picture.
 
     The edges are those of luma and go to all channels alike, so that they bring no colour fringes. The Sobel
     kernels are divided by 4: a step from black to white has magnitude white.
@@ -73,7 +79,7 @@ def sobel_sharpen(pixels: np.ndarray, parameters: SobelSharpen) -> np.ndarray:
 
 @pixel_step(LaplacianSharpen)
 def laplacian_sharpen(pixels: np.ndarray, parameters: LaplacianSharpen) -> np.ndarray:
-    """Takes amount x the 4-neighbour Laplacian off every channel."""
+    """Sharpen by subtracting amount x the 4-neighbour Laplacian from every channel."""
 
     def sharpen(tile: np.ndarray) -> np.ndarray:
         values = tile.astype(np.float32)
@@ -84,5 +90,5 @@ def laplacian_sharpen(pixels: np.ndarray, parameters: LaplacianSharpen) -> np.nd
 
 
 def _reach(sigma: float) -> int:
-    """More than OpenCV's kernels for float pictures reach: 4 sigma, and the Sobel's pixel."""
+    """Return more pixels than OpenCV's kernels for float pictures reach: 4 sigma, and the Sobel's pixel."""
     return int(4 * sigma) + 8

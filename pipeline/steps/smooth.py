@@ -20,14 +20,20 @@ from pipeline.steps.registry import Parameters, pixel_step
 
 
 class Gaussian(Parameters):
+    """Parameters of `gaussian`."""
+
     sigma: float = Field(default=1.5, ge=0.1, le=100, description="standard deviation of the kernel, in pixels")
 
 
 class Median(Parameters):
+    """Parameters of `median`."""
+
     radius: int = Field(default=1, ge=1, le=15, description="the window is 2 x radius + 1 pixels a side")
 
 
 class Bilateral(Parameters):
+    """Parameters of `bilateral`."""
+
     diameter: int = Field(default=9, ge=1, le=31, description="diameter of the neighbourhood, in pixels")
     sigma_colour: float = Field(
         default=50.0, gt=0, le=1000, description="how different colours may be, in 8-bit levels"
@@ -36,6 +42,8 @@ class Bilateral(Parameters):
 
 
 class NonLocalMeans(Parameters):
+    """Parameters of `non_local_means`."""
+
     strength: float = Field(
         default=10.0, gt=0, le=255, description="filter strength h, in 8-bit levels; about 0.8 x sigma"
     )
@@ -44,6 +52,8 @@ class NonLocalMeans(Parameters):
 
 
 class DctDenoise(Parameters):
+    """Parameters of `dct_denoise`."""
+
     sigma: float | None = Field(
         default=None, ge=0, le=255, description="standard deviation of the noise, in 8-bit levels; null: estimate it"
     )
@@ -54,13 +64,13 @@ class DctDenoise(Parameters):
 
 @pixel_step(Gaussian)
 def gaussian(pixels: np.ndarray, parameters: Gaussian) -> np.ndarray:
-    """Gaussian blur."""
+    """Blur with a Gaussian."""
     return with_channels(cv2.GaussianBlur(pixels, (0, 0), parameters.sigma))
 
 
 @pixel_step(Median)
 def median(pixels: np.ndarray, parameters: Median) -> np.ndarray:
-    """Median of a square window, channel by channel.
+    """Take the median of a square window, channel by channel.
 
     Exact at both depths; uint16 from radius 3 on is sorted in NumPy, for OpenCV has 16 bits only up to 5 x 5,
     and takes some seconds a megapixel.
@@ -81,7 +91,7 @@ def median(pixels: np.ndarray, parameters: Median) -> np.ndarray:
 
 @pixel_step(Bilateral)
 def bilateral(pixels: np.ndarray, parameters: Bilateral) -> np.ndarray:
-    """Bilateral filter (Tomasi and Manduchi, 1998): smooths, and keeps edges.
+    """Smooth with a bilateral filter, which keeps edges (Tomasi and Manduchi, 1998).
 
     uint16 is filtered in float32, so nothing of its depth is lost.
     """
@@ -98,7 +108,7 @@ def bilateral(pixels: np.ndarray, parameters: Bilateral) -> np.ndarray:
 
 @pixel_step(NonLocalMeans)
 def non_local_means(pixels: np.ndarray, parameters: NonLocalMeans) -> np.ndarray:
-    """Non-local means (Buades, Coll and Morel, 2005), the three channels compared together.
+    """Denoise by non-local means (Buades, Coll and Morel, 2005), the three channels compared together.
 
     OpenCV's squared-difference weights are 8-bit only: uint16 is filtered as 8 bits, and what the rounding to
     8 bits took off each sample (at most half an 8-bit level) is put back afterwards.
@@ -120,7 +130,7 @@ _BLOCK = 8
 
 @cache
 def _dct_basis() -> np.ndarray:
-    """The orthonormal 8 x 8 DCT-II as a 64 x 64 float32 matrix: row k holds the k-th basis picture."""
+    """Return the orthonormal 8 x 8 DCT-II as a 64 x 64 float32 matrix: row k holds the k-th basis picture."""
     place = np.arange(_BLOCK)
     line = np.sqrt(2 / _BLOCK) * np.cos((2 * place[None] + 1) * place[:, None] * np.pi / (2 * _BLOCK))
     line[0] /= np.sqrt(2)
@@ -129,14 +139,14 @@ def _dct_basis() -> np.ndarray:
 
 @cache
 def _opponent_basis() -> np.ndarray:
-    """Rows: brightness, red against blue, green against both; orthonormal, so the noise stays white and as strong."""
+    """Return rows for brightness, red against blue, green against both; orthonormal, so the noise stays as it is."""
     rows = [[1 / 3**0.5] * 3, [1 / 2**0.5, 0, -1 / 2**0.5], [1 / 6**0.5, -2 / 6**0.5, 1 / 6**0.5]]
     return np.array(rows, dtype=np.float32)
 
 
 @pixel_step(DctDenoise)
 def dct_denoise(pixels: np.ndarray, parameters: DctDenoise) -> np.ndarray:
-    """Sliding 8 x 8 DCT with a hard threshold of 2.7 sigma in opponent colours (Yu and Sapiro, IPOL 2011).
+    """Denoise by a sliding 8 x 8 DCT, hard threshold of 2.7 sigma, in opponent colours (Yu and Sapiro, IPOL 2011).
 
     Every block loses its coefficients below the threshold (never the mean) and every pixel becomes the average
     of the blocks over it. float32 throughout, so uint16 keeps its depth; works in overlapping tiles, so memory
@@ -150,7 +160,7 @@ def dct_denoise(pixels: np.ndarray, parameters: DctDenoise) -> np.ndarray:
 
 
 def estimate_noise(pixels: np.ndarray) -> float:
-    """Standard deviation of white noise in a picture (H x W x C, uint8|uint16), in 8-bit levels.
+    """Estimate the standard deviation of white noise in a picture (H x W x C, uint8|uint16), in 8-bit levels.
 
     Donoho and Johnstone's median rule, 1994: median(|d|) / 0.6745 over the diagonal Haar details. Details that
     touch black or white are left out, for clipping hides their noise. 0 where the picture has no 2 x 2 detail.
