@@ -186,7 +186,7 @@ def evaluate(
     progress: Progress = lambda good: None,
     **options: Unpack[face.EvaluateOptions],
 ) -> Evaluation | SuiteEvaluation:
-    """Compare codecs on the pictures of a source or, with a suite, restorations; writes tables, figures and a report.
+    """Compare codecs on the pictures of a source or, with a suite, restorations; write tables, figures and a report.
 
     Raises RequestError for what cannot be compared, and what `develop` raises.
     """
@@ -333,7 +333,7 @@ def _asked(kind: type[_Request], options: Mapping[str, Any], **named: Any) -> _R
 
 
 def _plain(value: Any) -> Any:
-    """Give paths as text, on their own or in a sequence, and mappings as dicts; everything else as it is."""
+    """Return paths as text, on their own or in a sequence, and mappings as dicts; everything else as it is."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping):

@@ -19,11 +19,11 @@ NAMES = ("darkroom", "flows", "models", "pipeline")
 
 
 class _Finder:
-    """Looks for Darkroom's packages where this file is, and nowhere else."""
+    """A finder of Darkroom's packages, which looks for them where this file is, and nowhere else."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Find one of `NAMES`; None for every other module, which Python then looks for as ever."""
+        """Find one of `NAMES`; None for every other module, which Python then looks for as always."""
         return PathFinder.find_spec(name, [ROOT]) if name in NAMES else None
 
 

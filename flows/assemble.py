@@ -28,7 +28,8 @@ def assemble_files(request: AssembleRequest) -> list[Assembled]:
 def assemble(request: AssembleRequest) -> State:
     """Put the developed frames of animations, pages, videos and stacks together again, a file for each.
 
-    Completed when every file could be, else Failed; what could is kept. Raises PlanError and StorageError.
+    Completed when every file could be put together, else Failed; those that could are kept. Raises PlanError and
+    StorageError.
     """
     done = assemble_files(request)
     tell("assembled", done)

@@ -54,10 +54,10 @@ OFFERS = {
 
 
 def deploy_all(client: SyncPrefectClient, work_pool: str, folder: str) -> dict[str, UUID]:
-    """Offer every flow in a process work pool, whose runs take relative paths from `folder`; ids by full name.
+    """Offer every flow in a process work pool, whose runs take relative paths from `folder`; return ids by full name.
 
-    The pool is made where there is none. What people changed of a schedule or of default parameters is kept.
-    Raises RequestError when the pool is of another type.
+    The pool is made where there is none. What people changed of a schedule or of default parameters is kept. Raises
+    RequestError when the pool is of another type.
     """
     _ensure_pool(client, work_pool)
     offered = {}
@@ -105,7 +105,7 @@ def _ensure_pool(client: SyncPrefectClient, name: str) -> None:
 
 
 def _apply(client: SyncPrefectClient, deployment: RunnerDeployment) -> UUID:
-    """Create the deployment, or renew it without what people may have changed of it."""
+    """Create a deployment, or renew it without what people may have changed of it."""
     try:
         there = client.read_deployment_by_name(f"{deployment.flow_name}/{deployment.name}")
     except ObjectNotFound:

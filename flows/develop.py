@@ -63,7 +63,7 @@ def run_work(job: AnyWork, name: str | None = None) -> tuple[Plan, Summary]:
 
 
 def _listing_told() -> Callable[[int], None]:
-    """Tells every batch of a listing, and logs one every few seconds."""
+    """Make what tells every batch of a listing, and logs one every few seconds."""
     logger, last = get_run_logger(), time.monotonic()
 
     def told(count: int) -> None:

@@ -1,4 +1,4 @@
-"""Exploring under Prefect: the task runs of `flows.develop` where latents are wanting, those of looks, then one."""
+"""Exploring under Prefect: the task runs of `flows.develop` where latents are missing, of features, and of findings."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pipeline.requests.models import GenerateRequest
 
 @retried("make pictures")
 def make_pictures(request: GenerateRequest) -> Generation:
-    """Make and write what the request asks for."""
+    """Make the pictures that the request asks for, and write them."""
     from pipeline.generation.generate import generate as generate_plainly
 
     return generate_plainly(request)
@@ -23,7 +23,8 @@ def make_pictures(request: GenerateRequest) -> Generation:
 def generate(request: GenerateRequest) -> State:
     """Make new pictures with an autoencoder: samples, a way between two, what each number of its latent does.
 
-    Gives what `generation.json` says. Raises RequestError, ModelError, PictureError, DataError and StorageError.
+    The data of the last state are what `generation.json` says. Raises RequestError, ModelError, PictureError, DataError
+    and StorageError.
     """
     generation = make_pictures(request)
     tell("generated", generation)

@@ -17,7 +17,10 @@ from pipeline.training.sweep import SweepSummary, TrialReport, run_sweep
 
 @darkroom_flow("sweep")
 def sweep(request: SweepRequest) -> State:
-    """Search for the best sizes, losses and rates of a training; gives the summary."""
+    """Search for the best sizes, losses and rates of a training.
+
+    The data of the last state are the summary.
+    """
     summary = run_trials(request)
     tell("swept", summary)
     rows = [{"option": name, "value": str(value)} for name, value in summary.best_options.items()]
@@ -31,7 +34,7 @@ def sweep(request: SweepRequest) -> State:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def run_trials(request: SweepRequest) -> SweepSummary:
-    """Run the trials that are left."""
+    """Run the trials of a sweep that are left."""
     artifact: Any = create_progress_artifact(0.0, key="sweep-progress", description=request.destination)
 
     def report(line: TrialReport) -> None:

@@ -19,7 +19,10 @@ from pipeline.training.train import run_training
 
 @darkroom_flow("train")
 def train(request: TrainRequest) -> State:
-    """Train a network on every picture below the sources and keep its weights and card at a URL; gives the card."""
+    """Train a network on every picture below the sources and keep its weights and card at a URL.
+
+    The data of the last state are the card.
+    """
     card = train_model(request)
     create_table_artifact([card["figures"]], key="train-summary", description=f"{card['name']}: {card['steps']} steps")
     link_report(f"{request.model.removesuffix('.safetensors')}.html", f"Report of {card['name']}", "train-report")
@@ -29,7 +32,7 @@ def train(request: TrainRequest) -> State:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def train_model(request: TrainRequest) -> dict[str, Any]:
-    """Read the pictures, train or resume, save weights and card; returns the card."""
+    """Read the pictures, train or resume, save weights and card; return the card."""
     artifact: Any = create_progress_artifact(0.0, key="train-progress", description=request.model)
     last = time.monotonic()
 

@@ -44,7 +44,7 @@ def verify(request: VerifyRequest) -> State:
 
 @retried("gc {request.destination}")
 def collect_leftovers(request: GcRequest) -> Collection:
-    """Remove what no commit names."""
+    """Remove what no commit names at a destination."""
     return collect(request, lambda count: tell("removed", count))
 
 

@@ -27,7 +27,7 @@ _EXAMPLES = """\
 
 
 def run() -> None:
-    """The shell's command: `main` in a process of its own, which it may end."""
+    """Run the command `darkroom` as a shell calls it: `main` in a process of its own, which it may end."""
     ended: list[int] = []
     # before a command imports its libraries, and so called after all that they register
     atexit.register(leave, ended)
@@ -41,7 +41,7 @@ def run() -> None:
 
 
 class _Main(click.Group):
-    """Says with its help what commands look like, and how they end."""
+    """The group of all commands, whose help says what commands look like, and how they end."""
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)

@@ -27,7 +27,10 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 @dataclass
 class Manner:
-    """What was asked for: `json` puts the result, and nothing else, on standard output; `quiet` leaves errors only."""
+    """How a command speaks: `json` puts the result, and nothing else, on standard output; `quiet` leaves errors only.
+
+    With `verbose`, what libraries log is shown, too.
+    """
 
     json: bool = False
     quiet: bool = False
@@ -38,7 +41,7 @@ manner = Manner()
 
 
 def speak(as_json: bool, quiet: bool, verbose: bool) -> None:
-    """Speak like this from now on; before Prefect is imported, which reads then how much it is to log."""
+    """Set how the command speaks from now on; before Prefect is imported, which reads then how much it is to log."""
     manner.json, manner.quiet, manner.verbose = as_json, quiet, verbose
     out.stderr, out.quiet = as_json, quiet
     if verbose:
@@ -59,7 +62,7 @@ def present(result: Any, show: Callable[[], None], way: Way | None = None) -> No
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, tuples and numbers of libraries as JSON has them; what is no number there (infinity) is null."""
+    """Turn dataclasses, tuples and numbers of libraries into what JSON has; infinity, which it lacks, becomes null."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):
@@ -75,7 +78,7 @@ def plain(value: Any) -> Any:
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Bars on a terminal; elsewhere a line every ten seconds that says how far the last of them is."""
+    """Show bars on a terminal; elsewhere print a line every ten seconds that says how far the last of them is."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -107,7 +110,7 @@ def _lines(bars: Progress, ended: threading.Event) -> None:
 
 
 def amount(count: float) -> str:
-    """Bytes for people: 1.2 GB."""
+    """Say a number of bytes for people: 1.2 GB."""
     for unit in ("B", "KB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -12,7 +12,7 @@ from pipeline.requests.pictures import DevelopRequest
 
 
 def demo(destination: str, prefect: bool | None) -> int:
-    """Develop the bundled pictures; returns the exit code."""
+    """Develop the bundled pictures; return the exit code."""
     pictures = Path(skimage.__file__).parent / "data"
     fields = {"source": str(pictures), "destination": destination, "suffixes": (".png", ".jpg")}
     request = DevelopRequest.model_validate(fields)

@@ -40,7 +40,10 @@ def prepare_process() -> None:
 
 
 def guarded(work: Callable[[], int], in_json: bool = True) -> int:
-    """Run a command; what went wrong becomes one line for people, with --json an object for programs, and a code."""
+    """Run a command and return its exit code; print what went wrong in one line, with --json as an object.
+
+    With `in_json` False the object is not printed, for a part of a command that prints one object for all.
+    """
     from rich.console import Console
     from rich.markup import escape
 
@@ -61,12 +64,12 @@ def guarded(work: Callable[[], int], in_json: bool = True) -> int:
 
 
 def _tame(text: str, keep: str = "") -> str:
-    """The text without what a terminal would obey, such as escape sequences in the name of an object."""
+    """Replace what a terminal would obey in a text, such as escape sequences in the name of an object."""
     return "".join(letter if letter.isprintable() or letter in keep else ascii(letter)[1:-1] for letter in text)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C or SIGTERM: KeyboardInterrupt, but a moment later where a request to Prefect's server is under way.
+    """Raise KeyboardInterrupt on Ctrl-C or SIGTERM; a moment later where a request to Prefect's server is under way.
 
     Raised inside one it can leave the lock of the connections held, and the next request waits for it for ever.
     """
@@ -82,7 +85,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _keep_errors_apart() -> None:
-    """What C libraries print of broken pictures goes nowhere: rows of `failures` say it, without tearing the bars."""
+    """Drop what C libraries print of broken pictures: rows of `failures` say it, without tearing the bars."""
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)

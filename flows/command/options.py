@@ -116,7 +116,10 @@ def _show_request(request: BaseModel) -> None:
 
 
 def build(model: type[BaseModel], values: dict[str, Any]) -> Any:
-    """The request from what the user typed; a value out of bounds is a usage error that names its option."""
+    """Build the request from what the user typed, by names of options.
+
+    Raises UsageError, which names the option, for a value out of bounds.
+    """
     given = {name: value for name, value in values.items() if value is not None and value != ()}
     try:
         return model(**given)
@@ -163,7 +166,7 @@ def _option(name: str, field: FieldInfo) -> Any:
 
 
 def _completion(field: FieldInfo) -> Any:
-    """For a shell: names to choose from, where there are any, and files."""
+    """Make what completes an option's value in a shell: names to choose from, where there are any, and files."""
 
     def complete(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
         offer = field.json_schema_extra
@@ -175,7 +178,7 @@ def _completion(field: FieldInfo) -> Any:
 
 
 def _without_none(annotation: Any) -> Any:
-    """`int | None` to `int`, `str | dict` to `str`: what a shell can say."""
+    """Reduce `int | None` to `int` and `str | dict` to `str`: what a shell can say."""
     if get_origin(annotation) in (Union, types.UnionType):
         return next(kind for kind in get_args(annotation) if kind is not type(None))
     return annotation

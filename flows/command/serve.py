@@ -56,14 +56,14 @@ class Part:
     log: Path
 
     def check(self) -> None:
-        """Raise ServeError when it has ended."""
+        """Raise ServeError when the process has ended."""
         if self.guard.poll() is not None:
             last = self.log.read_text(errors="replace").strip().splitlines()[-3:]
             raise ServeError("\n".join([f"the {self.name} ended; its log is {self.log}", *last]))
 
 
 def serve(host: str, port: int, work_pool: str, runs: int) -> int:
-    """Serve until Ctrl-C or SIGTERM; returns the exit code.
+    """Serve until Ctrl-C or SIGTERM; return the exit code.
 
     With PREFECT_API_URL set, that server is used and none started. Raises RequestError when the port is taken, the
     address is no address or the folder will not do, ApiError when the server that is set does not answer or Prefect's
@@ -110,7 +110,7 @@ def serve(host: str, port: int, work_pool: str, runs: int) -> int:
 
 
 def _check_folder(folder: Path) -> None:
-    """Runs begin in this folder, and Python looks there first for what they import."""
+    """Raise RequestError where a folder, in which Python looks first, would hide Darkroom's own packages from runs."""
     own = Path(__file__).parents[2]
     # a folder of weights that is called `models` hides nothing: Python prefers packages, wherever on its path
     hiding = [name for room in _ROOMS for name in (f"{room}/__init__.py", f"{room}.py") if (folder / name).exists()]
@@ -121,7 +121,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _own_api(host: str, port: int) -> str:
-    """The URL of the API of a server to be started there."""
+    """Return the URL of the API of a server to be started on a host and port. Raises RequestError where none can be."""
     try:
         kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(kind, socket.SOCK_STREAM) as probe:
@@ -140,7 +140,7 @@ def _own_api(host: str, port: int) -> str:
 
 @contextmanager
 def _running(name: str, arguments: list[str], logs: Path, settings: dict[str, str]) -> Iterator[Part]:
-    """A part of Prefect in processes of its own, stopped at the end; see `flows.command.supervisor`."""
+    """Run a part of Prefect in processes of its own, stopped at the end; see `flows.command.supervisor`."""
     path = logs / f"{name}.log"
     command = own_process("flows.command.supervisor", sys.executable, "-P", "-m", "prefect", *arguments)
     with path.open("wb") as log:
@@ -164,7 +164,7 @@ def _running(name: str, arguments: list[str], logs: Path, settings: dict[str, st
 
 @contextmanager
 def _connected(api: str, parts: list[Part]) -> Iterator[SyncPrefectClient]:
-    """A client of the server, once it answers; raises ServeError when it does not."""
+    """Connect to the server as soon as it answers, and yield the client; raise ServeError when it does not."""
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -202,7 +202,7 @@ def _end_abandoned(client: SyncPrefectClient, work_pool: str) -> None:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """SIGTERM ends the command as Ctrl-C does."""
+    """Let SIGTERM end the command as Ctrl-C does."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

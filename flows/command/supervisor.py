@@ -22,7 +22,7 @@ _SUBREAPER = 36
 
 
 def main(command: list[str]) -> int:
-    """Run the command until it ends or standard input closes; returns its exit code."""
+    """Run the command until it ends or standard input closes; return its exit code."""
     if sys.platform == "linux":
         # what a killed child leaves behind becomes a child of this process, and can be found
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)

@@ -84,13 +84,19 @@ def choose_way(asked: bool | None, needed: str | None = None) -> Way:
 
 
 def configured_api() -> tuple[str, str] | None:
-    """Give where Prefect's settings name an API, and its URL; None where they name none. Raises ApiError."""
+    """Return where Prefect's settings name an API, and its URL; None where they name none.
+
+    Raises ApiError where settings cannot be read.
+    """
     where, url = _setting(*_URL)
     return (where, str(url)) if url else None
 
 
 def prefect_home() -> Path:
-    """Prefect's folder: its database, its logs, and the record of `darkroom serve`. Raises ApiError."""
+    """Return Prefect's folder: its database, its logs, and the record of `darkroom serve`.
+
+    Raises ApiError where settings cannot be read.
+    """
     _, named = _setting_outside_profiles(*_HOME)
     return Path(os.path.expanduser(str(named or "~/.prefect")))
 
@@ -153,7 +159,7 @@ def _check_own_server() -> None:
 
 
 def _served() -> str | None:
-    """The API of a `darkroom serve` that is at work on this machine."""
+    """Return the API of a `darkroom serve` that is at work on this machine, None where there is none."""
     record = _record()
     if not record:
         return None
@@ -180,7 +186,7 @@ def _record_path() -> Path:
 
 
 def _setting(variables: tuple[str, ...], path: str) -> tuple[str, Any]:
-    """A setting of Prefect: where it is set, and its value; where it is set nowhere, the profile and None."""
+    """Find a setting of Prefect: where it is set, and its value; where it is set nowhere, the profile and None."""
     where, value = _setting_outside_profiles(variables, path)
     if value is not None:
         return where, value
@@ -201,7 +207,7 @@ def _setting_outside_profiles(variables: tuple[str, ...], path: str) -> tuple[st
 
 
 def _profile() -> tuple[str, Mapping[str, Any]]:
-    """Give the name of the active profile and its settings."""
+    """Return the name of the active profile and its settings."""
     _, named = _setting_outside_profiles(*_PROFILES)
     path = Path(named or prefect_home() / "profiles.toml")
     content = _toml(path)
@@ -215,7 +221,7 @@ def _profile() -> tuple[str, Mapping[str, Any]]:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    """What a file of settings says, nothing where there is none. Raises ApiError when it cannot be read."""
+    """Read a file of settings, nothing where there is none. Raises ApiError when it cannot be read."""
     try:
         content = path.read_bytes()
         return tomllib.loads(content.decode())

@@ -33,7 +33,7 @@ class S3Access(Block):
     anonymous: bool | None = Field(None, description="read public buckets without signing")
 
     def options(self) -> StorageOptions:
-        """Give the block's access as the pipeline's options; what is empty comes from the environment.
+        """Return the block's access as the pipeline's options; what is empty comes from the environment.
 
         Credentials come whole from one of the two. Raises ValueError when they are not whole.
         """
@@ -45,7 +45,7 @@ class S3Access(Block):
 
 
 def with_blocks(request: Request) -> Request:
-    """The request with the storage options of the Prefect blocks it names filled in, where it has none.
+    """Return a request with the storage options of the Prefect blocks that it names filled in, where it has none.
 
     The names stay, so that the request can be sent on without what the blocks hold (see `Access.without_secrets`).
     Raises RequestError when there is no such block or it makes no sense.
@@ -67,7 +67,7 @@ def with_blocks(request: Request) -> Request:
 
 
 def _load(name: str) -> S3Access:
-    """Our own block by its name, or one of prefect-aws as TYPE/NAME. Raises ValueError, RuntimeError."""
+    """Load our own block by its name, or one of prefect-aws as TYPE/NAME. Raises ValueError, RuntimeError."""
     kind, _, rest = name.rpartition("/")
     if kind in ("", S3Access._block_type_slug):
         return S3Access.load(rest)  # type: ignore[return-value]
@@ -81,7 +81,7 @@ def _load(name: str) -> S3Access:
 
 
 def _of_aws(block: Any) -> S3Access:
-    """What a block of prefect-aws says, in our words. Raises ValueError for what we have none for."""
+    """Translate a block of prefect-aws into ours. Raises ValueError for what ours has no field for."""
     credentials = getattr(block, "credentials", block)
     client = credentials.aws_client_parameters
     common = {"endpoint_url": client.endpoint_url, "region": credentials.region_name}

@@ -59,7 +59,7 @@ _SECONDS_TO_STOP = 10.0
 def dask_engine(
     job: AnyWork, plan: Plan, task: Callable[..., Any] | None = None, environment: Mapping[str, str] | None = None
 ) -> Iterator[Engine]:
-    """Give an engine of a cluster's workers; those of this machine get `environment` and end with the block.
+    """Yield an engine of a cluster's workers; those of this machine get `environment` and end with the block.
 
     With a task of Prefect each shard is a task run of the flow that this is called in. Raises RequestError when no
     scheduler answers or the stores are this process's own.
@@ -98,7 +98,7 @@ def dask_engine(
 
 
 def _client(task: Callable[..., Any] | None) -> type[Client]:
-    """The kind of client that can submit what runs a shard."""
+    """Choose the kind of client that can submit what runs a shard."""
     if task is None:
         return Client
     from prefect_dask.client import PrefectDaskClient
@@ -134,7 +134,7 @@ def local_cluster(request: RunRequest, environment: Mapping[str, str] | None = N
 
 
 def gpus_of(request: RunRequest) -> list[str]:
-    """The GPUs that workers of this machine are for, by the names that CUDA knows them by; none without a GPU."""
+    """List the GPUs that workers of this machine are for, by the names that CUDA knows them by; none without a GPU."""
     if not choose_device(request.device).startswith("cuda"):
         return []
     everyone = ",".join(map(str, range(torch.cuda.device_count())))
@@ -144,7 +144,7 @@ def gpus_of(request: RunRequest) -> list[str]:
 
 @dataclass
 class StopEvent:
-    """Says on a worker whether the run is to stop; the scheduler is asked once a second at most."""
+    """What says on a worker whether the run is to stop; the scheduler is asked once a second at most."""
 
     name: str
     asked: float = field(default=0.0, compare=False)
@@ -165,7 +165,7 @@ def _worker_processes(request: RunRequest) -> int:
 
 
 def _for_workers(job: AnyWork) -> Work:
-    """Give the work as it makes sense on another machine: its share of that machine, no secret of Prefect's."""
+    """Return the work as it makes sense on another machine: its share of that machine, no secret of Prefect's."""
     request = job.request
     changes: dict[str, Any] = {}
     if request.cluster:
@@ -195,7 +195,7 @@ def _stop_workers(client: Client, name: str, futures: list[Any]) -> None:
 
 @dataclass
 class _Watch:
-    """Looks after the cluster, every few seconds: how much it can do at once, and whether it is there at all."""
+    """What looks after the cluster, every few seconds: how much it can do at once, and whether it is there at all."""
 
     client: Client
     looked: float = 0.0

@@ -41,7 +41,7 @@ class Work:
         return cls(job.record(), job.access)
 
     def job(self) -> AnyWork:
-        """Open the work here. Raises RunError where this place would do something else than was planned."""
+        """Open the work here. Raises RunError where this machine would do something else than was planned."""
         access = self.access
         if access.source_block or access.destination_block:
             # only these need Prefect, which takes seconds to load
@@ -117,10 +117,10 @@ def outcomes(shards: range, engine: Engine) -> Iterator[dict[str, int]]:
 
 
 def _outcome(future: Any, check: Callable[[], None]) -> Any:
-    """What a shard says, or the exception that ended it.
+    """Return what a shard says, or the exception that ended it.
 
-    A worker of Dask that dies before its result is fetched takes it along: the shard is run again, and is waited for
-    as long as `check` does not raise.
+    A worker of Dask that dies before its result is fetched takes it along: the shard is run again, and is waited for as
+    long as `check` does not raise.
     """
     result = None
     while result is None:

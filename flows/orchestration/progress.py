@@ -19,15 +19,14 @@ def listen(listener: Callable[[str, object], None]) -> Iterator[None]:
 
 
 def tell(name: str, value: object) -> None:
-    """Events: listing (int: objects so far),
-    planned (Plan), picture (bool: good), finished (Summary), evaluated (Evaluation), generated (Generation),
-    stage (str: what is being done), explored (Exploration),
-    reading (pictures read and there), report (training Report), trained (Card), trial (TrialReport),
-    swept (SweepSummary),
-    shards (int: how many are checked), shard (bool: all is well), verified (Verification), removed (int: so far),
-    collected (Collection),
-    ended (str: the message of the last state),
-    files (int: how many will be), assembled (list of Assembled).
+    """Tell every listener in this process an event of a run and its value.
+
+    Events: listing (int: objects so far), planned (Plan), picture (bool: good), finished (Summary), evaluated
+    (Evaluation), generated (Generation), stage (str: what is being done), explored (Exploration), reading (pictures
+    read and there), report (training Report), trained (Card), trial (TrialReport), swept (SweepSummary), shards (int:
+    how many are checked), shard (bool: all is well), verified (Verification), removed (int: so far), collected
+    (Collection), ended (str: the message of the last state), files (int: how many will be), assembled (list of
+    Assembled).
     """
     for listener in list(_listeners):
         listener(name, value)

@@ -1,6 +1,6 @@
 """How flows are made, tried again and ended.
 
-They end in a state whose message has the counts, an event for others to wait for, and links for people to follow.
+A flow ends in a state whose message has the counts, an event for others to wait for, and links for people to follow.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ Work = TypeVar("Work", bound=Callable[..., Any])
 
 
 def darkroom_flow(name: str) -> Callable[[Callable[[Any], State]], Flow[[Any], State]]:
-    """Make a flow of a function that takes one request and gives the state that the flow ends in.
+    """Make a flow of a function that takes one request and returns the state that the flow ends in.
 
-    The function gets the request with the access to S3 of the blocks that it names. Somebody's Ctrl-C is no crash, and
-    what stops the flow is an event, too.
+    The function gets the request with the access to S3 of the blocks that it names. A Ctrl-C is not recorded as a
+    crash, and what stops the flow is an event, too.
     """
 
     def decorate(work: Callable[[Any], State]) -> Flow[[Any], State]:
@@ -81,7 +81,7 @@ def retried(name: str) -> Callable[[Work], Work]:
 
 
 def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
-    """Storage that does not answer may answer later; nothing else that stops a task run will cure itself."""
+    """Tell whether a task run is worth trying again: storage that does not answer now may later, other errors stay."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, StorageError) and error.kind in ("unreachable", "transient")
 
@@ -89,14 +89,14 @@ def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
 def ended(
     request: Form, message: str, failed: bool = False, data: Any = None, facts: Mapping[str, Any] | None = None
 ) -> State:
-    """The last state of a flow that came to its end; `facts` go with the event that says so."""
+    """Make the last state of a flow that came to its end; `facts` go with the event that says so."""
     _emit(FAILED if failed else COMPLETED, request, {"message": message} | dict(facts or {}))
     tell("ended", message)
     return Failed(message=message, data=data) if failed else Completed(message=message, data=data)
 
 
 def run_ended(request: Form, summary: Summary, report: str | None = None) -> State:
-    """That of a run over pictures: Failed when too many of them failed, else Completed."""
+    """Make the last state of a flow over pictures: Failed when too many of them failed, else Completed."""
     facts = {
         "run": summary.run,
         "status": summary.status,
@@ -109,7 +109,7 @@ def run_ended(request: Form, summary: Summary, report: str | None = None) -> Sta
 
 
 def message_of(summary: Summary) -> str:
-    """Counts, what went wrong, and the name of the run: 26 pictures, 2 failed, 130 rows (run r0123456789ab)."""
+    """Say counts, what went wrong, and the name of a run: 26 pictures, 2 failed, 130 rows (run r0123456789ab)."""
     counts = summary.counts
     if summary.status == "nothing_to_do":
         said = f"nothing to do, {counts['done']:,} pictures done before"
@@ -127,19 +127,22 @@ def message_of(summary: Summary) -> str:
 
 
 def table_urls(request: Any, run: str) -> dict[str, str]:
-    """Where the tables of a run are, for readers of Hive-partitioned Parquet."""
+    """Return the URLs of the tables of a run by name, for readers of Hive-partitioned Parquet."""
     return {name: f"{_url(request.destination)}/{table_folder(name, run)}" for name in SCHEMAS}
 
 
 def artifact_key(what: str) -> str:
-    """The key of an artifact that a run over pictures leaves, whichever flow it is of; only inside one."""
+    """Return the key of an artifact that a run over pictures leaves, whichever flow it is of; only inside one."""
     # somebody may have given the flow a name that keys of Prefect cannot have
     flow = re.sub(r"[^a-z0-9]+", "-", str(flow_run.flow_name).lower()).strip("-")
     return f"{flow}-{what}"
 
 
 def leave_tables(request: Any, summary: Summary) -> None:
-    """Artifacts: means of branches, stages with what they waited for, where tables are; and the tables as assets."""
+    """Leave artifacts of a run: means of branches, stages with what they waited for, where tables are.
+
+    Tables are declared as assets, too.
+    """
     if summary.branches:
         rows = [rounded(row) for row in summary.branches]
         create_table_artifact(rows, key=artifact_key("summary"), description=f"Run {summary.run}, means over pictures")
@@ -170,7 +173,7 @@ def _declare(urls: list[str]) -> None:
 
 
 def _nothing() -> None:
-    """The work was done by the shards."""
+    """Do nothing: the work was done by the shards."""
 
 
 def link_report(report: str, text: str, key: str) -> None:
@@ -179,7 +182,7 @@ def link_report(report: str, text: str, key: str) -> None:
 
 
 def rounded(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with as many decimals as people read."""
+    """Round the figures of a row to as many decimals as people read."""
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
 
 

@@ -72,7 +72,7 @@ def _develop(job: AnyWork, plan: Plan, of_prefect: Any) -> None:
 
 @contextmanager
 def _server_for_workers(job: AnyWork) -> Iterator[dict[str, str]]:
-    """Give the environment in which other processes find the Prefect server of this one.
+    """Yield the environment in which other processes find the Prefect server of this one.
 
     Where none is configured, they use a temporary one of this process instead of one each.
     """

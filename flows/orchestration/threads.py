@@ -17,7 +17,7 @@ from pipeline.shards.work import AnyWork
 
 @contextmanager
 def threads_engine(job: AnyWork, plan: Plan, task: Callable[..., Any] | None = None) -> Iterator[Engine]:
-    """Give an engine that runs one shard at a time: one keeps all cores busy, a second would only double the memory.
+    """Yield an engine that runs one shard at a time: one keeps all cores busy, a second would only double the memory.
 
     With a task of Prefect each shard is a task run of the flow that this is called in.
     """

@@ -20,7 +20,7 @@ _SHOWN = 50
 
 
 def assemble(request: AssembleRequest, prefect: bool | None) -> int:
-    """Put frames together with a progress bar and a closing table; returns the exit code."""
+    """Put frames together with a progress bar and a closing table; return the exit code."""
     way = way_of(request, prefect)
 
     def plain(show: Show) -> None:

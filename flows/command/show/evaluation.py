@@ -26,7 +26,7 @@ _STYLES = {"input": None, "baseline": None, "network": "bold green", "published"
 
 
 def evaluate(request: EvaluateRequest, prefect: bool | None, dry_run: bool) -> int:
-    """Run an evaluation with a progress bar and a closing table, or say what it would do; returns the exit code."""
+    """Run an evaluation with a progress bar and a closing table, or say what it would do; return the exit code."""
     if dry_run:
         return forecast_evaluation(request, prefect)
     way = way_of(request, prefect)
@@ -46,13 +46,13 @@ def evaluate(request: EvaluateRequest, prefect: bool | None, dry_run: bool) -> i
 
 
 def _plain(found: Any) -> dict[str, Any]:
-    """An evaluation without what only code can use: a suite goes by its name."""
+    """Return an evaluation's fields without what only code can use: a suite goes by its name."""
     fields = dict(vars(found))
     return fields | {"suite": fields["suite"].name} if "suite" in fields else fields
 
 
 def _codecs_compared(request: EvaluateRequest) -> tuple[Callable[..., Any], Callable[[Any], None]]:
-    """What compares codecs, and what shows the result; the request is checked."""
+    """Return what compares codecs, and what shows the result, after checking the request."""
     from pipeline.evaluation.evaluate import evaluate as evaluate_codecs
     from pipeline.evaluation.evaluate import prepare
     from pipeline.requests.job import check_request
@@ -62,7 +62,7 @@ def _codecs_compared(request: EvaluateRequest) -> tuple[Callable[..., Any], Call
 
 
 def _suite(request: EvaluateRequest) -> tuple[Callable[..., Any], Callable[[Any], None]]:
-    """What runs a suite of restorations, and what shows the result; the request is checked."""
+    """Return what runs a suite of restorations, and what shows the result, after checking the request."""
     from pipeline.suites.prepare import prepare_suite
     from pipeline.suites.run import evaluate_suite
 
@@ -71,7 +71,7 @@ def _suite(request: EvaluateRequest) -> tuple[Callable[..., Any], Callable[[Any]
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """The codecs with their BD-rates, how the run went, and where the report of the evaluation is."""
+    """Print the codecs with their BD-rates, how the run went, and where the report of the evaluation is."""
     if evaluation.points:
         out.print(_codecs(evaluation))
     if evaluation.points and not any(row.get("bd_rate") for row in evaluation.bd_rates):
@@ -88,7 +88,10 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 
 def _codecs(evaluation: Evaluation) -> Table:
-    """A row for every codec, fewest bits first, lossless ones last; then the published curves in the same order."""
+    """Make a table with a row for every codec, fewest bits first, lossless ones last.
+
+    The published curves follow in the same order.
+    """
     anchor = evaluation.labels.get(evaluation.anchor[0], evaluation.anchor[0])
     title = f"{counted(evaluation.pictures, 'picture')}; BD-rates against {anchor}"
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -130,7 +133,7 @@ def _percent(rate: float | None) -> str:
 
 
 def print_suite(evaluation: SuiteEvaluation) -> None:
-    """The means of every method at every setting, what people should know, and where the report is."""
+    """Print the means of every method at every setting, what people should know, and where the report is."""
     summary = evaluation.summary
     if evaluation.means:
         out.print(_methods(evaluation))
@@ -147,7 +150,10 @@ def print_suite(evaluation: SuiteEvaluation) -> None:
 
 
 def _methods(evaluation: SuiteEvaluation) -> Table:
-    """Methods by group, each by rising means; a cell holds the suite's first two scores, or one where room is short."""
+    """Make a table of methods by group, each by rising means.
+
+    A cell holds the suite's first two scores, or one where room is short.
+    """
     from pipeline.suites.report import SCORES
     from pipeline.suites.suite import GROUPS
 

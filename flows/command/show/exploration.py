@@ -17,7 +17,7 @@ from pipeline.requests.models import ExploreRequest, SearchRequest
 
 
 def explore(request: ExploreRequest, prefect: bool | None) -> int:
-    """Explore with a progress bar and a closing account; returns the exit code."""
+    """Explore with a progress bar and closing figures; return the exit code."""
     from pipeline.exploration.explore import explore as explore_plainly
     from pipeline.exploration.explore import open_latents, representation
     from pipeline.requests.job import check_request
@@ -44,7 +44,7 @@ def explore(request: ExploreRequest, prefect: bool | None) -> int:
 
 
 def _plain(exploration: Any) -> dict[str, Any]:
-    """What was found, for programs: what is shown to people, with every key."""
+    """Return what was found, for programs: what is shown to people, with every key."""
     findings = exploration.findings
     keys = findings.vectors.keys
     return {
@@ -65,7 +65,7 @@ def _plain(exploration: Any) -> dict[str, Any]:
 
 
 def print_exploration(exploration: Any) -> None:
-    """What was found, in figures, and where the page is."""
+    """Print what was found, in figures, and where the page is."""
     findings = exploration.findings
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("pictures", f"{len(findings.vectors.keys):,} by {escape(findings.source.model)}")
@@ -93,7 +93,7 @@ def print_exploration(exploration: Any) -> None:
 
 
 def search(request: SearchRequest) -> int:
-    """Print what is like a picture, nearest first; returns the exit code."""
+    """Print what is like a picture, nearest first; return the exit code."""
     from pipeline.exploration.search import as_plain
     from pipeline.exploration.search import search as look_up
 

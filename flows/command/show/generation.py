@@ -15,7 +15,7 @@ from pipeline.requests.models import GenerateRequest
 
 
 def generate(request: GenerateRequest, prefect: bool | None) -> int:
-    """Make pictures and say what there is; returns the exit code."""
+    """Make pictures and say what there is; return the exit code."""
     way, told = way_of(request, prefect), dict[str, Any]()
 
     def plain(show: Show) -> None:

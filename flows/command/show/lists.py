@@ -51,7 +51,7 @@ def put_off(*libraries: str) -> None:
 
 
 def recipes() -> int:
-    """Shipped recipes: a chain of step names for every branch."""
+    """Print the shipped recipes, a chain of step names for every branch; return the exit code."""
     put_off(*_LARGE)
     from pipeline.requests.offers import shipped_recipes
     from pipeline.requests.recipe import load_recipe
@@ -72,7 +72,10 @@ def _print_recipes(shipped: dict[str, Recipe]) -> None:
 
 
 def steps(name: str | None) -> int:
-    """All steps, a line each; or one step's parameters with their defaults and bounds."""
+    """Print all steps, a line each, or one step's parameters with their defaults and bounds; return the exit code.
+
+    Raises UnknownStepError for a name that no step has.
+    """
     put_off(*_LARGE)
     from pipeline.requests.catalogue import all_steps, find
 
@@ -122,7 +125,10 @@ def _print_step(step: dict[str, Any]) -> None:
 
 
 def models(name: str | None) -> int:
-    """Shipped models, a line each; or what one's card says: its data, licence and measured figures."""
+    """Print the shipped models, a line each, or what one's card says: its data, licence and measured figures.
+
+    Returns the exit code. Raises ModelError where neither a shipped model nor a URL is named so.
+    """
     from models.cards import list_cards
 
     cards = list_cards()
@@ -179,7 +185,7 @@ def _kind(about: dict[str, Any]) -> str:
 
 
 def info(files: Sequence[str]) -> int:
-    """Print a table about each file, given by its path or URL; returns the worst exit code."""
+    """Print a table about each file, given by its path or URL; return the worst exit code."""
     found: list[dict[str, Any]] = []
     worst = 0
     for file in files:
@@ -192,7 +198,10 @@ def info(files: Sequence[str]) -> int:
 
 
 def _look(file: str, found: list[dict[str, Any]]) -> int:
-    """One file. Raises StreamError, naming the file, when it is no `.drk` file or a damaged one, and StorageError."""
+    """Print what one file says of itself; with --json add it to `found`.
+
+    Raises StreamError, naming the file, when it is no `.drk` file or a damaged one, and StorageError.
+    """
     from models.codec.bitstream import read_header
     from models.errors import StreamError
 

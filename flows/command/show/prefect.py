@@ -55,7 +55,7 @@ def carry_out(way: Way, flow: str, request: BaseModel, plain: Callable[[Show], N
 
 @contextmanager
 def with_access(request: Request, asked: bool | None) -> Iterator[Request]:
-    """Give the request with the access to S3 that Prefect's blocks hold; Prefect is loaded only for these."""
+    """Yield the request with the access to S3 that Prefect's blocks hold; Prefect is loaded only for these."""
     if not _block_of(request):
         yield request
         return
@@ -101,7 +101,10 @@ def through(way: Way) -> Iterator[None]:
 
 
 def run_flow(flow: Any, request: BaseModel, show: Show) -> None:
-    """Run a flow of one request, tell `show` its events, and raise what stopped it; a failed run is none of that."""
+    """Run a flow of one request, tell `show` its events, and raise what stopped it.
+
+    A flow that came to its end and is Failed raises nothing.
+    """
     import httpx
     from prefect.exceptions import PrefectException, TerminationSignal
 
@@ -131,7 +134,7 @@ def run_flow(flow: Any, request: BaseModel, show: Show) -> None:
 
 
 def outcome(told: dict[str, Any], event: str) -> Any:
-    """Give what a flow told at its end. Raises RunError where it told nothing."""
+    """Return what a flow told at its end. Raises RunError where it told nothing."""
     if event not in told:
         raise RunError("the flow ended without a summary; its log in Prefect says why, and so does --verbose")
     return told[event]
@@ -163,7 +166,7 @@ def _check_answer(way: Way) -> None:
 
 
 def _fault() -> Exception | None:
-    """What is wrong with the API that is set, None where it answers."""
+    """Find what is wrong with the API that is set, None where it answers."""
     from prefect.client.base import ServerType
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -184,7 +187,7 @@ def _fault() -> Exception | None:
 
 
 def _said_of(error: Exception) -> str:
-    """What an API did instead of answering, and what to do."""
+    """Say what an API did instead of answering, and what to do."""
     import httpx
 
     if isinstance(error, httpx.HTTPStatusError):
@@ -243,7 +246,7 @@ def _start_server() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Prefect prints tracebacks of what is told to the user in one line anyway."""
+    """Keep Prefect from printing tracebacks of what is told to the user in one line anyway."""
     # at the end of a short run it says how many events are still to be sent, and sends them; it is not below `prefect`
     logging.getLogger("EventsWorker").setLevel(logging.INFO if manner.verbose else logging.CRITICAL)
     logger = logging.getLogger("prefect")

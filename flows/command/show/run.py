@@ -33,12 +33,12 @@ _SAYS = {
 
 
 def develop(request: DevelopRequest, prefect: bool | None, dry_run: bool = False) -> int:
-    """Run a request with a progress bar and a closing summary, or say what it would do; returns the exit code."""
+    """Run a request with a progress bar and a closing summary, or say what it would do; return the exit code."""
     return run("flows.develop.develop", request, request, prefect, dry_run)
 
 
 def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool | None, dry_run: bool) -> int:
-    """Run a flow, by its module path, with its request, or plainly what it comes to; otherwise as `develop`."""
+    """Run a flow, by its module path, with its request, or plainly what it comes to; otherwise do as `develop` does."""
     if dry_run:
         return forecast(developed, prefect)
     way = way_of(request, prefect)
@@ -62,7 +62,7 @@ def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool
 
 
 def forecast(request: DevelopRequest, prefect: bool | None) -> int:
-    """Say what a request would do, and write nothing; returns the exit code."""
+    """Say what a request would do, and write nothing; return the exit code."""
     from pipeline.requests.job import check_request
     from pipeline.runs.forecast import forecast as look_ahead
 
@@ -73,7 +73,7 @@ def forecast(request: DevelopRequest, prefect: bool | None) -> int:
 
 
 def forecast_evaluation(request: EvaluateRequest, prefect: bool | None) -> int:
-    """Say what an evaluation of codecs or a suite would do, and write nothing; returns the exit code."""
+    """Say what an evaluation of codecs or a suite would do, and write nothing; return the exit code."""
     if not request.suite:
         from pipeline.evaluation.evaluate import prepare
 
@@ -97,7 +97,7 @@ def engine_of(request: RunRequest) -> DevelopShards | None:
 
 @contextmanager
 def run_bar(way: Way) -> Iterator[tuple[Callable[[str, Any], None], dict[str, Any]]]:
-    """A progress bar for a run: gives what takes its events, and the last value of each event so far."""
+    """Show a progress bar for a run; yield what takes its events, and the last value of each event so far."""
     told: dict[str, Any] = {}
     with through(way), progress_bars() as bars:
         bar = bars.add_task("listing", total=None, note="")
@@ -130,14 +130,14 @@ def run_bar(way: Way) -> Iterator[tuple[Callable[[str, Any], None], dict[str, An
 
 
 def print_summary(summary: Any) -> None:
-    """The means of every branch, what could not be done, counts, and where the report is."""
+    """Print the means of every branch, what could not be done, counts, and where the report is."""
     if summary.branches:
         out.print(_means(summary.branches))
     print_ending(summary)
 
 
 def print_ending(summary: Any) -> None:
-    """What could not be done, counts, and where the report is."""
+    """Print what could not be done, counts, and where the report is."""
     counts = summary.counts
     if summary.status == "nothing_failed":
         out.print(f"[green]nothing to try again[/]: no row of failures is left (last run {summary.run})")
@@ -184,7 +184,7 @@ def print_ending(summary: Any) -> None:
 
 
 def _print_failures(summary: Any) -> None:
-    """Names of what could not be done, and why; never broken over lines, so that they can be copied."""
+    """Print names of what could not be done, and why; never broken over lines, so that they can be copied."""
     for row in summary.failures[:_NAMED]:
         branch = f" ({escape(row['branch'])})" if row["branch"] else ""
         out.print(f"  [bold]{escape(row['key'])}[/]{branch}: {escape(row['message'])}", soft_wrap=True)

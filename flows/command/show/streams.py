@@ -16,14 +16,14 @@ from pipeline.storage.store import locate, size
 
 
 def compress(request: CompressRequest, prefect: bool | None, dry_run: bool) -> int:
-    """Compress one file or an image set; returns the exit code."""
+    """Compress one file or an image set; return the exit code."""
     if is_one_file(request):
         return _one_file(request, compress_file, dry_run)
     return run("flows.compress.compress", request, compression(request), prefect, dry_run)
 
 
 def decompress(request: DecompressRequest, prefect: bool | None, dry_run: bool) -> int:
-    """Decompress one file or an image set; returns the exit code."""
+    """Decompress one file or an image set; return the exit code."""
     if is_one_file(request):
         return _one_file(request, decompress_file, dry_run)
     return run("flows.decompress.decompress", request, decompression(request), prefect, dry_run)

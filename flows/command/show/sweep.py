@@ -15,7 +15,7 @@ from pipeline.requests.models import SweepRequest
 
 
 def sweep(request: SweepRequest, prefect: bool | None) -> int:
-    """Run a sweep and say what it found; returns the exit code, 1 where no trial came to an end."""
+    """Run a sweep and say what it found; return the exit code, 1 where no trial came to an end."""
     way, told = way_of(request, prefect), dict[str, Any]()
 
     def plain(show: Show) -> None:
@@ -75,5 +75,5 @@ def _print(summary: Any) -> None:
 
 
 def _plain(option: Any) -> str:
-    """A number for people; a choice without the quotes of its JSON."""
+    """Say a number for people; a choice without the quotes of its JSON."""
     return f"{option:.4g}" if isinstance(option, int | float) else str(option).strip('"')

@@ -14,7 +14,7 @@ from pipeline.requests.models import TrainRequest
 
 
 def train(request: TrainRequest, prefect: bool | None) -> int:
-    """Train with a live line of figures and the card at the end; returns the exit code.
+    """Train with a live line of figures and the card at the end; return the exit code.
 
     Under torchrun it runs without Prefect, and only the first process shows anything.
     """
@@ -62,7 +62,7 @@ def train(request: TrainRequest, prefect: bool | None) -> int:
 
 
 def _pace(first: Any, last: Any) -> str:
-    """Loss and speed since the first report of this process."""
+    """Say loss and speed since the first report of this process."""
     took = last.seconds - first.seconds
     speed = f"  {(last.pictures - first.pictures) / took:.1f} pictures/s" if took else ""
     return f"loss {last.figures['loss']:.4g}{speed}"
@@ -90,7 +90,7 @@ def _print_card(request: TrainRequest, card: Any) -> None:
 
 
 def export(model: str, url: str) -> int:
-    """Write a restoration model as an ONNX file and say what it is; returns the exit code."""
+    """Write a restoration model as an ONNX file and say what it is; return the exit code."""
     from models.onnx.export import export_model
     from pipeline.storage.files import StoredFiles
 

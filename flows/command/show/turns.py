@@ -22,7 +22,7 @@ _EVERY_S = 60.0
 
 
 def train_plan(request: TrainPlanRequest) -> int:
-    """Train a plan with a table of progress; returns the exit code, 1 where a training failed."""
+    """Train a plan with a table of progress; return the exit code, 1 where a training failed."""
     from pipeline.training.turns import run_turns
 
     told = time.monotonic()

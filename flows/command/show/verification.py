@@ -18,7 +18,7 @@ _SHOWN = 40
 
 
 def verify(request: VerifyRequest, prefect: bool | None) -> int:
-    """Check a destination with a progress bar and a closing table; returns the exit code, 1 if something is wrong."""
+    """Check a destination with a progress bar and a closing table; return the exit code, 1 if something is wrong."""
     from pipeline.destination.layout import VERIFICATION
     from pipeline.upkeep.verify import verify as verify_plainly
 
@@ -49,7 +49,7 @@ def verify(request: VerifyRequest, prefect: bool | None) -> int:
 
 
 def gc(request: GcRequest, prefect: bool | None) -> int:
-    """Remove leftovers and show their sums; returns the exit code."""
+    """Remove leftovers and show their sums; return the exit code."""
     from pipeline.upkeep.collect import collect
 
     way, told = way_of(request, prefect), dict[str, Any]()
