@@ -48,12 +48,9 @@ PENDING: set[str] = {
     "pipeline/networks",
     "pipeline/reports",
     "pipeline/requests",
-    "pipeline/runs",
-    "pipeline/shards",
     "pipeline/suites",
     "pipeline/suites/kinds",
     "pipeline/training",
-    "pipeline/upkeep",
 }
 
 FOLDERS = sorted(

@@ -105,7 +105,7 @@ def finish_run(job: AnyWork, plan: Plan, started: datetime) -> Summary:
 
 
 def _finish_again(job: AnyWork, plan: Plan, started: datetime) -> Summary:
-    """Let every run concerned end anew with its new rows; the summary is that of what was done again."""
+    """Let every run concerned end anew with its new rows; return the summary of what was done again."""
     destination = job.destination
     counts, reasons = _sums(_commits(destination, plan))
     ended = [finish_folded(job, replace(target, lease=plan.lease), started) for target in fold(destination, plan)]
@@ -130,12 +130,12 @@ def finish_folded(job: AnyWork, plan: Plan, started: datetime) -> Summary:
 
 
 def _commits(destination: Store, plan: Plan) -> list[Commit]:
-    """The commits, without the lists of outputs: a run of a million pictures has millions."""
+    """Read the commits without their lists of outputs: a run of a million pictures has millions."""
     return [replace(read_commit(destination, plan.run, shard), outputs=[]) for shard in range(plan.shards)]
 
 
 def _sums(commits: list[Commit]) -> tuple[dict[str, int], dict[str, int]]:
-    """What commits say together: counts, and failures by reason."""
+    """Add up what commits say: counts, and failures by reason."""
     counts = {
         name: sum(getattr(commit, name) for commit in commits)
         for name in ("objects", *_STATUSES, "decoded", "branch_failures", "bytes_read", "bytes_written")
@@ -176,7 +176,7 @@ def _finish(job: AnyWork, plan: Plan, started: datetime, kept: dict[str, Any]) -
 
 
 def _report(job: Job, plan: Plan, run: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-    """Write the page of a run whose account is `run`: its URL, and the means of its branches."""
+    """Write the page of a run whose record is `run`; return its URL, and the means of its branches."""
     destination, report = job.destination, report_path(plan.run)
     metrics = _table(destination, plan, "metrics", run["counts"]["rows"])
     failures = _table(destination, plan, "failures", sum(run["reasons"].values()))
@@ -185,7 +185,7 @@ def _report(job: Job, plan: Plan, run: dict[str, Any]) -> tuple[str, list[dict[s
 
 
 def branch_means(metrics: pa.Table) -> list[dict[str, Any]]:
-    """One row a branch: how many pictures, and the means of what was measured (None where nothing was)."""
+    """Average what was measured, a row a branch: how many pictures, and the means (None where nothing was measured)."""
     columns = ("psnr", "ssim", "ms_ssim", "bpp", "compression_ratio", "encode_s", "decode_s", "develop_s")
     grouped = metrics.group_by("branch", use_threads=False).aggregate(
         [("key", "count")] + [(column, "mean") for column in columns]
@@ -230,7 +230,7 @@ def _nothing_to_do(destination: Store, plan: Plan) -> Summary:
 
 
 def _table(destination: Store, plan: Plan, table: str, rows: int) -> pa.Table:
-    """The run's rows of one table, or those of evenly spaced shards when there are too many to read."""
+    """Read the run's rows of one table, or those of evenly spaced shards when there are too many to read."""
     every = max(1, -(-rows // _REPORT_ROWS))
     parts = [
         read_part(destination, part_path(table, plan.run, shard), SCHEMAS[table])
@@ -240,7 +240,7 @@ def _table(destination: Store, plan: Plan, table: str, rows: int) -> pa.Table:
 
 
 def _gallery(job: Job, plan: Plan, metrics: pa.Table) -> list[GalleryEntry]:
-    """Source and developed picture of the report's choice; branches that keep no pictures have none to show."""
+    """Read source and developed picture of the report's choice; branches that keep no pictures have none to show."""
     shown = metrics.select(["branch", "key", "shard", "psnr", "bpp", "width", "height"]).to_pylist()
     rows = {(row["branch"], row["key"]): row for row in shown}
     source, destination, limit = job.source, job.destination, job.request.pixel_limit
@@ -265,12 +265,12 @@ def _gallery(job: Job, plan: Plan, metrics: pa.Table) -> list[GalleryEntry]:
 
 
 def _pictures(commit: Commit) -> dict[tuple[str, str] | None, str]:
-    """Where the developed pictures of a shard lie, by branch and key."""
+    """Find where the developed pictures of a shard lie, by branch and key."""
     return {picture_of(entry["path"]): entry["path"] for entry in commit.outputs}
 
 
 def _picture(store: Store, key: str, pixel_limit: int) -> np.ndarray | None:
-    """A picture for people to look at, small, H x W x 1|3 uint8; None when it is gone by now."""
+    """Read a picture for people to look at, small, H x W x 1|3 uint8; None when it is gone by now."""
     try:
         return shrunk(to_8bit(decode(read(store, key), key, pixel_limit).colour))
     except (StorageError, PictureError):
@@ -298,7 +298,7 @@ def _frames(source: Store, planned: list[SourcePicture], pixel_limit: int) -> di
 
 
 def failure_rows(destination: Store, plan: Plan, limit: int) -> list[dict[str, Any]]:
-    """The first rows of a run's failures, for people."""
+    """Read the first `limit` rows of a run's failures, for people."""
     rows: list[dict[str, Any]] = []
     for shard in range(plan.shards):
         names = ["key", "branch", "stage", "reason", "message"]

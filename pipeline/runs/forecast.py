@@ -62,7 +62,7 @@ def forecast(job: AnyWork, listing: Callable[[int], None] = lambda count: None) 
 
 
 def _sized(would: Forecast, shards: Iterable[list[SourcePicture]]) -> Forecast:
-    """With the sizes of the shards; the bytes of a file of many frames count once."""
+    """Fill in the sizes of the shards; the bytes of a file of many frames count once."""
     objects = size = count = 0
     last = None
     for shard in shards:

@@ -35,7 +35,7 @@ def pictures_of(
     taken: Container[str] = (),
     patience_s: float = 600,
 ) -> Iterator[SourcePicture]:
-    """The pictures of some objects, in their order.
+    """Yield the pictures of some objects, in their order.
 
     `mode` is "auto" (objects whose names end like those of animations, pages, videos and stacks are looked into), "all"
     (every object is) or "first" (of every object the first frame, under the object's own key; nothing is looked into).
@@ -62,7 +62,7 @@ def pictures_of(
 
 
 class Results:
-    """Results of ours among the objects of a source: those of destinations that lie inside it, by whichever run."""
+    """Darkroom's own results among the objects of a source: those of destinations inside it, by whichever run."""
 
     def __init__(self, source: Store):
         self.source = source
@@ -70,7 +70,7 @@ class Results:
         self._looked_at: dict[str, bool] = {}
 
     def holds(self, key: str) -> bool:
-        """Whether an object is a result; `destinations` counts those that were, by the folder they lie in.
+        """Tell whether an object is a result; `destinations` counts those that were, by the folder they lie in.
 
         Every folder that could be a destination is looked at once. Raises StorageError.
         """
@@ -95,7 +95,7 @@ class Results:
 def _counts(
     looked_into: Sequence[StoredObject], count: Callable[[StoredObject], int], patience_s: float
 ) -> dict[str, int]:
-    """The frames of each object by its key, without those that a parser of hostile bytes hangs on."""
+    """Count the frames of each object by its key, without those that a parser of hostile bytes hangs on."""
     results: queue.SimpleQueue[tuple[str, int] | Exception] = queue.SimpleQueue()
 
     def look(one: StoredObject) -> None:
@@ -123,17 +123,17 @@ def _counts(
 
 
 def may_have_frames(key: str, mode: str) -> bool:
-    """Whether an object of that key is looked into."""
+    """Tell whether an object of that key is looked into for frames."""
     return mode == "all" or (mode == "auto" and key.lower().endswith(SUFFIXES))
 
 
 def frame_key(file: str, frame: int, digits: int = 4) -> str:
-    """The key of one frame of a file."""
+    """Return the key of one frame of a file."""
     return f"{file}#{frame:0{digits}d}"
 
 
 def open_object(store: Store, key: str, size: int) -> BinaryIO:
-    """An object as a file to read and seek in, fetched piece by piece as it is read. Raises StorageError."""
+    """Open an object as a file to read and seek in, fetched piece by piece as it is read. Raises StorageError."""
     path = local_path(store, key)
     if path is not None:
         return open(path, "rb")
@@ -156,7 +156,7 @@ def _pictures(found: StoredObject, frames: int, limit: int, taken: Container[str
 
 
 class _StoredFile(io.RawIOBase):
-    """An object's bytes by ranges, each fetched when it is asked for."""
+    """An object's bytes as a file, by ranges that are each fetched when they are asked for."""
 
     def __init__(self, store: Store, key: str, size: int):
         self.store, self.key, self.size, self.at = store, key, size, 0

@@ -31,12 +31,12 @@ class Parts:
 
 
 def growing_size(before: int) -> int:
-    """Pictures of the next shard when so many are planned before it: 64 at first, 2048 at most."""
+    """Return how many pictures the next shard has when `before` are planned already: 64 at first, 2048 at most."""
     return max(_SMALLEST, min(_LARGEST, before // _SHARE_OF_ALL))
 
 
 def cut(pictures: Iterable[SourcePicture], size: int | None, most_bytes: int) -> Iterator[list[SourcePicture]]:
-    """Shards of `size` pictures (None: growing), of objects of `most_bytes` together, never less than one picture.
+    """Cut pictures into shards of `size` (None: growing), of objects of `most_bytes` together, at least of one picture.
 
     Frames of one file stay together, up to 16 times as many, to be fetched once; their file's bytes count once.
     """

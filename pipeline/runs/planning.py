@@ -72,9 +72,9 @@ def plan_run(job: AnyWork, listing: Callable[[int], None] = lambda count: None, 
 
 
 def plan_pictures(job: AnyWork, pictures: Sequence[SourcePicture], most: int, lease: Lease) -> Plan:
-    """Plan just these pictures, `most` a shard, or find the plan of them that is there. Raises StorageError, LeaseLost.
+    """Plan just these pictures, `most` a shard, or find the plan of them that is there.
 
-    Frames of one file stand beside each other.
+    Frames of one file stand beside each other. Raises StorageError, LeaseLost.
     """
     destination, request = job.destination, job.request
     named = json.dumps([job.fingerprint, [[one.key, one.etag] for one in pictures]])
@@ -147,7 +147,10 @@ def what_was_done(job: AnyWork) -> Before:
 def shards_to_do(
     job: AnyWork, before: Before, found: Found, listing: Callable[[int], None]
 ) -> Iterator[list[SourcePicture]]:
-    """Shards of the pictures to develop, while the source is listed. Raises PlanError where it holds no object."""
+    """Yield shards of the pictures to develop, while the source is listed.
+
+    Raises PlanError where it holds no object.
+    """
     request = job.request
     pictures = _to_do(job, before, found, listing)
     yield from cut(pictures, request.shard_size, request.shard_bytes)
@@ -156,7 +159,7 @@ def shards_to_do(
 
 
 def nothing_listed(request: RunRequest) -> PlanError:
-    """The error of a source that holds no object that a request is about."""
+    """Make the error of a source that holds no object that a request is about."""
     filters = request.include + request.suffixes
     if not filters and not request.exclude:
         return PlanError(f"{request.source} holds no objects; check that it is the folder or prefix you mean")
@@ -166,7 +169,7 @@ def nothing_listed(request: RunRequest) -> PlanError:
 
 @dataclass
 class Found:
-    """How many objects were listed so far, how many pictures of them need nothing more, and of those have failed."""
+    """What a listing has found: objects so far, pictures that need nothing more, and how many of these have failed."""
 
     listed: int = 0
     done: int = 0
@@ -174,7 +177,7 @@ class Found:
 
 
 def _to_do(job: AnyWork, before: Before, found: Found, listing: Callable[[int], None]) -> Iterator[SourcePicture]:
-    """The pictures to develop, in the order of their objects' keys, while the source is listed."""
+    """Yield the pictures to develop, in the order of their objects' keys, while the source is listed."""
     request, source = job.request, job.source
     results = Results(source)
     objects = without_results(job.objects(), before.own, results)
@@ -205,7 +208,7 @@ def _to_do(job: AnyWork, before: Before, found: Found, listing: Callable[[int], 
 def batches(
     listing: Iterable[tuple[StoredObject, Pictures]], mode: str
 ) -> Iterator[list[tuple[StoredObject, Pictures]]]:
-    """Lists of 1,000, then 10,000 objects; longer where keys follow that frames of an object in it might have.
+    """Split a listing into lists of 1,000, then 10,000 objects; longer where keys of frames of theirs might follow.
 
     Names of frames are the object's with `#` and a number, so that those in the way of its frames come right after it.
     """
@@ -221,13 +224,13 @@ def batches(
 
 
 def _may_be_in_the_way(batch: list[tuple[StoredObject, Pictures]], key: str, mode: str) -> bool:
-    """Whether the key is in the way of an object's frames, or such a key may still come."""
+    """Tell whether the key is in the way of an object's frames, or such a key may still come."""
     heads = {key[:end] for end in range(1, len(key)) if key[end] <= "#" and may_have_frames(key[:end], mode)}
     return bool(heads) and any(one.key in heads for one, _ in batch)
 
 
 def _cut_off_at_the_end(destination: Store, plan: Plan, max_failure_rate: float) -> bool:
-    """Whether a run with run.json still lacks its _SUCCESS: killed just before, or the limit has been raised since."""
+    """Tell whether a run with run.json lacks its _SUCCESS: killed just before, or the limit has been raised since."""
     if exists(destination, success_path(plan.run)):
         return False
     counts = read_json(destination, record_path(plan.run))["counts"]
@@ -240,9 +243,9 @@ def without_results(objects: Iterable[StoredObject], own: str | None, results: R
 
 
 def own_prefix(source: Store, destination: Store) -> str | None:
-    """The beginning of the source's keys that are our own results, when the destination lies inside the source.
+    """Return the beginning of the source's keys that are our own results, when the destination lies inside the source.
 
-    Raises PlanError where results and pictures could not be told apart.
+    None where it lies elsewhere. Raises PlanError where results and pictures could not be told apart.
     """
     if (source.scheme, source.options.endpoint) != (destination.scheme, destination.options.endpoint):
         return None

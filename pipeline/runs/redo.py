@@ -65,7 +65,7 @@ def plan_failed(job: AnyWork, plans: Sequence[Plan], sequence: int, lease: Lease
 
 
 def failed_pictures(destination: Store, plans: Sequence[Plan]) -> list[Redone]:
-    """What finished runs, oldest first, have left in `failures`, and no later one has developed."""
+    """List what finished runs, oldest first, have left in `failures`, and no later one has developed."""
     where: dict[str, tuple[int, int]] = {}
     for at, plan in enumerate(plans):
         for shard in range(plan.shards):
@@ -101,9 +101,9 @@ def plan_again(job: AnyWork, chosen: Sequence[Redone], sequence: int, lease: Lea
 
 
 def fold(destination: Store, plan: Plan) -> list[Plan]:
-    """Put every row and object of a run that did pictures again where they belong; the plans of the runs concerned.
+    """Put every row and object of a run that did pictures again where they belong.
 
-    Raises StorageError.
+    Returns the plans of the runs concerned. Raises StorageError.
     """
     targets = targets_of(destination, plan)
     plans = {run: read_plan(destination, run) for run in dict.fromkeys(run for run, _ in targets)}
@@ -150,12 +150,12 @@ def _fold_shard(destination: Store, plan: Plan, shard: int, target: Plan, of: in
 
 
 def _is_of(path: str, keys: set[str]) -> bool:
-    """Whether an object is a result of one of the pictures, or a part of a table."""
+    """Tell whether an object is a result of one of the pictures, or a part of a table."""
     return folder_of(path) == TABLES or key_of(path) in keys
 
 
 def _rows(destination: Store, table: str, run: str, shard: int) -> Iterator[dict[str, Any]]:
-    """The rows of a part; lists stay packed, for as objects they would take many times their memory."""
+    """Yield the rows of a part; lists stay packed, for as objects they would take many times their memory."""
     part = read_part(destination, part_path(table, run, shard), schema_of(table))
     lists = [field.name for field in part.schema if pa.types.is_list(field.type)]
     plain = part.drop_columns(lists).to_pylist()
@@ -167,7 +167,10 @@ def _rows(destination: Store, table: str, run: str, shard: int) -> Iterator[dict
 
 
 def forget(destination: Store, plan: Plan) -> None:
-    """Remove what such a run has left beside its results, once those are in their places; its plan goes last."""
+    """Remove what a run that did pictures again has left beside its results, once those are in their places.
+
+    The plan goes last.
+    """
     if not plan.folded:
         mark_plan(destination, replace(plan, folded=True))
     for shard in range(plan.shards):
@@ -180,7 +183,7 @@ def forget(destination: Store, plan: Plan) -> None:
 
 
 def _tables_of(destination: Store, plan: Plan, shard: int) -> Iterable[str]:
-    """The tables of which a shard has left parts; none where its commit is gone, which goes after them."""
+    """List the tables of which a shard has left parts; none where its commit is gone, which goes after them."""
     try:
         return read_commit(destination, plan.run, shard).rows
     except StorageError as error:
@@ -190,11 +193,11 @@ def _tables_of(destination: Store, plan: Plan, shard: int) -> Iterable[str]:
 
 
 def targets_of(destination: Store, plan: Plan) -> list[tuple[str, int]]:
-    """Run and shard of which each shard of the plan does pictures again."""
+    """List run and shard of which each shard of the plan does pictures again."""
     return [(run, shard) for run, shard in read_json(destination, targets_path(plan.parts))]
 
 
 def pictures_again(destination: Store, chosen: Redone) -> list[SourcePicture]:
-    """Give the pictures of one shard that are to be done again."""
+    """List the pictures of one shard that are to be done again."""
     pictures = shard_pictures(destination, chosen.plan, chosen.shard)
     return [one for one in pictures if chosen.keys is None or one.key in chosen.keys]

@@ -40,7 +40,7 @@ _FORMATS = {
 
 @dataclass(frozen=True)
 class FileReport:
-    """What became of one file. `bytes` are those of the file that was written.
+    """What became of one file; `bytes` are those of the file that was written.
 
     `stream_bytes`, `bpp` and `quality` are those of the `.drk` file, on whichever side it is. `psnr` in dB (colours,
     8-bit levels) where the picture it was made from is at hand.
@@ -59,7 +59,7 @@ class FileReport:
 
 
 def is_one_file(request: RunRequest) -> bool:
-    """Whether the request's source is an object of its own, not a folder or prefix. Raises StorageError.
+    """Tell whether the request's source is an object of its own, not a folder or prefix. Raises StorageError.
 
     A request that names a Prefect block for its access is one for a run.
     """
@@ -144,7 +144,7 @@ def decompress_file(request: DecompressRequest) -> FileReport:
 
 
 def read_picture(url: str, options: StorageOptions | None = None, pixel_limit: int = 178_000_000) -> Picture:
-    """The picture at a path or URL. Raises PictureError, whose message names it, and StorageError."""
+    """Read the picture at a path or URL. Raises PictureError, whose message names it, and StorageError."""
     place = locate(url, options)
     data = _fetch(place, url)
     with _named(url):
@@ -163,7 +163,7 @@ def _decompressed(
 
 
 def _both_ends(request: RunRequest) -> tuple[tuple[Store, str], tuple[Store, str]]:
-    """Store and key of source and destination. Raises RequestError where the two would be one, or no file."""
+    """Find store and key of source and destination. Raises RequestError where the two would be one, or no file."""
     source = locate(request.source, request.source_storage)
     destination = locate(request.destination, request.destination_storage)
     folder = destination[0].is_local and os.path.isdir(os.path.join(destination[0].root, destination[1]))
@@ -179,7 +179,7 @@ def _address(store: Store, key: str) -> tuple[str, str | None, str]:
 
 
 def _same_local_file(one: tuple[Store, str], other: tuple[Store, str]) -> bool:
-    """Whether two local names lead to one file, as hard links and file systems without upper case do."""
+    """Tell whether two local names lead to one file, as hard links and file systems without upper case do."""
     paths = [os.path.join(store.root, key) for store, key in (one, other) if store.is_local]
     return len(paths) == 2 and all(map(os.path.exists, paths)) and os.path.samefile(*paths)
 

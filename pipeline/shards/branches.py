@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Result:
-    """A picture after some steps of a branch; the stream is its codec step's.
+    """A picture after some steps of a branch; `stream` is what its codec step wrote.
 
     `stream_is_picture`: the picture is what that stream decodes to, for no later step has changed it.
     """
@@ -53,9 +53,10 @@ def run_steps(
     shared: dict[tuple[object, ...], Result],
     give_up: Callable[[], bool],
 ) -> Result:
-    """A branch's result. `shared` keeps what other branches of the recipe begin with, too, by the names of the steps.
+    """Take a picture through the steps of a branch, and return what came of it.
 
-    `give_up` is asked between steps. Raises PictureError, and what else a step raises.
+    `shared` keeps what other branches of the recipe begin with, too, by the names of the steps. `give_up` is asked
+    between steps. Raises PictureError, and what else a step raises.
     """
     prefixes = [_name_of(branch.steps[: count + 1]) for count in range(len(branch.steps))]
     others = [_name_of(b.steps) for b in recipe.branches if b is not branch]
@@ -133,7 +134,7 @@ def _run_representer(network: Representer, before: Result, apply: Apply) -> Resu
 
 
 def _run_learned_codec(codec: CodecNetwork, before: Result, apply: Apply) -> Result:
-    """The stream of the whole picture, alpha and metadata too, and what it decodes to: no stream is kept untried."""
+    """Encode the whole picture, alpha and metadata too, and decode it again: no stream is kept untried."""
     started = time.perf_counter()
     stream, latent = codec.encode(before.picture, apply)
     encode_s = time.perf_counter() - started

@@ -24,8 +24,10 @@ _STEP = 16
 
 @dataclass(frozen=True)
 class Begun:
-    """An earlier attempt at a shard. `suspects` are the pictures that were in work when it ended, by their places in
-    the shard; `crashed` those that are known to end the process, and how.
+    """What an earlier attempt at a shard has left.
+
+    `suspects` are the pictures that were in work when it ended, by their places in the shard; `crashed` those that are
+    known to end the process, and how.
     """
 
     suspects: list[int] = field(default_factory=list)
@@ -33,7 +35,10 @@ class Begun:
 
 
 def read_begun(destination: Store, run: str, shard: int) -> Begun:
-    """What the last attempt left; nothing where there was none, or it ended in order. Raises StorageError."""
+    """Read what the last attempt at a shard left; nothing where there was none, or it ended in order.
+
+    Raises StorageError.
+    """
     data = read_or_none(destination, begun_path(run, shard))
     if data is None:
         return Begun()
@@ -46,7 +51,7 @@ def read_begun(destination: Store, run: str, shard: int) -> Begun:
 
 
 class Window:
-    """Keeps the object of a shard ahead of the work: `extend` as pictures are begun, `wait` before one is worked on.
+    """The writer of a shard's object ahead of the work: `extend` as pictures are begun, `wait` before one is worked on.
 
     `failed` is told what writing raises.
     """
@@ -59,29 +64,29 @@ class Window:
         self.writer: Stage[list[int]] = Stage("begun", 1, self._write)
 
     def extend(self, index: int, count: int, done: Container[int]) -> None:
-        """Told that picture `index` of `count` is the next to be begun, and which are `done`."""
+        """Note that picture `index` of `count` is the next to be begun, and which are `done`."""
         if index + _STEP >= self.asked and self.asked < count:
             self.asked = min(index + 2 * _STEP, count)
             self.writer.submit([one for one in range(self.asked) if one not in done])
 
     def wait(self, index: int) -> None:
-        """Until the object names this picture."""
+        """Wait until the object names this picture."""
         if self.covered <= index:
             with self.change:
                 self.change.wait_for(lambda: self.covered > index)
 
     def close(self) -> None:
-        """Nobody waits any more, and nothing is written."""
+        """Stop writing, and let nobody wait any more."""
         self.closed = True
         self._cover(math.inf)
         self.writer.close()
 
     def remove(self) -> None:
-        """The shard is committed."""
+        """Remove the object, once the shard is committed."""
         delete(self.destination, self.path)
 
     def clear(self) -> None:
-        """The attempt ends in order: nobody is suspected, what is known to crash stays known."""
+        """End the attempt in order: no picture is suspected, those known to crash stay known."""
         with suppress(StorageError):
             if self.crashed:
                 self._put([])

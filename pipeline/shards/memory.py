@@ -49,12 +49,12 @@ class MemoryBudget:
             self.change.notify_all()
 
     def hold(self, picture: int, count: int) -> None:
-        """`take` for a picture, by its number; one that holds something already is given no more."""
+        """Take `count` bytes for a picture, by its number; one that holds something already is given no more."""
         if picture not in self.held:
             self.held[picture] = self.take(count)
 
     def let_go(self, picture: int, all_but: int = 0) -> None:
-        """Give back what a picture holds, if anything, but for so many bytes."""
+        """Give back what a picture holds, if anything, but for `all_but` bytes."""
         with self.change:
             held = self.held.pop(picture, 0)
             kept = min(held, all_but)
@@ -76,7 +76,7 @@ class Cost:
     most: int | None = None
 
     def of(self, pixels: int, pixel_bytes: int) -> int:
-        """Bytes for a picture of so many pixels, each of so many bytes once decoded."""
+        """Count the bytes that a picture of `pixels` takes, each of `pixel_bytes` once decoded."""
         # metrics, networks and most steps have three channels whatever the file has
         worked_on = pixels if self.most is None else min(pixels, self.most)
         return max(3, pixel_bytes) * (worked_on * self.factor + (pixels - worked_on) * _DECODED)
@@ -95,7 +95,7 @@ class Cost:
 
 
 def cost_of(recipe: Recipe, measure: bool) -> Cost:
-    """What the pictures of a run take."""
+    """Work out what the pictures of a run take, in bytes."""
     networks = any(item.step.kind == "network" for branch in recipe.branches for item in branch.steps)
     factor = max(_STEPS, _METRICS if measure else 0, _NETWORKS if networks else 0)
     growth = max(map(_enlargement, recipe.branches), default=1) ** 2
@@ -103,7 +103,7 @@ def cost_of(recipe: Recipe, measure: bool) -> Cost:
 
 
 def memory_for_pictures(memory: str | None, fixed: int = 0) -> int:
-    """Bytes for all that grows with the pictures in work.
+    """Work out the bytes that there are for all that grows with the pictures in work.
 
     `memory` is what the whole process may take: what it holds before its first picture is taken off, and what is
     `fixed` whatever the pictures. None stands for half of what the machine, or the container, has free. Raises
@@ -115,7 +115,7 @@ def memory_for_pictures(memory: str | None, fixed: int = 0) -> int:
 
 
 def available() -> int:
-    """Bytes that processes here may still take: the machine's, or those of the container where that has fewer."""
+    """Return the bytes that processes here may still take: the machine's, or the container's where that has fewer."""
     free = [_first_number("/proc/meminfo", "MemAvailable:", 1024)]
     for limit, used in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -129,7 +129,7 @@ def available() -> int:
 
 @functools.cache
 def _held_at_first() -> int:
-    """Bytes the process had in memory when somebody first asked; later ones would count pictures, too."""
+    """Return the bytes the process had in memory when this was first asked; later ones would count pictures, too."""
     return _first_number("/proc/self/status", "VmRSS:", 1024) or 400_000_000
 
 
@@ -142,6 +142,6 @@ def _first_number(path: str, after: str = "", unit: int = 1) -> int | None:
 
 
 def _enlargement(branch: Branch) -> int:
-    """How many times longer a branch makes the sides of a picture."""
+    """Return how many times longer a branch makes the sides of a picture."""
     networks = [item.network for item in branch.steps]
     return math.prod(network.scale for network in networks if isinstance(network, Restorer))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Developed:
-    """Everything one object gave: rows for the tables (without `shard`) and objects to write, path and bytes.
+    """Everything that one object gave: rows for the tables (without `shard`) and objects to write, path and bytes.
 
     `rows` are those of the tables besides manifest and failures, by table.
     """
@@ -54,13 +54,11 @@ def develop_picture(
     reserve: Reserve = at_once,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Developed:
-    """One picture to all its rows and outputs. Never raises for what the bytes or a step did: that is a row.
+    """Develop one picture to all its rows and outputs. Never raises for what the bytes or a step did: that is a row.
 
-    `data` are the bytes of the object, or the file of frames that the picture is in.
-
-    `apply` runs tensors through networks (see `models.inference`). `reserve` is told of the picture's pixels before
-    they are allocated. `give_up` is asked between steps; once it says True the work stops, and what comes back is to
-    be thrown away.
+    `data` are the bytes of the object, or the file of frames that the picture is in. `apply` runs tensors through
+    networks (see `models.inference`). `reserve` is told of the picture's pixels before they are allocated. `give_up` is
+    asked between steps; once it says True the work stops, and what comes back is to be thrown away.
     """
     laps = Laps()
     apply = laps.elsewhere(apply)
@@ -106,9 +104,8 @@ def open_picture(
 ) -> tuple[Developed, Picture | None]:
     """Decode a picture and fill in its row of the manifest; None where it cannot be decoded.
 
-    That is a failure, but for what neither is a picture nor is called like one, where the settings are not strict.
-
-    `apply` is for streams, whose time is not that of `laps`.
+    A picture that cannot be decoded is a failure, but for what neither is a picture nor is called like one, where the
+    settings are not strict. `apply` is for streams, whose time is not that of `laps`.
     """
     developed = Developed(_manifest_row(found, data), busy=laps.busy)
     try:
@@ -147,7 +144,7 @@ def settle(developed: Developed, rows: Sequence[Row]) -> None:
 
 
 def unread(found: SourcePicture) -> Developed:
-    """The rows of an object whose bytes never came; `fail` says why."""
+    """Make the rows of an object whose bytes never came; `fail` says why."""
     return Developed(_manifest_row(found, None))
 
 
@@ -256,9 +253,10 @@ def _encoded(
     settings: Settings,
     outputs: list[tuple[str, bytes]],
 ) -> _Stored:
-    """The file of a result, which `outputs` gets, and the picture in it: decoded again where its format may lose bits.
+    """Encode the file of a result, add it to `outputs`, and return it with the picture in it.
 
-    Where no step has changed the picture, and the file is to be of the source's format, it is the source's bytes.
+    The picture is decoded again where the format may lose bits. Where no step has changed it, and the file is to be of
+    the source's format, the file is the source's bytes.
     """
     name = output_format(branch.output.format, source.metadata, result.picture.pixels)
     path = picture_path(branch.name, source.key, EXTENSIONS[name])
@@ -281,7 +279,7 @@ def _encoded(
 
 
 def _compared(stored: np.ndarray, reference: np.ndarray) -> Row:
-    """Give the figures of `compare`; a grey reference gets three equal channels where the file has three (WebP)."""
+    """Return the figures of `compare`; a grey reference gets three equal channels where the file has three (WebP)."""
     if stored.shape[2] == 3 and reference.shape[2] == 1:
         reference = np.repeat(reference, 3, axis=2)
     return compare(stored, reference)

@@ -32,10 +32,10 @@ def run_shard(
 ) -> Commit:
     """Do one planned shard and commit it; a shard that is committed already is only read.
 
-    `progress` is called once a picture (True: good) from this thread. When `stop` says True nothing is committed:
-    Cancelled; when storage fails as a whole likewise: StorageError. Running again overwrites whatever was left.
-    An earlier attempt may have ended without a word: pictures that were in work then are tried alone first, and those
-    that end a process of their own are failures. Raises RunError for a plan that is of another job.
+    `progress` is called once a picture (True: good) from this thread. When `stop` says True nothing is committed and
+    Cancelled is raised; when storage fails as a whole likewise StorageError. Running again overwrites whatever was
+    left. An earlier attempt may have ended without a word: pictures that were in work then are tried alone first, and
+    those that end a process of their own are failures. Raises RunError for a plan that is of another job.
     """
     if plan.fingerprint != job.fingerprint:
         raise RunError(

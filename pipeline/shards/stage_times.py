@@ -11,7 +11,7 @@ from pipeline.destination.stage_figures import GROUPS, STAGES, Figures
 
 
 class StageTimes:
-    """Seconds of one shard, added up by many threads."""
+    """Seconds that a shard spent by stage, added up by many threads."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -24,12 +24,12 @@ class StageTimes:
                 self.busy[stage] += seconds
 
     def waited(self, stage: str, seconds: float) -> None:
-        """Told how long a picture, ready for a stage, was kept from it: by others, or for want of memory."""
+        """Add how long a picture, ready for a stage, was kept from it: by others, or for want of memory."""
         with self.lock:
             self.waiting[stage] += seconds
 
     def figures(self, threads: Mapping[str, int], seconds: float) -> dict[str, Figures]:
-        """By stage, for a shard that took so long on so many threads of each group."""
+        """Return figures by stage, for a shard that took `seconds` on so many `threads` of each group."""
         count = {stage: threads[group] for group, stages in GROUPS.items() for stage in stages}
         with self.lock:
             return {
@@ -44,14 +44,14 @@ class StageTimes:
 
 
 class Laps:
-    """Where the time of one picture goes: `busy` seconds by stage. One thread's, from when it is made."""
+    """Where the time of one picture goes: `busy` seconds by stage. Of one thread, from when it is made."""
 
     def __init__(self) -> None:
         self.busy: dict[str, float] = {}
         self.since = time.perf_counter()
 
     def end(self, stage: str) -> None:
-        """What was done since the last lap belongs to this stage."""
+        """Count the time since the last lap as this stage's."""
         now = time.perf_counter()
         self.busy[stage] = self.busy.get(stage, 0.0) + now - self.since
         self.since = now

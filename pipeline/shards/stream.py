@@ -61,7 +61,7 @@ class ShardStream:
         self.bytes_read = 0
 
     def run(self, progress: Callable[[bool], None], stop: Callable[[], bool], window: Window) -> list[Done]:
-        """All results, in the order of the shard's objects.
+        """Take all pictures through the stages; return their results, in the order of the shard's objects.
 
         Raises Cancelled when `stop` says True, StorageError when storage fails as a whole.
         """
@@ -116,7 +116,7 @@ class ShardStream:
         return [results[index] for index in range(len(self.found))]
 
     def stage_figures(self, seconds: float) -> dict[str, dict[str, float]]:
-        """What the stages were busy with, of a shard that took so long."""
+        """Return what the stages were busy with, of a shard that took `seconds`."""
         self.times.add({"device": self.batcher.busy})
         self.times.waited("device", self.batcher.waiting)
         device = self.batcher.threads if self.batcher.busy else 0
@@ -151,7 +151,7 @@ class ShardStream:
         self._pass_on("develop", index, (index, data))
 
     def _fetch(self, found: SourcePicture) -> tuple[bytes | SharedFile, int]:
-        """The bytes of a picture's object, or the file that it is a frame of; and how many were read."""
+        """Fetch the bytes of a picture's object, or the file that it is a frame of; also how many were read."""
         if found.frame is not None:
             file = self.files[found.object_key]
             return file, file.fetch()
@@ -241,7 +241,7 @@ class ShardStream:
                 self._refuse(index, stage, "shard_deadline", said)
 
     def _abandon(self, index: int) -> None:
-        """A picture's thread may hang for ever: another takes its place, and its memory is no longer waited for."""
+        """Give up a picture whose thread may hang for ever: another takes its place, and its memory counts as free."""
         with self.lock:
             self.abandoned.add(index)
             stage, _ = self.since.pop(index, (None, 0.0))
@@ -263,12 +263,12 @@ class ShardStream:
         self.stages[stage].submit(item)
 
     def _waited(self, stage: str, index: int) -> None:
-        """A picture has been ready for a stage since it was passed on, and is taken up now."""
+        """Count how long a picture has been ready for a stage, since it was passed on."""
         self.times.waited(stage, time.perf_counter() - self.ready[index])
 
 
 class _Timed:
-    """Notes since when a picture is in a stage, for the deadline and for the table of stages."""
+    """A context that notes since when a picture is in a stage, for the deadline and for the table of stages."""
 
     def __init__(self, stream: ShardStream, index: int, stage: str):
         self.stream, self.index, self.stage = stream, index, stage
@@ -288,7 +288,7 @@ class _Timed:
 
 
 def _files(source: Store, found: list[SourcePicture], pixel_limit: int) -> dict[str, SharedFile]:
-    """The files of frames that pictures of a shard are in, by their keys; none is fetched yet."""
+    """Open the files of frames that pictures of a shard are in, by their keys; none is fetched yet."""
     wanted: dict[str, list[int]] = {}
     sizes: dict[str, int] = {}
     for one in found:
@@ -299,7 +299,7 @@ def _files(source: Store, found: list[SourcePicture], pixel_limit: int) -> dict[
 
 
 def _refuse_outputs(developed: Developed, message: str) -> None:
-    """The destination cannot hold objects of this name: every branch becomes a failure, or else the picture."""
+    """Fail every branch, or else the picture, where the destination cannot hold objects of this name."""
     branches = [row["branch"] for row in developed.rows.get("metrics", ())]
     developed.rows.clear()
     for branch in branches or [None]:

@@ -47,7 +47,7 @@ _OUT_OF_MEMORY = re.compile(
 
 
 def try_alone(work: ShardWork, pictures: Mapping[int, SourcePicture], stop: Callable[[], bool]) -> dict[int, str]:
-    """Find the pictures that end a process of their own: their numbers, and how. Ends early when `stop` says True."""
+    """Find the pictures that end a process of their own: their numbers, and how. Stops early when `stop` says True."""
     left, tries = dict(pictures), dict.fromkeys(pictures, 0)
     crashed: dict[int, str] = {}
     while left and not stop():
@@ -67,7 +67,10 @@ def try_alone(work: ShardWork, pictures: Mapping[int, SourcePicture], stop: Call
 def _watch(
     process: subprocess.Popen[str], left: dict[int, SourcePicture], deadline_s: float, stop: Callable[[], bool]
 ) -> tuple[int | None, str | None]:
-    """Take what is done from `left` until the process ends; the picture that ended it, and how (None: it hung)."""
+    """Take what is done from `left` until the process ends.
+
+    Returns the picture that ended it, and how (None: it hung).
+    """
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     threading.Thread(target=_read_lines, args=(process, lines), daemon=True).start()
     number, since = None, time.monotonic()
@@ -148,7 +151,7 @@ def _process(work: ShardWork, pictures: Mapping[int, SourcePicture]) -> Any:
 
 
 def _shown(storage: StorageOptions | None) -> dict[str, Any] | None:
-    """Access as JSON, with its secrets, for a pipe that nobody else reads."""
+    """Turn access into JSON, with its secrets, for a pipe that nobody else reads."""
     if storage is None:
         return None
     given = {name: getattr(storage, name) for name in StorageOptions.model_fields}
@@ -156,7 +159,7 @@ def _shown(storage: StorageOptions | None) -> dict[str, Any] | None:
 
 
 def _main() -> None:
-    """The process: develop picture after picture, and keep nothing but whether it could be done."""
+    """Develop picture after picture in this process, and keep nothing but whether it could be done."""
     told = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     # nothing is written here: the destination's access stays where it is
@@ -178,7 +181,7 @@ def _main() -> None:
 
 
 def _develop(work: ShardWork, one: SourcePicture) -> Sequence[str]:
-    """What could not be done, for people."""
+    """Develop one picture and say what could not be done, for people."""
     source, request = work.source, work.request
     data: bytes | SharedFile
     if one.frame is not None:
@@ -192,7 +195,7 @@ def _develop(work: ShardWork, one: SourcePicture) -> Sequence[str]:
 
 
 def _limit_memory(request: RunRequest) -> None:
-    """An error, rather than the whole machine's distress, where one picture takes all memory; not on Windows."""
+    """Let one picture that takes all memory raise an error, rather than exhaust the whole machine; not on Windows."""
     if choose_device(request.device) != "cpu":
         # CUDA reserves more addresses than any limit of ours
         return

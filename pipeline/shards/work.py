@@ -1,7 +1,7 @@
 """What a shard may be of: pictures that each go through something which gives rows.
 
-A run of a recipe is one such work, the measuring of a suite another, the looks of an exploration a third. They share
-all the rest: plans, stages, memory, deadlines, pictures that crash, commits, engines.
+A run of a recipe is one such work, the measuring of a suite another, the looks at pictures of an exploration a third.
+They share all the rest: plans, stages, memory, deadlines, pictures that crash, commits, engines.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ShardWork(Protocol):
     def cost(self) -> Cost: ...
 
     def record(self) -> dict[str, Any]:
-        """Give the work as plain data, without access to its stores."""
+        """Return the work as plain data, without access to its stores."""
         ...
 
     def objects(self) -> Iterable[StoredObject]:
@@ -74,11 +74,14 @@ class ShardWork(Protocol):
         reserve: Reserve,
         give_up: Callable[[], bool],
     ) -> Developed:
-        """Take one picture to its rows and outputs; see `develop_picture` for the arguments. Raises for no picture."""
+        """Take one picture to its rows and outputs; see `develop_picture` for the arguments.
+
+        Raises for no picture.
+        """
         ...
 
     def fault(self, decoded: int, rows: Mapping[str, int], branch_failures: int) -> str | None:
-        """Say what does not add up in the numbers of rows that so many decoded pictures have left; None: all does."""
+        """Say what does not add up in the numbers of rows that `decoded` pictures have left; None: all does."""
         ...
 
 
@@ -148,14 +151,14 @@ AnyWork = Job | ShardWork
 
 
 def as_work(job: AnyWork) -> ShardWork:
-    """The work of a job; any other work is its own."""
+    """Return the work of a job; any other work is its own."""
     return Developing(job) if isinstance(job, Job) else job
 
 
 def taken_up(record: Mapping[str, Any], access: Access | None = None) -> AnyWork:
     """Open the work of a record where it is to be done.
 
-    Raises RunError, which names both sides, where this place would do something else than was planned, and for a kind
+    Raises RunError, which names both sides, where this machine would do something else than was planned, and for a kind
     of work that this version does not know.
     """
     kind = kind_of(record)

@@ -97,7 +97,7 @@ def assemble(
 
 
 def _developed(source: Store, request: AssembleRequest) -> tuple[dict[str, _File], dict[tuple[str, str], str]]:
-    """The files of frames, and where pictures lie, by branch and key."""
+    """Find the files of frames, and where pictures lie, by branch and key. Raises PlanError without a finished run."""
     plans = earlier_plans(source)
     if not plans:
         raise PlanError(f"{request.source} holds no run; give the destination of darkroom develop or decompress")
@@ -204,7 +204,7 @@ def _picture(source: Store, path: str, pixel_limit: int) -> Picture:
 
 
 def _timing(file: _File, missing: Iterable[int], rate: float | None) -> list[float]:
-    """For how long each frame that is there is shown: the time of one that is missing goes to the one before it."""
+    """Work out for how long each frame that is there is shown: the time of a missing one goes to the one before it."""
     gone = set(missing)
     if rate is not None:
         return [1 / rate] * (file.count - len(gone))

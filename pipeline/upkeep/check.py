@@ -122,7 +122,7 @@ class _Run:
             self._report(0, request_path(plan.run), "plan", str(error))
 
     def check_shard(self, shard: int) -> list[str]:
-        """Check a shard; the paths it claims."""
+        """Check a shard; return the paths it claims."""
         path = commit_path(self.plan.run, shard)
         try:
             commit = read_commit(self.destination, self.plan.run, shard)
@@ -158,7 +158,7 @@ class _Run:
         return [entry[0] for entry in entries]
 
     def check_sum(self) -> None:
-        """Whether all shards together have the pictures of the plan."""
+        """Check that all shards together have the pictures of the plan."""
         if self.objects not in (None, self.plan.objects):
             message = f"{self.objects} pictures in its shards, {self.plan.objects} in its plan"
             self._report(0, plan_path(self.plan.run), "rows", message)
@@ -187,7 +187,7 @@ class _Run:
                 self._report(shard, path, "rows", f"it names no part of {table}")
 
     def _look_up(self, entry: tuple[str, int, str]) -> tuple[str, str] | None:
-        """An object that the listing had not, or had with another size."""
+        """Look up an object that the listing had not, or had with another size; say what is wrong, None: nothing."""
         path, expected, _ = entry
         try:
             there = size(self.destination, path)
@@ -242,7 +242,7 @@ def _as_listed(path: str, size: int) -> str:
 
 
 def wrong_shards(findings: Sequence[Finding]) -> dict[tuple[str, int], list[Finding]]:
-    """Findings by run and shard."""
+    """Sort findings by run and shard."""
     shards: dict[tuple[str, int], list[Finding]] = {}
     for finding in findings:
         shards.setdefault((finding.run, finding.shard), []).append(finding)

@@ -69,7 +69,7 @@ def _repair_run(
     wrong: Sequence[tuple[int, list[Finding]]],
     lease: Lease,
 ) -> list[str]:
-    """Do the wrong pictures of one run again; says what could not be done."""
+    """Do the wrong pictures of one run again; say what could not be done."""
     started = datetime.now(UTC)
     record = read_record(destination, plan)
     if kind_of(record) != DEVELOP:
@@ -110,14 +110,14 @@ def _repair_run(
 
 
 def _keys(destination: Store, plan: Plan, shard: int, findings: Sequence[Finding]) -> frozenset[str]:
-    """The pictures that findings are about; of a commit or a part of a table it is all of the shard."""
+    """List the pictures that findings are about; of a commit or a part of a table it is all of the shard."""
     keys = [one.key for one in shard_pictures(destination, plan, shard)]
     wrong = {key_of(finding.path) for finding in findings}
     return frozenset(key for key in keys if key in wrong or None in wrong)
 
 
 def _with_sources(job: Job, chosen: Sequence[Redone]) -> tuple[list[Redone], list[str]]:
-    """What can be done again, for its source is as it was; and what cannot, in words."""
+    """Split what to do again into what can be, for its source is as it was, and what cannot, in words."""
     destination = job.destination
     wanted: dict[str, str] = {}
     for one in chosen:

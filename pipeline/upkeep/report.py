@@ -15,7 +15,7 @@ _SHOWN = 500
 
 
 def render_verification(found: Verification) -> str:
-    """The page as HTML text (UTF-8 encodable)."""
+    """Render the page of a verification as HTML text (UTF-8 encodable)."""
     page = (
         environment()
         .get_template("verification.html")

@@ -19,8 +19,8 @@ def verify(
 ) -> Verification:
     """Check a destination; with `repair` mend what can be and check again, with `report` write a page there.
 
-    See `pipeline.upkeep.check.check` for what is told and raised. Repairs hold the destination's lease; raises
-    LeaseHeld.
+    See `pipeline.upkeep.check.check` for what is told and raised. Repairs hold the destination's lease; LeaseHeld is
+    raised where they cannot.
     """
     destination = store_of(request)
     if request.repair:
