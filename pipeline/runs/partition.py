@@ -22,7 +22,7 @@ _WRITERS = 4
 
 @dataclass(frozen=True)
 class Parts:
-    """What was written: the folder below `runs/`, how many pictures and shards, and a digest of the pictures."""
+    """The parts that were written: folder below `runs/`, how many pictures and shards, and a digest of the pictures."""
 
     folder: str
     objects: int
