@@ -14,7 +14,7 @@ from pipeline.storage.store import Store, write
 
 @dataclass(frozen=True)
 class Commit:
-    """What a shard did, as kept in its one object at the destination. `outputs` names every object it wrote.
+    """The result of a shard, as kept in its one object at the destination. `outputs` names every object it wrote.
 
     Of its `objects`, pictures or other files, all branches of the `good` ones succeeded, some of the `partial` ones,
     none of the `failed` ones; those `left_out` are no pictures. `rows` and `reasons` are counts by table and by reason.
@@ -39,22 +39,22 @@ class Commit:
 
     @property
     def decoded(self) -> int:
-        """How many pictures were decoded, each of which has a row of metrics or of failures for every branch."""
+        """Number of pictures that were decoded, each of which has a row of metrics or of failures for every branch."""
         return self.objects - self.left_out - (self.rows.get("failures", 0) - self.branch_failures)
 
 
 def counted(manifest: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """How many rows of a manifest there are, as `objects`, and of each status, under its name in a `Commit`."""
+    """Count the rows of a manifest, all of them as `objects`, and those of each status under its name in a `Commit`."""
     found = Counter("good" if row["status"] == "ok" else row["status"] for row in manifest)
     return {"objects": found.total()} | {name: found[name] for name in ("good", "partial", "failed", "left_out")}
 
 
 def read_commit(destination: Store, run: str, shard: int) -> Commit:
-    """A committed shard's own account. Raises StorageError when the shard is not committed."""
+    """Read the commit of a shard. Raises StorageError when the shard is not committed."""
     return Commit(**read_json(destination, commit_path(run, shard)))
 
 
 def write_commit(destination: Store, commit: Commit) -> None:
-    """Commit a shard, whose objects are all there."""
+    """Write the commit of a shard, whose objects must all be there. Raises StorageError."""
     path = commit_path(commit.run, commit.shard)
     write(destination, path, (json.dumps(vars(commit), indent=1) + "\n").encode())

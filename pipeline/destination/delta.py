@@ -21,11 +21,11 @@ def append_run(
 ) -> bool:
     """Append the rows of one of a finished run's tables, with the column `run`, to the Delta table at `url`.
 
-    False when they are there already, which the table itself remembers; runs of one name at two destinations did the
-    same work on the same pictures. Parts are streamed: one is in memory at a time. The table is made where there is
-    none, partitioned by run. `delta_options` are deltalake's storage options for `url`. Two appends at once are safe
-    where the store has conditional writes, as folders and Amazon S3 have. Raises DeltaError, StorageError and what
-    deltalake raises for a table that it cannot write.
+    Returns False when they are there already, which the table itself remembers; runs of one name at two destinations
+    did the same work on the same pictures. Parts are streamed: one is in memory at a time. The table is made where
+    there is none, partitioned by run. `delta_options` are deltalake's storage options for `url`. Two appends at once
+    are safe where the store has conditional writes, as folders and Amazon S3 have. Raises DeltaError, StorageError
+    and what deltalake raises for a table that it cannot write.
     """
     try:
         from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -54,7 +54,7 @@ def append_run(
 
 
 def finished_runs(destination: Store) -> list[str]:
-    """The names of the runs that ended well at a destination, sorted."""
+    """Return the names of the runs that ended well at a destination, sorted. Raises StorageError."""
     return sorted(str(run_of(one.key)) for one in list_objects(destination, [SUCCESSES]))
 
 

@@ -1,4 +1,4 @@
-"""What earlier runs have settled, as a stream in the order of the keys, and its join with a listing.
+"""The pictures that earlier runs have settled, as a stream in the order of the keys, and its join with a listing.
 
 Manifests are in the order in which objects were listed, so those of many runs merge without being held: memory is
 that of two parts a run.
@@ -31,9 +31,10 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class Settled:
-    """An object or frame that needs nothing more: the ETag of its object, and where it is a frame, of what and many.
+    """A picture, an object or a frame of one, that needs nothing more.
 
-    `failed`: of its branches some or all failed, for a reason that does not pass.
+    `etag` is its object's. For a frame, `file` is the object's key and `frames` how many the object has. `failed` tells
+    that some or all of its branches failed, for a reason that does not pass.
     """
 
     etag: str
@@ -47,7 +48,7 @@ NONE: Pictures = {}
 
 
 def settled_objects(destination: Store, runs: Sequence[tuple[str, int]]) -> Iterator[tuple[str, Pictures]]:
-    """Objects in the order of their keys, each with its pictures by key: good, or failed for good; later runs win.
+    """Yield objects in the order of their keys, each with its settled pictures by key: good or failed; later runs win.
 
     `runs` are names and shards of finished runs, oldest first. Raises StorageError, and PlanError for a manifest that
     is out of order.
@@ -65,7 +66,7 @@ def settled_objects(destination: Store, runs: Sequence[tuple[str, int]]) -> Iter
 def join(
     objects: Iterable[StoredObject], settled: Iterator[tuple[str, Pictures]]
 ) -> Iterator[tuple[StoredObject, Pictures]]:
-    """Every listed object with what is settled of it; both come in the order of the keys."""
+    """Yield every listed object with its settled pictures; both inputs come in the order of the keys."""
     key, pictures = next(settled, (None, NONE))
     for found in objects:
         while key is not None and key < found.key:
@@ -74,7 +75,7 @@ def join(
 
 
 def frames_settled(found: StoredObject, pictures: Pictures) -> int:
-    """How many pictures an object is if all of them are settled as it is now, else 0."""
+    """Return how many pictures an object is if all of them are settled with the ETag it has now, else 0."""
     counts: dict[int | None, int] = {}
     for one in pictures.values():
         if one.etag == found.etag:
@@ -108,7 +109,7 @@ def _ahead(pool: ThreadPoolExecutor, load: Callable[[int], pa.Table], count: int
 
 
 def _part(destination: Store, run: str, shard: int) -> pa.Table:
-    """The columns of `_rows`: a part of a manifest; which rows failed, and which for a reason that may pass."""
+    """Read a part of a manifest as `_rows` takes it: with which rows failed, and which for a reason that may pass."""
     manifest = read_columns(destination, part_path("manifest", run, shard), ["key", "file", "etag", "frames"])
     failures = read_columns(destination, part_path("failures", run, shard), ["key", "reason"])
     passing = failures.filter(pc.is_in(failures["reason"], pa.array(sorted(TRANSIENT_REASONS))))["key"]

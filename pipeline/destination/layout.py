@@ -1,4 +1,4 @@
-"""Where everything lies below a destination: every path as a function, the ways back, and how what lies there is read.
+"""The layout below a destination: every path as a function, the ways back, and how what lies there is read.
 
 Nothing else in pipeline/ and flows/ spells such a path. Paths have `/`, never begin with one, and keep their form: a
 destination of an earlier version is found by the same functions.
@@ -33,153 +33,153 @@ _OWN = re.compile(rf"({RUNS}|{EXPLORATIONS})/[a-z][0-9a-f]{{12}}/[a-z]+\.json")
 
 
 def picture_path(branch: str, key: str, extension: str) -> str:
-    """Where a branch's developed picture of a key lies; `extension` has no dot."""
+    """Return the path of a branch's developed picture of a key; `extension` has no dot."""
     return f"{PICTURES}/{branch}/{key}.{extension}"
 
 
 def stream_path(branch: str, key: str, extension: str) -> str:
-    """Where the stream of a branch's codec step lies; `extension` has no dot."""
+    """Return the path of the stream that a branch's codec step left; `extension` has no dot."""
     return f"{STREAMS}/{branch}/{key}.{extension}"
 
 
 def branch_folder(folder: str, branch: str) -> str:
-    """Where the results of a branch lie, with `/` at the end; `folder` is PICTURES or STREAMS."""
+    """Return the folder of a branch's results, with `/` at the end; `folder` is PICTURES or STREAMS."""
     return f"{folder}/{branch}/"
 
 
 def assembled_path(branch: str, name: str) -> str:
-    """Where frames of a branch that were put together lie; `name` is that of their file."""
+    """Return the path of a file of a branch's frames that were put together; `name` is that of the file."""
     return f"{PICTURES}/{branch}/{name}"
 
 
 def table_folder(table: str, run: str = "") -> str:
-    """Where the parts of a run's table lie, with `/` at the end; without a run the beginning of all runs' folders."""
+    """Return the folder of a run's table, with `/` at the end; without a run how the folders of all runs begin."""
     return f"{TABLES}/{table}/run={run}/" if run else f"{TABLES}/{table}/run="
 
 
 def part_path(table: str, run: str, shard: int) -> str:
-    """Where a shard's part of a table lies."""
+    """Return the path of a shard's part of a table."""
     return f"{TABLES}/{table}/run={run}/part-{shard:05d}.parquet"
 
 
 def parts_of(table: str, run: str) -> str:
-    """The pattern of all parts of a run's table."""
+    """Return the pattern of all parts of a run's table."""
     return f"{TABLES}/{table}/run={run}/part-*.parquet"
 
 
 def plan_path(run: str) -> str:
-    """Where a run's plan is; it makes the plan valid."""
+    """Return the path of a run's plan, which makes the plan valid."""
     return f"{RUNS}/{run}/plan.json"
 
 
 def request_path(run: str) -> str:
-    """Where is kept what a run was asked for."""
+    """Return the path of the record of what a run was asked for."""
     return f"{RUNS}/{run}/request.json"
 
 
 def plan_part(parts: str, shard: int) -> str:
-    """Where the pictures of a planned shard are named; `parts` is the folder that the plan names."""
+    """Return the path of the list of pictures of a planned shard; `parts` is the folder that the plan names."""
     return f"{RUNS}/{parts}/part-{shard:05d}.parquet"
 
 
 def targets_path(parts: str) -> str:
-    """Where a run that does pictures again says which shards of which runs they are of."""
+    """Return the path where a run that does pictures again says which shards of which runs they are of."""
     return f"{RUNS}/{parts}/again.json"
 
 
 def commit_path(run: str, shard: int) -> str:
-    """Where a shard's last object lies; it exists exactly when the shard is committed."""
+    """Return the path of a shard's commit, its last object; it exists exactly when the shard is committed."""
     return f"{RUNS}/{run}/shards/{shard:05d}.json"
 
 
 def commits_of(run: str) -> str:
-    """The pattern of all commits of a run."""
+    """Return the pattern of all commits of a run."""
     return f"{RUNS}/{run}/shards/*.json"
 
 
 def begun_path(run: str, shard: int) -> str:
-    """Where a shard that is worked on says which of its pictures are in work."""
+    """Return the path where a shard that is worked on says which of its pictures are in work."""
     return f"{RUNS}/{run}/begun/{shard:05d}.json"
 
 
 def record_path(run: str) -> str:
-    """Where a run says how it ended."""
+    """Return the path of the record of how a run ended."""
     return f"{RUNS}/{run}/run.json"
 
 
 def report_path(run: str) -> str:
-    """Where a run's page is."""
+    """Return the path of a run's page."""
     return f"{RUNS}/{run}/report.html"
 
 
 def success_path(run: str) -> str:
-    """Where the empty object is that says a run ended well."""
+    """Return the path of the empty object that says a run ended well."""
     return f"{RUNS}/{run}/_SUCCESS"
 
 
 def evaluation_path(run: str, name: str) -> str:
-    """Where a page, table or picture of a run's evaluation lies."""
+    """Return the path of a page, table or picture of a run's evaluation."""
     return f"{RUNS}/{run}/evaluation/{name}"
 
 
 def evaluation_folder(run: str) -> str:
-    """Where all of a run's evaluation lies; what a suite measures is a destination of its own there."""
+    """Return the folder of a run's evaluation; what a suite measures is a destination of its own there."""
     return f"{RUNS}/{run}/evaluation"
 
 
 def strip_path(setting: str, number: int) -> str:
-    """Where a suite's strip of pictures lies below its evaluation, of one setting and the picture of that number."""
+    """Return the path of a suite's strip of pictures below its evaluation, by setting and number of the picture."""
     return f"{_STRIPS}{setting}-{number:05d}.png"
 
 
 def is_strip(path: str) -> bool:
-    """Whether a path below an evaluation is that of a suite's strip."""
+    """Return whether a path below an evaluation is that of a suite's strip."""
     return path.startswith(_STRIPS)
 
 
 def exploration_folder(exploration: str) -> str:
-    """Where all of an exploration lies; its looks at pictures are a destination of their own there."""
+    """Return the folder of an exploration; its looks at pictures are a destination of their own there."""
     return f"{EXPLORATIONS}/{exploration}"
 
 
 def exploration_path(exploration: str, name: str) -> str:
-    """Where a page, table or picture of an exploration lies."""
+    """Return the path of a page, table or picture of an exploration."""
     return f"{EXPLORATIONS}/{exploration}/{name}"
 
 
 def index_path(mark: str) -> str:
-    """Where a search index is kept; `mark` says of which vectors it is."""
+    """Return the path of a search index; `mark` says of which vectors it is."""
     return f"{EXPLORATIONS}/index-{mark}.safetensors"
 
 
 def folder_of(path: str) -> str:
-    """The folder below the destination that a path lies in, one of FOLDERS where it is ours."""
+    """Return the folder below the destination that a path lies in, one of FOLDERS where Darkroom wrote it."""
     return path.partition("/")[0]
 
 
 def branch_of(path: str) -> str | None:
-    """The branch whose picture or stream lies there; None for any other path."""
+    """Return the branch whose picture or stream lies at a path; None for any other path."""
     folder, _, rest = path.partition("/")
     branch, slash, _ = rest.partition("/")
     return branch if folder in (PICTURES, STREAMS) and slash else None
 
 
 def picture_of(path: str) -> tuple[str, str] | None:
-    """Branch and key of the developed picture that lies there; None for any other path."""
+    """Return branch and key of the developed picture that lies at a path; None for any other path."""
     branch, key = branch_of(path), key_of(path)
     return (branch, key) if branch and key and folder_of(path) == PICTURES else None
 
 
 def key_of(path: str) -> str | None:
-    """The key of the picture that a developed picture or stream is of; None for any other path."""
+    """Return the key of the source picture of the developed picture or stream at a path; None for any other path."""
     return path.split("/", 2)[2].rpartition(".")[0] if branch_of(path) is not None else None
 
 
 def destinations_around(key: str) -> Iterator[str]:
     """Yield the folders, each with `/` at the end, that would be destinations if this object of a source were a result.
 
-    Of `old/out/pictures/a/b.png` it is `old/out/`: below it comes a folder of ours. A source as a whole is not among
-    them.
+    For `old/out/pictures/a/b.png` it is `old/out/`: below it comes a folder of FOLDERS. A source as a whole is not
+    among them.
     """
     folders = key.split("/")[:-1]
     for depth, name in enumerate(folders):
@@ -188,14 +188,17 @@ def destinations_around(key: str) -> Iterator[str]:
 
 
 def is_destination(store: Store, folder: str) -> bool:
-    """Whether runs or explorations lie in a folder of a store, "" or one with `/` at the end. Raises StorageError."""
+    """Return whether runs or explorations lie in a folder of a store.
+
+    `folder` is "" or ends in `/`. Raises StorageError.
+    """
     here = "".join(f"[{one}]" if one in "*?[" else one for one in folder)
     marks = [PLANS, RECORDS, request_path("*"), exploration_path("*", "explore.json")]
     return any(_OWN.fullmatch(one.key[len(folder) :]) for one in listed(store, [here + mark for mark in marks]))
 
 
 def run_of(path: str) -> str | None:
-    """The run, or the folder of a plan's parts, that a path below runs/ or a part of a table belongs to; else None."""
+    """Return the run, or the folder of a plan's parts, that a path in runs/ or tables/ belongs to; else None."""
     folder, *rest = path.split("/")
     if folder == RUNS and len(rest) > 1:
         return rest[0]
@@ -215,12 +218,12 @@ def read_or_none(store: Store, path: str) -> bytes | None:
 
 
 def read_json(store: Store, path: str) -> Any:
-    """Read a record, which is JSON. Raises StorageError, and ValueError for what is no JSON."""
+    """Read an object and parse it as JSON. Raises StorageError, and ValueError for what is no JSON."""
     return json.loads(read(store, path))
 
 
 def listed(store: Store, include: Sequence[str]) -> Iterator[StoredObject]:
-    """List the objects of a store that match any pattern, by key; a folder that is not there holds nothing."""
+    """Yield the objects of a store that match any pattern, by key; a folder that is not there holds nothing."""
     try:
         yield from list_objects(store, include)
     except StorageError as error:

@@ -35,7 +35,7 @@ _held: set[str] = set()
 
 @dataclass
 class Lease:
-    """A held lease. `run` may be set once it is known; `lost` becomes true when another one has it."""
+    """A held lease. `run` may be set once it is known; `lost` becomes true when another run has taken it."""
 
     destination: Store
     token: str
@@ -55,7 +55,7 @@ class Lease:
 
 @contextmanager
 def hold(destination: Store, take_over: bool = False, path: str = LEASE) -> Iterator[Lease]:
-    """Hold the destination's lease, or another one at a path there, while inside; it goes at the end, however it comes.
+    """Hold the destination's lease, or another one at a path there, while inside; at the end it is deleted.
 
     Raises LeaseHeld when another run has it, StorageError.
     """
@@ -79,7 +79,7 @@ def hold(destination: Store, take_over: bool = False, path: str = LEASE) -> Iter
 
 
 def confirm(destination: Store, token: str, path: str = LEASE) -> None:
-    """Raise LeaseLost unless the lease at the destination has this token; "" is nobody's and always in order."""
+    """Raise LeaseLost unless the lease at the destination has this token; the token "" is always in order."""
     if not token:
         return
     there = _read(destination, path)
@@ -90,7 +90,7 @@ def confirm(destination: Store, token: str, path: str = LEASE) -> None:
 
 
 def holder(destination: Store) -> str | None:
-    """Who is at work at the destination, for people; None when nobody is, or a process that is gone."""
+    """Return who is at work at the destination, for people; None when nobody is, or a process that is gone."""
     there = _read(destination, LEASE)
     return _holder(there) if there is not None and _alive(there, destination, LEASE) else None
 
@@ -138,7 +138,7 @@ def _renew(lease: Lease, ended: threading.Event, writing: threading.Lock) -> Non
 
 
 def _read(destination: Store, path: str) -> dict[str, Any] | None:
-    """What the lease says; an empty dictionary when nothing can be made of it, None when there is none."""
+    """Read a lease: an empty dictionary when it cannot be parsed, None when there is none."""
     data = read_or_none(destination, path)
     if data is None:
         return None
@@ -164,7 +164,7 @@ def _content(lease: Lease) -> bytes:
 
 
 def _alive(there: dict[str, Any], destination: Store, path: str) -> bool:
-    """Whether the holder may still be at work."""
+    """Tell whether the holder of a lease may still be at work."""
     pid = there.get("pid")
     if isinstance(pid, int) and there.get("machine") == _machine():
         if pid == os.getpid():
@@ -192,7 +192,7 @@ def _holder(there: dict[str, Any]) -> str:
 
 
 def _machine() -> str:
-    """A name for all processes that see each other by their numbers: this boot, this container."""
+    """Return a name that all processes share which see each other by their numbers: this boot, this container."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -201,7 +201,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process began, in the words of its system; None for one that is gone."""
+    """Return when a process began, as its system gives it; None for one that is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         # Z and X have ended, and only wait to be noticed

@@ -1,4 +1,4 @@
-"""What commits name at a destination, and what lies there unnamed: the leftovers of killed runs."""
+"""The objects that commits name at a destination, and those that lie there unnamed: the leftovers of killed runs."""
 
 from __future__ import annotations
 
@@ -53,13 +53,15 @@ class Paths:
         self._sorted = np.empty(0, np.int64)
 
     def add(self, texts: Sequence[str]) -> None:
+        """Add texts to the set."""
         self._new.append(np.fromiter(map(hash, texts), np.int64, len(texts)))
 
     def update(self, others: Paths) -> None:
+        """Add the texts of another set."""
         self._new += [others._sorted, *others._new]
 
     def contain(self, texts: Sequence[str]) -> np.ndarray:
-        """For each of the texts whether it was added."""
+        """Return for each of the texts whether it was added: bool, one-dimensional."""
         if self._new:
             self._sorted = np.unique(np.concatenate([self._sorted, *self._new]))
             self._new.clear()
@@ -71,9 +73,9 @@ class Paths:
 
 
 def named_paths(destination: Store) -> Paths:
-    """Every object that a commit of any run names.
+    """Return the paths of all objects that commits of any run name.
 
-    Raises PlanError for a commit that is not readable, for what it names is not known then; StorageError.
+    Raises StorageError, and PlanError for a commit that is not readable, for what it names is not known then.
     """
     named = Paths()
     commits = (found.key for found in listed(destination, [COMMITS]))
@@ -87,7 +89,7 @@ def named_paths(destination: Store) -> Paths:
 
 
 class Leftover(NamedTuple):
-    """An object that is not needed, or the `upload` that was to become one."""
+    """An object that is not needed, or the `upload` that was to become one; `size` is in bytes."""
 
     key: str
     size: int
@@ -96,10 +98,10 @@ class Leftover(NamedTuple):
 
 
 def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterator[Leftover]:
-    """Objects of ours that no commit names and no run needs, in no order; nothing that is not ours for certain.
+    """Yield objects of ours that no commit names and no run needs, in no order; nothing that is not ours for certain.
 
     Pictures and streams are ours in folders of branches that recorded requests have, unless `darkroom assemble` wrote
-    them. So are half-written files, and uploads in parts that were not completed. Raises StorageError, PlanError.
+    them. Half-written files are ours too, and uploads in parts that were not completed. Raises StorageError, PlanError.
     """
     branches = {branch for plan in plans if not plan.folded for branch in branches_of(destination, plan)}
     assembled = _assembled(destination)
@@ -139,7 +141,7 @@ def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterat
 
 
 def remove(destination: Store, leftover: Leftover) -> None:
-    """Delete the object or give up the upload; what is gone already is no error. Raises StorageError."""
+    """Delete a leftover object or abort its upload; what is gone already is no error. Raises StorageError."""
     if leftover.upload:
         abort_upload(destination, leftover.upload)
     else:
@@ -147,7 +149,10 @@ def remove(destination: Store, leftover: Leftover) -> None:
 
 
 def branches_of(destination: Store, plan: Plan) -> list[str]:
-    """The branches of a run's recipe; none of a suite's or an exploration's run. Raises StorageError, PlanError."""
+    """Return the branches of a run's recipe; none of a suite's or an exploration's run.
+
+    Raises StorageError, PlanError.
+    """
     record = read_record(destination, plan)
     try:
         return [] if kind_of(record) != DEVELOP else list(record["recipe"]["branches"])
@@ -157,7 +162,7 @@ def branches_of(destination: Store, plan: Plan) -> list[str]:
 
 
 def ahead(items: Iterable[Item], do: Callable[[Item], Any]) -> Iterator[tuple[Item, Any]]:
-    """Each item with what `do` makes of it, in their order, some of them at once."""
+    """Yield each item with what `do` returns for it, in their order; some are done at once."""
     waiting: deque[tuple[Item, Future[Any]]] = deque()
     with ThreadPoolExecutor(_READERS, thread_name_prefix="ahead") as pool:
         for item in items:
@@ -170,7 +175,7 @@ def ahead(items: Iterable[Item], do: Callable[[Item], Any]) -> Iterator[tuple[It
 
 
 def _assembled(destination: Store) -> set[str]:
-    """The paths that `darkroom assemble` wrote."""
+    """Return the paths that `darkroom assemble` wrote."""
     said = read_or_none(destination, ASSEMBLED)
     return {one["path"] for one in json.loads(said)} if said is not None else set()
 
@@ -191,7 +196,7 @@ def _uploads(destination: Store, below: str) -> Iterator[Leftover]:
 
 
 def _unfinished(destination: Store) -> Iterator[Leftover]:
-    """Half-written files of processes that were killed; listings leave out what begins with a dot."""
+    """Yield half-written files of processes that were killed; listings leave out what begins with a dot."""
     for folder in FOLDERS:
         for where, _, names in os.walk(os.path.join(destination.root, folder)):
             for name in filter(_UNFINISHED.fullmatch, names):

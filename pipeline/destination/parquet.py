@@ -1,4 +1,4 @@
-"""Rows to Parquet with the schemas of `pipeline.destination.schemas`, and parts of tables back to Arrow."""
+"""Writing rows to Parquet with the schemas of `pipeline.destination.schemas`, and reading parts of tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GROUP_ROWS, _GROUP_NUMBERS = 10_000, 8_000_000
 
 @dataclass(frozen=True)
 class Packed:
-    """A list column's numbers, compressed for as long as they wait to be written."""
+    """The numbers of a list column, compressed while they wait to be written."""
 
     data: bytes
     dtype: str
@@ -29,15 +29,15 @@ class Packed:
 
 
 def pack(numbers: np.ndarray) -> Packed:
-    """Numbers, one-dimensional, to what `to_parquet` takes for them."""
+    """Pack one-dimensional numbers for `to_parquet`."""
     return Packed(zlib.compress(numbers.tobytes(), 1), numbers.dtype.str, len(numbers))
 
 
 def to_parquet(table: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Rows (in the order given) as the bytes of one Parquet file with the table's fixed schema.
+    """Return rows, in the order given, as the bytes of one Parquet file with the table's fixed schema.
 
-    Lists may be lists, arrays, or `pack`ed. The same rows give the same bytes. Raises pyarrow.ArrowInvalid when a row
-    does not fit the schema.
+    Lists may be lists, arrays, or `pack`ed. The same rows give the same bytes. Raises KeyError for an unknown table,
+    and pyarrow.ArrowInvalid when a row does not fit the schema.
     """
     schema = schema_of(table)
     buffer = io.BytesIO()
@@ -103,5 +103,8 @@ def read_part(
 
 
 def read_columns(destination: Store, path: str, names: Sequence[str]) -> pa.Table:
-    """Some columns of a Parquet part, in the order of `names`."""
+    """Read some columns of a Parquet part, in the order of `names`.
+
+    Raises KeyError for one that the part lacks, and what `read_part` raises.
+    """
     return read_part(destination, path, columns=names).select(list(names))

@@ -67,13 +67,13 @@ class SourcePicture:
 
     @property
     def object_key(self) -> str:
-        """The key of the object the picture is in."""
+        """Key of the object the picture is in."""
         return self.file or self.key
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is ready to go; `objects` are its pictures, so every frame of a file counts.
+    """A run that is ready to go; `objects` is the number of its pictures, so every frame of a file counts.
 
     `parts` names the folder of its parts below `runs/`. `again` says that it does pictures of earlier runs again, and
     `folded` that its rows have taken the place of theirs (see `pipeline.runs.redo`). Only in this process: `done`
@@ -97,24 +97,27 @@ class Plan:
 
 
 def write_plan(destination: Store, plan: Plan, record: Mapping[str, Any]) -> None:
-    """Make a plan valid, now that its parts are written; what its run will do is kept beside it, as plain data."""
+    """Write a plan, which makes it valid, once its parts are written.
+
+    `record` says what its run will do, as plain data.
+    """
     write(destination, request_path(plan.run), _json(dict(record)))
     mark_plan(destination, plan)
 
 
 def mark_plan(destination: Store, plan: Plan) -> None:
-    """Write only what plan.json says."""
+    """Write plan.json alone."""
     content = asdict(replace(plan, done=0, done_failed=0, resumed=False, lease=""))
     write(destination, plan_path(plan.run), _json(content))
 
 
 def read_plan(destination: Store, run: str) -> Plan:
-    """A run's plan. Raises StorageError, PlanError."""
+    """Read the plan of a run. Raises StorageError, PlanError."""
     return _parse(read(destination, plan_path(run)), destination.url_of(plan_path(run)))
 
 
 def read_record(destination: Store, plan: Plan) -> dict[str, Any]:
-    """What was recorded with a plan (see `pipeline.requests.job.Job.record`). Raises StorageError, PlanError."""
+    """Read what was recorded with a plan (see `pipeline.requests.job.Job.record`). Raises StorageError, PlanError."""
     path = request_path(plan.run)
     try:
         content = read_json(destination, path)
@@ -127,12 +130,15 @@ def read_record(destination: Store, plan: Plan) -> dict[str, Any]:
 
 
 def kind_of(record: Mapping[str, Any]) -> str:
-    """The kind of work that a record is of; see `pipeline.shards.work`. Those of recipes do not say it."""
+    """Return the kind of work that a record is of (see `pipeline.shards.work`); records of recipes do not say it."""
     return str(record.get("resolved", {}).get("kind", DEVELOP))
 
 
 def earlier_plans(destination: Store) -> list[tuple[Plan, bool]]:
-    """Plans at the destination, oldest first, with whether their run is finished. Raises StorageError, PlanError."""
+    """Return the plans at the destination, oldest first, with whether their run is finished.
+
+    Raises StorageError, PlanError.
+    """
     paths = {found.key for found in listed(destination, [PLANS, RECORDS])}
     runs = {str(run_of(path)) for path in paths}
     plans = [(read_plan(destination, run), record_path(run) in paths) for run in runs if plan_path(run) in paths]
@@ -150,13 +156,13 @@ def _parse(data: bytes, url: str) -> Plan:
 
 
 def shard_pictures(destination: Store, plan: Plan, shard: int) -> list[SourcePicture]:
-    """The pictures of one planned shard, in the order of their objects' keys."""
+    """Read the pictures of one planned shard, in the order of their objects' keys. Raises StorageError."""
     table = read_part(destination, plan_part(plan.parts, shard))
     return [SourcePicture(**row) for row in table.to_pylist()]
 
 
 def pack_pictures(pictures: Sequence[SourcePicture]) -> bytes:
-    """A part of a plan."""
+    """Return pictures as the bytes of a plan's part."""
     columns = [pa.array([getattr(one, field.name) for one in pictures], field.type) for field in _PICTURES]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(columns, schema=_PICTURES), buffer, compression="zstd")

@@ -1,4 +1,4 @@
-"""Results for those who read them: runs, tables, pictures and latents at a destination, local or in a bucket.
+"""Reading results: runs, tables, pictures and latents at a destination, local or in a bucket.
 
 destination = open_destination("s3://bucket/developed")
 destination.table("metrics").to_table(columns=["key", "branch", "psnr"])
@@ -34,7 +34,7 @@ PIXEL_LIMIT = 178_000_000
 
 
 def open_destination(url: str | Path, storage: StorageOptions | None = None) -> Destination:
-    """Open what runs have left at `url`; `storage` says how to reach a bucket, by default what the environment says.
+    """Open what runs have left at `url`; `storage` says how to reach a bucket, by default as the environment says.
 
     Nothing is contacted yet. Raises StorageError ("invalid") for a URL that cannot be one.
     """
@@ -45,7 +45,7 @@ def open_destination(url: str | Path, storage: StorageOptions | None = None) -> 
 class Destination:
     """The results at one destination, read only; cheap to make and to hand to other processes.
 
-    What is read is what is there at that moment. A finished run is one that has its run.json, whether it ended well or
+    Every call reads what is there at that moment. A finished run is one that has its run.json, whether it ended well or
     with too many failures; nothing of other runs is shown. All methods raise StorageError.
     """
 
@@ -107,11 +107,11 @@ class Destination:
         return self.table("latents").filter((said == model) | pc.starts_with(said, f"{model}@"))
 
     def _finished(self) -> list[Plan]:
-        """Plans of finished runs, oldest first."""
+        """Return the plans of finished runs, oldest first."""
         return [plan for plan, finished in earlier_plans(self.store) if finished and not plan.folded]
 
     def _outdated(self, plans: list[Plan], by_branch: bool) -> list[pc.Expression]:
-        """What tells the rows that later runs have superseded."""
+        """Return expressions for the rows that later runs have superseded."""
         found: list[pc.Expression] = []
         # the keys of later runs, by the branches of their recipes
         later: dict[tuple[str, ...], set[str]] = {}
@@ -132,7 +132,7 @@ class Destination:
         return [key for part in parts for key in read_columns(self.store, part, ["key"])["key"].to_pylist()]
 
     def _newest(self, paths: list[str]) -> str:
-        """Of paths that are all there, the one that the newest run's commits name."""
+        """Return, of paths that are all there, the one that the newest run's commits name."""
         for plan in reversed(self._finished()):
             for shard in range(plan.shards):
                 named = {entry["path"] for entry in read_commit(self.store, plan.run, shard).outputs}

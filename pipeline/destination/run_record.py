@@ -1,4 +1,4 @@
-"""What every run.json says: which run, how it ended, from where to where, when, with which versions."""
+"""The record that every run leaves: which run, how it ended, from where to where, when, with which versions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended. `status`: complete, failed (too many pictures failed), nothing_to_do or nothing_failed."""
+    """The end of a run. `status`: complete, failed (too many pictures failed), nothing_to_do or nothing_failed."""
 
     run: str
     status: str
@@ -50,9 +50,10 @@ class Summary:
 def account_of(
     plan: Plan, destination: Store, started: datetime, counts: Mapping[str, int], max_failure_rate: float
 ) -> dict[str, Any]:
-    """The account of a run that ends now, with `counts` of what became of its objects.
+    """Return the account of a run that ends now, with `counts` of what became of its objects.
 
-    Its `status` is failed where more pictures failed than may, or no object was a picture at all; else complete.
+    Its `status` is failed where the share of failed pictures exceeds `max_failure_rate` (0..1), or where no object
+    was a picture at all; else complete.
     """
     finished = datetime.now(UTC)
     failed, left_out = counts["failed"], counts.get("left_out", 0)
@@ -81,13 +82,13 @@ def account_of(
 
 
 def keep(destination: Store, path: str, data: bytes) -> None:
-    """Write what is not there already: an evaluation done twice leaves every object as it was."""
+    """Write an object unless it is there with the same bytes, so that an evaluation done twice changes nothing."""
     if not exists(destination, path) or read(destination, path) != data:
         write(destination, path, data)
 
 
 def versions() -> dict[str, str]:
-    """The installed ones of the packages that results depend on."""
+    """Return the installed versions of the packages that results depend on, by package."""
     installed = {}
     for package in _PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):

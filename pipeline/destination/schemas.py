@@ -1,4 +1,4 @@
-"""The tables a run writes: Arrow schemas, versioned, and how they become Parquet.
+"""The tables a run writes: Arrow schemas, versioned.
 
 Every table has `key` (the object's path below the source, with `/`) and `shard`; `run` comes from the Hive path
 `tables/<table>/run=<id>/part-<shard>.parquet`. A null always means "does not apply", never "went wrong": what went
@@ -327,7 +327,7 @@ SHARD_TABLES = (*SCHEMAS, "scores", "looks")
 
 
 def schema_of(table: str) -> pa.Schema:
-    """The schema of a table, whoever leaves it. Raises KeyError."""
+    """Return the schema of a table by its name. Raises KeyError."""
     return _ALL[table]
 
 

@@ -1,4 +1,4 @@
-"""What each stage of a run was busy with and for how long pictures waited for it, so that one sees what to buy."""
+"""Figures of a run's stages: how long each was busy and pictures waited for it, so that one sees what to buy."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ Figures = dict[str, float]
 
 
 class Slowest(NamedTuple):
-    """The stage that sets the pace: the busiest of the busiest threads. `busy` is the share of time they work at all,
-    `share` that which they spend on this stage.
+    """The stage that sets the pace: the busiest of the busiest threads.
+
+    `busy` is the share of time that these threads work at all, `share` that which they spend on this stage, both 0..1.
     """
 
     stage: str
@@ -38,14 +39,14 @@ class Slowest(NamedTuple):
     busy: float
 
     def text(self) -> str:
-        """For people: "encode, 71 % of the time of its threads, which are 98 % busy"."""
+        """Say for people: "encode, 71 % of the time of its threads, which are 98 % busy"."""
         alone = len(next(group for group in GROUPS.values() if self.stage in group)) == 1
         rest = "busy" if alone else f"of its threads, which are {self.busy:.0%} busy"
         return f"{self.stage}, {self.share:.0%} {rest}".replace("%", " %")
 
 
 def together(shards: Iterable[Mapping[str, Figures]]) -> dict[str, Figures]:
-    """The figures of several shards added up."""
+    """Add up the figures of several shards, stage by stage."""
     whole: dict[str, Figures] = {}
     for shard in shards:
         for stage, figures in shard.items():
@@ -56,12 +57,12 @@ def together(shards: Iterable[Mapping[str, Figures]]) -> dict[str, Figures]:
 
 
 def share(figures: Figures) -> float:
-    """Of the time that a stage's threads had, how much it kept them busy, 0..1."""
+    """Return the share of a stage's threads' time that they were busy with it, 0..1."""
     return min(1.0, figures["busy_s"] / figures["threads_s"]) if figures["threads_s"] else 0.0
 
 
 def stage_rows(stages: Mapping[str, Figures]) -> list[dict[str, Any]]:
-    """The table of stages for the report: seconds, shares, what each does, and whether it sets the pace."""
+    """Return the rows of the report's table of stages: seconds, shares, what each does, which sets the pace."""
     pace = slowest(stages)
     return [
         {"name": stage, "says": _SAYS[stage], "share": share(figures), "slowest": bool(pace and pace.stage == stage)}
@@ -71,7 +72,7 @@ def stage_rows(stages: Mapping[str, Figures]) -> list[dict[str, Any]]:
 
 
 def slowest(stages: Mapping[str, Figures]) -> Slowest | None:
-    """The stage that sets the pace; None where nothing was done."""
+    """Return the stage that sets the pace; None where nothing was done."""
     groups = [[stage for stage in group if stage in stages] for group in GROUPS.values()]
     shares = [(sum(share(stages[stage]) for stage in group), group) for group in groups if group]
     busy, group = max(shares, default=(0.0, []))

@@ -30,7 +30,10 @@ _PARSING = threading.Lock()
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the slices of a stack lie: `count` pictures of height x width x channels samples from `offset` on."""
+    """The place of a stack's slices in its file.
+
+    There are `count` slices of height x width x channels samples, from byte `offset` on.
+    """
 
     format: str
     count: int
@@ -42,11 +45,12 @@ class Layout:
 
     @property
     def slice_bytes(self) -> int:
+        """Bytes of one slice."""
         return self.height * self.width * self.channels * self.dtype.itemsize
 
 
 def npy_layout(file: BinaryIO) -> Layout:
-    """The layout of a `.npy` file, open at its start.
+    """Read the layout of a `.npy` file, open at its start.
 
     Raises PictureError: truncated (the file has fewer bytes than its header says), unsupported (other types, other
     axes, Fortran's order), corrupt.
@@ -81,7 +85,7 @@ def npy_layout(file: BinaryIO) -> Layout:
 
 
 def idx_layout(file: BinaryIO) -> Layout:
-    """The layout of an idx file of pictures (N x H x W unsigned bytes), open at its start; likewise inside gzip.
+    """Read the layout of an idx file of pictures (N x H x W unsigned bytes), open at its start; it may be gzipped.
 
     Raises PictureError: truncated, unsupported (labels, other types), corrupt.
     """
@@ -100,7 +104,7 @@ def idx_layout(file: BinaryIO) -> Layout:
 
 
 def slice_of(layout: Layout, file: BinaryIO) -> np.ndarray:
-    """The slice that begins where the file is: H x W x C, uint8 or uint16. Raises PictureError."""
+    """Read the slice that begins where the file stands: H x W x C, uint8 or uint16. Raises PictureError."""
     try:
         data = file.read(layout.slice_bytes)
     except (OSError, EOFError, zlib.error) as error:

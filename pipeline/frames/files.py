@@ -37,8 +37,9 @@ _HEAD = 64
 
 
 class _Gif(GifImagePlugin.GifImageFile):
-    """Pillow's GIF reader, but for frames that lie outside the canvas: for those it would make the canvas as large as
-    they say, after everybody has looked how large it is.
+    """Pillow's GIF reader, which here refuses frames that reach outside the canvas.
+
+    Pillow would make the canvas as large as such a frame says, after its size has been checked.
     """
 
     opened = False
@@ -77,21 +78,25 @@ class Frame:
 
 
 class Frames(Protocol):
-    """A file of frames that is open. Where `in_order`, `read` is quick only for frames after the last one read, and
-    must not be called from several threads at once. `read` raises PictureError. `pixels` are those of any frame; 0
-    where frames differ: these tell `reserve` themselves.
+    """An open file of frames.
+
+    Where `in_order`, `read` is quick only for frames after the last one read, and must not be called from several
+    threads at once. `pixels` is the number of pixels of any frame; 0 where frames differ: each then tells `reserve`
+    its own.
     """
 
     in_order: bool
     pixels: int
 
-    def read(self, frame: int, reserve: Reserve = at_once) -> Frame: ...
+    def read(self, frame: int, reserve: Reserve = at_once) -> Frame:
+        """Read a frame by its number, from 0; `reserve` may wait for memory. Raises PictureError."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the file."""
 
 
 def count_frames(file: BinaryIO, most: int) -> int:
-    """How many pictures a file holds, 1 where it is none of those that may hold several; counts to `most` + 1 at least.
+    """Count the pictures in a file: 1 where it is of no kind that may hold several; counting may end at `most` + 1.
 
     Reads headers and structure, decodes nothing. Raises PictureError.
     """
@@ -116,7 +121,7 @@ def count_frames(file: BinaryIO, most: int) -> int:
 
 
 def open_frames(path: str, pixel_limit: int) -> Frames:
-    """Open a local file of frames. Raises PictureError, OSError."""
+    """Open a local file of frames of at most `pixel_limit` pixels. Raises PictureError, OSError."""
     with open(path, "rb") as file:
         kind = _kind(file)
     if kind == "tiff":
@@ -130,7 +135,7 @@ def open_frames(path: str, pixel_limit: int) -> Frames:
 
 
 def _kind(file: BinaryIO) -> str:
-    """What kind of several pictures the file may hold, by its first bytes; "" for none."""
+    """Return the kind of several pictures that the file may hold, by its first bytes; "" for none."""
     head = file.read(_HEAD)
     if head.startswith((b"GIF87a", b"GIF89a")):
         return "gif"

@@ -1,4 +1,4 @@
-"""A file of frames that the pictures of a shard come from: fetched once, decoded in order, let go after the last."""
+"""A file of frames that the pictures of a shard come from: fetched once, decoded in order, closed after the last."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class SharedFile:
         self._copy: str | None = None
 
     def fetch(self) -> int:
-        """Have the file at hand; returns how many bytes were read for it, 0 when it was there.
+        """Fetch the file where it is not at hand; return how many bytes were read for it, 0 when it was there.
 
         Raises StorageError, for every frame the same, and PictureError ("deadline") when another thread hangs on it. A
-        file that cannot be understood shows when it is read.
+        file that cannot be decoded shows when it is read.
         """
         with self._locked(_FETCHING):
             if isinstance(self._error, StorageError):
@@ -68,7 +68,10 @@ class SharedFile:
             return self.size
 
     def read(self, frame: int, key: str, reserve: Reserve = at_once) -> Frame:
-        """One of the wanted frames, as a picture of that key; the last one lets the file go. Raises PictureError."""
+        """Return one of the wanted frames, as a picture of that key; the last one closes the file.
+
+        Raises PictureError, and StorageError where the file could not be fetched.
+        """
         if self._frames is None:
             raise self._error or PictureError("read_error", "the file was never fetched")
         if self._frames.pixels:
@@ -83,11 +86,11 @@ class SharedFile:
         return replace(found, picture=replace(found.picture, key=key))
 
     def give_up(self, frame: int) -> None:
-        """Told that this frame has taken too long: if the file is busy with it, nobody waits for the file any more."""
+        """Note that a frame has taken too long: where the file is busy with it, nobody waits for the file any more."""
         self.hung = self.hung or self.busy_with in (frame, _FETCHING)
 
     def close(self) -> None:
-        """Let the file go, and its copy."""
+        """Close the file, and delete its copy."""
         # one that hangs inside a decoder is left to it
         if self.lock.acquire(timeout=0 if self.hung else _PATIENCE_S):
             try:
@@ -131,7 +134,7 @@ class SharedFile:
             self.lock.release()
 
     def _fetched(self) -> str:
-        """The path of the file, or of a copy of it; its SHA-256 is taken on the way."""
+        """Return the path of the file, or of a copy of it; its SHA-256 is taken on the way."""
         if self.size > SIZE_LIMIT:
             raise PictureError("too_large", f"{self.size:,} bytes; files of frames over {SIZE_LIMIT:,} are not read")
         path = local_path(self.store, self.key)

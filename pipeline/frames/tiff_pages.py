@@ -28,25 +28,29 @@ _REDUCED_OR_MASK = 0b101
 
 @dataclass(frozen=True)
 class _Flavour:
-    """Byte order, and the sizes of BigTIFF or of the old kind: struct codes of counts, entries' counts, offsets."""
+    """A TIFF's byte order and whether it is a BigTIFF, as struct codes and sizes in bytes."""
 
     order: str
     big: bool
 
     @property
     def offset(self) -> str:
+        """Struct code of an offset."""
         return "Q" if self.big else "I"
 
     @property
     def number(self) -> str:
+        """Struct code of a directory's number of entries."""
         return "Q" if self.big else "H"
 
     @property
     def entry(self) -> int:
+        """Bytes of an entry."""
         return 20 if self.big else 12
 
     @property
     def head(self) -> int:
+        """Bytes of the file's header."""
         return 16 if self.big else 8
 
 
@@ -59,7 +63,7 @@ class _Entry:
 
 
 def page_offsets(file: BinaryIO, most: int) -> list[int]:
-    """Where the directories of a TIFF's pages lie, at most `most` + 1 of them. Raises PictureError ("corrupt")."""
+    """Return the offsets of the directories of a TIFF's pages, at most `most` + 1. Raises PictureError ("corrupt")."""
     flavour, offset = _header(file)
     pages: list[int] = []
     seen: set[int] = set()
@@ -78,7 +82,7 @@ def page_offsets(file: BinaryIO, most: int) -> list[int]:
 
 
 def single_page(file: BinaryIO, offset: int) -> bytes:
-    """The page whose directory lies at `offset` as a TIFF of its own.
+    """Return the page whose directory lies at `offset` as a TIFF of its own.
 
     Raises PictureError: truncated (its pixels lie past the end of the file), corrupt, unsupported (old-style JPEG).
     """
@@ -91,7 +95,7 @@ def single_page(file: BinaryIO, offset: int) -> bytes:
 
 
 class PageWriter:
-    """Writes single-page TIFFs, little-endian and of the old kind, as the pages of one file."""
+    """A writer of single-page TIFFs, little-endian and not BigTIFF, as the pages of one file."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.end, self.link = file, 8, 4
@@ -126,7 +130,7 @@ def _header(file: BinaryIO) -> tuple[_Flavour, int]:
 
 
 def _directory(file: BinaryIO, flavour: _Flavour, offset: int, wanted: Sequence[int] = ()) -> tuple[list[_Entry], int]:
-    """The entries of a directory with their values (only the `wanted` tags, if any), and where the next one lies."""
+    """Read a directory's entries with their values (only `wanted` tags, if any), and the offset of the next one."""
     order, number = flavour.order, struct.calcsize(flavour.number)
     file.seek(offset)
     (count,) = struct.unpack(order + flavour.number, _exactly(file, number))
@@ -162,7 +166,7 @@ def _numbers(flavour: _Flavour, entry: _Entry) -> tuple[int, ...]:
 
 
 def _moved(file: BinaryIO, flavour: _Flavour, offset: int, base: int, of_page: bool = True) -> bytes:
-    """A directory, its values, its directories of EXIF and its pixels, so laid out that they begin at `base`."""
+    """Return a directory, its values, its EXIF and its pixels, laid out so that they begin at `base`."""
     found = _directory(file, flavour, offset)[0]
     entries = {entry.tag: entry for entry in found if entry.tag not in _LEFT_OUT}
     if of_page and _COMPRESSION in entries and _numbers(flavour, entries[_COMPRESSION])[:1] == (_OLD_JPEG,):
@@ -201,7 +205,10 @@ def _moved(file: BinaryIO, flavour: _Flavour, offset: int, base: int, of_page: b
 
 
 def _blocks(file: BinaryIO, flavour: _Flavour, places: _Entry, lengths: _Entry | None) -> list[bytes]:
-    """The strips or tiles of a page; what is announced past the end of the file is cut off, unless nothing is left."""
+    """Read the strips or tiles of a page; what is announced past the end of the file is cut off.
+
+    Raises PictureError ("truncated") where nothing of one would be left.
+    """
     starts = _numbers(flavour, places)
     size = file.seek(0, io.SEEK_END)
     counts = _numbers(flavour, lengths) if lengths else (size,)

@@ -1,8 +1,8 @@
 """Short videos through OpenCV's FFmpeg: MP4, MOV, AVI, Matroska and WebM, frame by frame.
 
-Only files that begin like one of these are handed to FFmpeg: others, playlists above all, could make it open what they
-name. Frames are taken to follow each other at the rate the file announces. Written are MPEG-4 Part 2 (mp4, mov),
-Motion JPEG (avi), VP9 (webm) and, without loss, FFV1 (mkv): what the codecs in OpenCV's wheels can do.
+Only files that begin like one of these are handed to FFmpeg: others, playlists above all, could make it open the files
+they name. Frames are taken to follow each other at the rate the file announces. Videos are written as MPEG-4 Part 2
+(mp4, mov), Motion JPEG (avi), VP9 (webm) and, without loss, FFV1 (mkv): the codecs that OpenCV's wheels have.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RATES = (0.01, 1000.0)
 
 
 def video_format(head: bytes) -> str | None:
-    """mp4, avi or mkv (WebM too), by a file's first 12 bytes or more; None for what is no video."""
+    """Return mp4, avi or mkv (WebM too), by a file's first 12 bytes or more; None for what is no video."""
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return "avi"
     if head[:4] == b"\x1aE\xdf\xa3":
@@ -35,9 +35,9 @@ def video_format(head: bytes) -> str | None:
 
 
 class Video:
-    """A video that is open, at its first frame. Not safe to call from several threads at once.
+    """An open video, at its first frame. Not safe to call from several threads at once.
 
-    `count` is how many frames it announces; `rate` frames a second, None where it says none.
+    `count` is how many frames it announces; `rate` frames a second, None where it gives none.
     Raises PictureError: not_an_image, corrupt (FFmpeg does not read it), too_large (frames of more than `pixel_limit`
     pixels).
     """
@@ -71,9 +71,9 @@ class Video:
         self.rate = rate if _RATES[0] <= rate <= _RATES[1] else None
 
     def read(self, frame: int) -> np.ndarray:
-        """One frame: H x W x 3 RGB, uint8, upright; quick where frames are read in their order.
+        """Read one frame: H x W x 3 RGB, uint8, upright; quick where frames are read in their order.
 
-        Raises PictureError ("truncated") where the video ends before.
+        Raises PictureError: truncated where the video ends before, corrupt for a frame that cannot be decoded.
         """
         if frame < self.position:
             self.capture.release()
@@ -90,6 +90,7 @@ class Video:
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
     def close(self) -> None:
+        """Close the video."""
         self.capture.release()
 
 

@@ -1,4 +1,4 @@
-"""Pictures one after the other -> one file: GIF, animated WebP and PNG, pages of TIFF, video, `.npy`.
+"""Writing pictures, one after the other, to one file: GIF, animated WebP and PNG, pages of TIFF, video, `.npy`.
 
 | format | samples            | alpha           | timing                | kept of each frame                          |
 |--------|--------------------|-----------------|-----------------------|---------------------------------------------|
@@ -77,7 +77,7 @@ def write_frames(
 
 
 def steady(timing: Sequence[float]) -> tuple[float, list[int]]:
-    """A rate at which frames shown for so many seconds can follow each other, and how often each is repeated.
+    """Return a rate at which frames shown for so many seconds can follow each other, and how often each is repeated.
 
     The rate is that of the shortest frame, 100 a second at most; where all are alike every frame is shown once.
     Raises PictureError ("unsupported") for more than a million frames.
@@ -155,7 +155,7 @@ def _images(format: str, frames: Iterable[Picture]) -> Iterator[Image.Image]:
 
 
 def _with_palette(pixels: np.ndarray) -> Image.Image:
-    """H x W x 3|4 pixels in 256 colours: their own if there are no more, and one for what is transparent."""
+    """Reduce H x W x 3|4 pixels to 256 colours: their own if they fit, and one for what is transparent."""
     opaque = pixels[:, :, 3] >= 128 if pixels.shape[2] == 4 else np.ones(pixels.shape[:2], bool)
     room = 256 - (not opaque.all())
     packed = pixels[:, :, :3].astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
