@@ -30,7 +30,7 @@ class BdRate:
 
 
 def bd_rate(anchor_rates: np.ndarray, anchor_quality: np.ndarray, rates: np.ndarray, quality: np.ndarray) -> BdRate:
-    """How many percent more (positive) or fewer bits a codec needs than the anchor at equal quality.
+    """Compute how many percent more (positive) or fewer bits a codec needs than the anchor at equal quality.
 
     Rates are in any unit above 0 (both the same), qualities in dB, one-dimensional float arrays, pairwise of the same
     length, in any order. Raises BdRateError for curves with fewer than `FEWEST_POINTS` useful points, without common
@@ -53,14 +53,15 @@ def bd_rate(anchor_rates: np.ndarray, anchor_quality: np.ndarray, rates: np.ndar
 
 
 def decibels(ms_ssim: np.ndarray) -> np.ndarray:
-    """MS-SSIM (0..1, below 1) as dB, -10 log10(1 - MS-SSIM), so that equal steps look equally large."""
+    """Convert MS-SSIM (0..1, below 1) to dB, -10 log10(1 - MS-SSIM), so that equal steps look equally large."""
     return -10 * np.log10(1 - np.asarray(ms_ssim, float))
 
 
 def rising(rates: np.ndarray, quality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The points by rising rate without those that are no better than a cheaper one; both columns rise strictly.
+    """Sort points by rising rate, without those that are no better than a cheaper one; both columns rise strictly.
 
     An encoder may give a larger file that is worse; nobody would choose that setting, so it is no part of the curve.
+    Raises BdRateError for numbers that are no rates or qualities.
     """
     rates, quality = np.asarray(rates, float), np.asarray(quality, float)
     if rates.ndim != 1 or rates.shape != quality.shape:
@@ -75,7 +76,7 @@ def rising(rates: np.ndarray, quality: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def integral(x: np.ndarray, y: np.ndarray, low: float, high: float) -> float:
-    """The integral from `low` to `high` of the PCHIP curve through (x, y); x rises strictly and spans both."""
+    """Compute the integral of the PCHIP curve through (x, y) from `low` to `high`; x rises strictly and spans both."""
     width, slope = np.diff(x), np.diff(y) / np.diff(x)
     tangent = _tangents(width, slope)
     # on every interval: y + tangent t + square t² + cube t³, with t from its left end
@@ -90,7 +91,7 @@ def integral(x: np.ndarray, y: np.ndarray, low: float, high: float) -> float:
 
 
 def _tangents(width: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Slopes at the points that keep the curve from overshooting (Fritsch and Carlson 1980, as in SciPy)."""
+    """Compute slopes at the points that keep the curve from overshooting (Fritsch and Carlson 1980, as in SciPy)."""
     if len(slope) == 1:
         return np.repeat(slope, 2)
     before, after = 2 * width[1:] + width[:-1], width[1:] + 2 * width[:-1]
@@ -104,7 +105,7 @@ def _tangents(width: np.ndarray, slope: np.ndarray) -> np.ndarray:
 
 
 def _end_tangent(width: float, next_width: float, slope: float, next_slope: float) -> float:
-    """Three-point estimate at an end, held back so that the curve stays monotone there."""
+    """Estimate the slope at an end from three points, held back so that the curve stays monotone there."""
     tangent = ((2 * width + next_width) * slope - width * next_slope) / (width + next_width)
     if tangent * slope <= 0:
         return 0.0

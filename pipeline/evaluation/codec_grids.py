@@ -20,7 +20,7 @@ _LONGEST_NAME = 48
 
 @dataclass(frozen=True)
 class CodecGrid:
-    """One codec: a codec step with fixed `settings`, tried at `values` of `parameter`; lossless where there is none."""
+    """A codec: a codec step with fixed `settings`, tried at `values` of `parameter`; lossless where there is none."""
 
     name: str
     label: str
@@ -32,14 +32,14 @@ class CodecGrid:
 
 @dataclass(frozen=True)
 class Trial:
-    """One branch of the evaluation's recipe: a codec at one value of its parameter (None: lossless)."""
+    """A branch of the evaluation's recipe: a codec at one value of its parameter (None: lossless)."""
 
     branch: str
     codec: CodecGrid
     value: float | None
 
     def steps(self) -> list[dict[str, Any]]:
-        """The branch's steps as a recipe writes them."""
+        """Return the branch's steps as a recipe writes them."""
         varied = {} if self.codec.parameter is None else {self.codec.parameter: self.value}
         return [{"step": self.codec.step} | self.codec.settings | varied]
 
@@ -62,7 +62,7 @@ GRIDS = (
 
 
 def choose_codecs(names: Sequence[str], models: Sequence[str]) -> list[CodecGrid]:
-    """The codecs of those names (none: all that are installed), the learned one once for every model.
+    """Choose the codecs of those names (none: all that are installed), the learned one once for every model.
 
     `models` are names or URLs; none means the shipped one. Raises RequestError for a codec that is unknown or not
     installed, or for models without the learned codec.
@@ -82,7 +82,7 @@ def choose_codecs(names: Sequence[str], models: Sequence[str]) -> list[CodecGrid
 
 
 def trials(codecs: Sequence[CodecGrid], points: int | None) -> list[Trial]:
-    """All branches to measure, codec by codec; `points` is the most values tried of each (None: all)."""
+    """List all branches to measure, codec by codec; `points` is the most values tried of each (None: all)."""
     tried = []
     for codec in codecs:
         if codec.parameter is None:
@@ -93,7 +93,7 @@ def trials(codecs: Sequence[CodecGrid], points: int | None) -> list[Trial]:
 
 
 def _of_models(grid: CodecGrid, models: Sequence[str]) -> list[CodecGrid]:
-    """The learned codec for every model: under its own name for one, with the models' names for several."""
+    """Return the learned codec for every model: under its own name for one, with the models' names for several."""
     if not models:
         return [grid]
     names, labels = [grid.name], [grid.label]
@@ -110,7 +110,7 @@ def _of_models(grid: CodecGrid, models: Sequence[str]) -> list[CodecGrid]:
 
 
 def _thinned(values: tuple[float, ...], most: int | None) -> list[float]:
-    """At most that many of the values, evenly spread, both ends kept; of one the middle."""
+    """Choose at most `most` of the values, evenly spread, both ends kept; of one the middle."""
     if most is None or most >= len(values):
         return list(values)
     if most == 1:

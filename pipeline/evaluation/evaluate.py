@@ -78,7 +78,10 @@ def prepare(request: EvaluateRequest) -> Comparison:
 
 
 def conclude(comparison: Comparison, job: Job, summary: Summary) -> Evaluation:
-    """Points, BD-rates and report of a finished run, written where they differ from what is there."""
+    """Write points, BD-rates and report of a finished run where they differ from what is there; return the evaluation.
+
+    Raises StorageError.
+    """
     destination = job.destination
     asked, rows = _measured(job, summary.run)
     points, pictures, absent = measured_points(comparison.trials, rows)
@@ -119,7 +122,7 @@ def _anchor(name: str, measured: Sequence[str], published: Sequence[str]) -> Nam
 
 
 def _measured(job: Job, run: str) -> tuple[int, pa.Table]:
-    """How many objects the source holds, and the metrics of all that finished runs of the same work say of them.
+    """Count the source's objects, and read the metrics that all finished runs of the same work have of them.
 
     A run that followed another has developed only what is new since; of an object in several runs, the last counts.
     """

@@ -1,7 +1,7 @@
-"""Charts of an evaluation as SVG text, in the manner of `pipeline.reports.plots`: colours from the page, names put in
-escaped.
+"""Charts of an evaluation as SVG text, in the manner of `pipeline.reports.plots`.
 
-Every curve's name stands beside its end. Curve n is the SVG group `<chart>-curve-n`, so that a page can pick it out.
+Colours come from the page, and names are put in escaped. Every curve's name stands beside its end. Curve n is the SVG
+group `<chart>-curve-n`, so that a page can pick it out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Curve:
 
 
 def rate_distortion(curves: Sequence[Curve], name: str, label: str) -> str | None:
-    """Rate (x, bpp, logarithmic) against quality (y, dB): measured curves solid, published ones dashed and grey.
+    """Draw rate (x, bpp, logarithmic) against quality (y, dB): measured curves solid, published ones dashed and grey.
 
     `name` begins the ids inside the SVG ([a-z-]+), `label` is the axis label with its unit. None without any points.
     """
@@ -61,9 +61,9 @@ def rate_distortion(curves: Sequence[Curve], name: str, label: str) -> str | Non
 
 
 def time_and_rate(dots: Sequence[Curve], name: str, label: str, anchor: str) -> str | None:
-    """Milliseconds a picture (x, logarithmic) against the BD-rate in percent (y): one dot a codec, best at the bottom.
+    """Draw milliseconds a picture (x, logarithmic) against the BD-rate in percent (y), one dot a codec.
 
-    Every curve holds one point. None without any.
+    The best codecs are at the bottom. Every curve holds one point. None without any.
     """
     drawn = [dot for dot in dots if len(dot.x) and dot.x[0] > 0]
     if not drawn:
@@ -97,7 +97,7 @@ def time_and_rate(dots: Sequence[Curve], name: str, label: str, anchor: str) -> 
 
 
 def _clipped(curves: Sequence[Curve]) -> list[Curve]:
-    """Published curves without what lies far from all rates measured here, which would only shrink the rest."""
+    """Cut off what lies far from all rates measured here, which would only shrink the rest, from published curves."""
     measured = [curve.x for curve in curves if not curve.published and len(curve.x)]
     if not measured:
         return list(curves)
@@ -117,7 +117,7 @@ def _draw(axes: Axes, curve: Curve, order: int) -> None:
 
 
 def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Names in a column right of the axes, in the order of the curves' ends, each led to its end by a thin line."""
+    """Write names in a column right of the axes, in the order of the curves' ends, each led to its end by a line."""
     figure = axes.figure
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()
@@ -159,12 +159,12 @@ def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _pixels(axes: Axes, curves: Sequence[Curve]) -> np.ndarray:
-    """Heights on the canvas of the curves' first points."""
+    """Return heights on the canvas of the curves' first points."""
     return np.array([axes.transData.transform((curve.x[0], curve.y[0]))[1] for curve in curves])
 
 
 def _spread(heights: np.ndarray, distance: float) -> np.ndarray:
-    """The heights moved apart, as little as can be, until neighbours are `distance` from each other; order is kept."""
+    """Move heights apart, as little as can be, until neighbours are `distance` from each other; order is kept."""
     order = np.argsort(heights, kind="stable")
     wanted = heights[order] - distance * np.arange(len(heights))
     # the nearest rising sequence: neighbours that clash move together (pool adjacent violators)

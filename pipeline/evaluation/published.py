@@ -40,7 +40,7 @@ _EXAMPLE = '{"name": {"source": "…", "points": [{"bpp": 0.5, "psnr": 32.1}]}}'
 
 
 def read_curves(url: str, options: StorageOptions | None = None) -> dict[str, PublishedCurve]:
-    """All curves of a file at a path or URL. Raises StorageError, and RequestError when it holds no curves."""
+    """Read all curves of a file at a path or URL. Raises StorageError, and RequestError when it holds no curves."""
     curves = read_figures(url, _CURVES, "rate-distortion curves", _EXAMPLE, options)
     if not curves:
         raise RequestError(f"{url} holds no rate-distortion curves: it is empty")
@@ -48,7 +48,10 @@ def read_curves(url: str, options: StorageOptions | None = None) -> dict[str, Pu
 
 
 def choose_curves(curves: dict[str, PublishedCurve], names: Sequence[str]) -> list[str]:
-    """The names to draw: those asked for, else the well-known ones. Raises RequestError for one that is not there."""
+    """Choose the names to draw: those asked for, else the well-known ones.
+
+    Raises RequestError for one that is not there.
+    """
     for name in names:
         if name not in curves:
             raise RequestError(f"there is no published curve {name!r}; there is {', '.join(curves)}")

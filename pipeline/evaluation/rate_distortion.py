@@ -1,7 +1,7 @@
-"""Points and curves of an evaluation: what the metrics of a run say of codecs, as rows of
-`pipeline.destination.schemas`.
+"""Points and curves of an evaluation: what the metrics of a run say of codecs.
 
-A curve is named by a pair: the codec, and its group (`measured` or `published`).
+Points are rows of `pipeline.destination.schemas`. A curve is named by a pair: the codec, and its group (`measured` or
+`published`).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ MEASURED = ("key", "branch", "bpp", "psnr", "ms_ssim", "encode_s", "decode_s")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out. `points` and `bd_rates` are rows of `pipeline.destination.schemas`, `labels` say codecs' names for
-    people.
+    """What came out of an evaluation.
 
+    `points` and `bd_rates` are rows of `pipeline.destination.schemas`, `labels` say codecs' names for people.
     `pictures` were measured by every branch, `left_out` were not; `absent` are branches that measured nothing at all.
     `report` is the URL of evaluation.html, None when no picture was measured.
     """
@@ -48,7 +48,10 @@ class Evaluation:
 
 
 def measured_points(tried: Sequence[Trial], rows: pa.Table) -> tuple[list[Row], int, list[str]]:
-    """A point for every branch, how many pictures each is the mean of, and the branches without any measurement."""
+    """Average metrics to a point for every branch.
+
+    Returns the points, how many pictures each is the mean of, and the branches without any measurement.
+    """
     rows = rows.filter(pc.is_valid(rows["psnr"]))
     branches = set(rows["branch"].unique().to_pylist())
     per_key = rows.group_by("key", use_threads=False).aggregate([("branch", "count")])
@@ -68,7 +71,7 @@ def measured_points(tried: Sequence[Trial], rows: pa.Table) -> tuple[list[Row], 
 
 
 def published_points(published: dict[str, PublishedCurve]) -> list[Row]:
-    """A point for every published one, curve by curve, by rising rate."""
+    """Make a point for every published one, curve by curve, by rising rate."""
     return [
         {"codec": name, "group": "published", "branch": None, "parameter": None, "value": None, "pictures": None}
         | {"bpp": point.bpp, "psnr": point.psnr, "ms_ssim": point.ms_ssim}
@@ -79,7 +82,10 @@ def published_points(published: dict[str, PublishedCurve]) -> list[Row]:
 
 
 def compare(points: Sequence[Row], anchor: Name) -> list[Row]:
-    """BD-rates of every curve against the anchor, for PSNR and MS-SSIM; where there is none, the message says why."""
+    """Compute BD-rates of every curve against the anchor, for PSNR and MS-SSIM, a row each.
+
+    Where there is none, the message of the row says why.
+    """
     rows = []
     for codec, group in curves_of(points):
         for metric in ("psnr", "ms_ssim"):
@@ -96,13 +102,16 @@ def compare(points: Sequence[Row], anchor: Name) -> list[Row]:
 
 
 def curves_of(points: Sequence[Row]) -> list[Name]:
-    """(codec, group) of all lossy codecs and published curves, in the order of their points."""
+    """List (codec, group) of all lossy codecs and published curves, in the order of their points."""
     varied = [(point["codec"], point["group"]) for point in points if point["value"] is not None or not point["branch"]]
     return list(dict.fromkeys(varied))
 
 
 def curve(points: Sequence[Row], of: Name, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rates in bpp and qualities in dB of one (codec, group); points without this quality, or perfect, are left out."""
+    """Return rates in bpp and qualities in dB of one (codec, group), float64; points without this quality are left out.
+
+    So are points of MS-SSIM 1, which is no number of dB.
+    """
     own = [p for p in points if (p["codec"], p["group"]) == of and p[metric] is not None]
     own = own if metric == "psnr" else [p for p in own if p[metric] < 1]
     quality = np.array([p[metric] for p in own], float)

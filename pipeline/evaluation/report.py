@@ -24,7 +24,10 @@ Row = dict[str, Any]
 
 
 def render_evaluation(run: Mapping[str, Any], evaluation: Evaluation, published: Mapping[str, PublishedCurve]) -> str:
-    """The report as HTML text (UTF-8 encodable), a pure function of its arguments; `run` is the content of run.json."""
+    """Render the report as HTML text (UTF-8 encodable), a pure function of its arguments.
+
+    `run` is the content of run.json.
+    """
     curves = _curves(evaluation)
     rates = {(row["codec"], row["group"], row["metric"]): row for row in evaluation.bd_rates}
     summary = sorted((_summary(each, rates) for each in curves), key=_by_rate)
@@ -59,7 +62,7 @@ def render_evaluation(run: Mapping[str, Any], evaluation: Evaluation, published:
 
 
 def _curves(evaluation: Evaluation) -> list[Row]:
-    """Everything that has a curve: number, name, label for people, colour and points, measured ones first."""
+    """List everything that has a curve: number, name, label for people, colour and points, measured ones first."""
     return [
         {
             "number": number,
@@ -75,7 +78,7 @@ def _curves(evaluation: Evaluation) -> list[Row]:
 
 
 def _summary(of: Row, rates: Mapping[tuple[str, str, str], Row]) -> Row:
-    """A row of the table of codecs."""
+    """Make a row of the table of codecs."""
     points = of["points"]
     found = {metric: rates[(*of["name"], metric)] for metric in ("psnr", "ms_ssim")}
     return of | {
@@ -90,7 +93,7 @@ def _summary(of: Row, rates: Mapping[tuple[str, str, str], Row]) -> Row:
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean of what there is, None where there is nothing."""
+    """Average what is known; None where nothing is."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
@@ -101,7 +104,7 @@ def _by_rate(row: Row) -> tuple[bool, float]:
 
 
 def _lossless(evaluation: Evaluation) -> list[Row]:
-    """Codecs without a parameter, smallest first, each with its size against the smallest."""
+    """List codecs without a parameter, smallest first, each with its size against the smallest."""
     points = [point for point in evaluation.points if point["branch"] and not point["parameter"]]
     smallest = min((point["bpp"] for point in points), default=1)
     rows = [
@@ -112,7 +115,7 @@ def _lossless(evaluation: Evaluation) -> list[Row]:
 
 
 def _charts(curves: Sequence[Row], anchor: str, rates: Mapping[tuple[str, str, str], Row]) -> list[Row]:
-    """SVGs with their captions; charts without anything to draw are left out."""
+    """Draw SVGs with their captions; charts without anything to draw are left out."""
 
     def of(metric: str) -> list[plots.Curve]:
         return [_curve(each, *curve(each["points"], each["name"], metric)) for each in curves]

@@ -1,4 +1,4 @@
-"""From what a suite measured to what people get: means, tables, a report, an account of the run."""
+"""From what a suite measured to what people get: means, tables, a report, a record of the run."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class SuiteEvaluation:
-    """What came out. `means` are rows of `pipeline.destination.schemas`, over `pictures`; `report` is the URL of
-    evaluation.html."""
+    """What came out of a suite.
+
+    `means` are rows of `pipeline.destination.schemas`, over `pictures`; `report` is the URL of evaluation.html.
+    """
 
     summary: Summary
     suite: Suite
@@ -57,7 +59,7 @@ class Measured:
 
     @property
     def pictures(self) -> int:
-        """How many pictures have scores."""
+        """Number of pictures that have scores."""
         counts = counted(self.manifest)
         return counts["good"] + counts["partial"]
 
@@ -110,7 +112,7 @@ def measured_at(destination: Store) -> Measured:
 
 
 def _strips(work: SuiteWork, measured: Measured) -> list[Strip]:
-    """The strips for the report, by picture, in the order of the suite's settings."""
+    """Read the strips for the report, by picture, in the order of the suite's settings."""
     there = set(measured.strips)
     return [
         Strip(key, setting.name, read(work.destination, path))
@@ -121,9 +123,10 @@ def _strips(work: SuiteWork, measured: Measured) -> list[Strip]:
 
 
 def mean_rows(suite: Suite, scores: Sequence[Row]) -> list[Row]:
-    """A row for every setting and method, in the order of the suite, over the pictures that the method could do.
+    """Average scores to a row for every setting and method, in the order of the suite.
 
-    `gain` is how much more of the first score there is than before, on the same pictures.
+    Means are over the pictures that the method could do. `gain` is how much more of the first score there is than
+    before, on the same pictures.
     """
     rows = []
     by_name: dict[tuple[str, str], list[Row]] = {}
@@ -143,7 +146,7 @@ def mean_rows(suite: Suite, scores: Sequence[Row]) -> list[Row]:
 
 
 def published_means(suite: Suite, published: Sequence[Row]) -> list[Row]:
-    """Published rows in the words of the table of means."""
+    """Put published rows into the words of the table of means."""
     known = {setting.name for setting in suite.settings}
     return [
         {"suite": suite.name, "label": row["method"], "group": "published", "told": "", "pictures": None} | row
@@ -157,7 +160,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _incomplete(suite: Suite, means: Sequence[Row], pictures: int) -> list[str]:
-    """Which figures are over fewer pictures than there are."""
+    """Say which figures are over fewer pictures than there are."""
     labels = {setting.name: setting.label for setting in suite.settings}
     return [
         f"{row['label']} at {labels[row['setting']]}: over {row['pictures']} of {pictures} pictures."
@@ -167,7 +170,7 @@ def _incomplete(suite: Suite, means: Sequence[Row], pictures: int) -> list[str]:
 
 
 def _account(work: SuiteWork, measured: Measured, summary: Summary, started: datetime) -> dict[str, Any]:
-    """The content of run.json: that of the run that measured last."""
+    """Write run.json, and return its content: that of the run that measured last."""
     home, request, path = work.home, work.request, record_path(work.run)
     if not summary.counts["objects"]:
         with suppress(StorageError, ValueError):

@@ -21,8 +21,10 @@ Row = dict[str, Any]
 
 @dataclass
 class Outcome:
-    """What became of a picture: rows of scores and of failures (see `pipeline.destination.schemas`), strips (RGB) by
-    setting."""
+    """What became of a picture: rows of scores and of failures, and strips by setting.
+
+    Rows are those of `pipeline.destination.schemas`, strips H x W x 3 uint8 RGB.
+    """
 
     scores: list[Row] = field(default_factory=list)
     failures: list[Row] = field(default_factory=list)
@@ -37,9 +39,10 @@ class _Result:
 
 
 def as_measured(pixels: np.ndarray, crop: int | None, grey: bool) -> np.ndarray:
-    """H x W x 1|3 uint8 of a picture without alpha: 8 bits, its middle `crop` pixels a side, its luma if `grey`.
+    """Turn a picture without alpha into what is measured, H x W x 1|3 uint8.
 
-    Raises PictureError("step_failed") for a picture smaller than the crop.
+    It is 8 bits of its middle `crop` pixels a side, or of the whole, and the luma of that if `grey`. Raises
+    PictureError("step_failed") for a picture smaller than the crop.
     """
     pixels = to_8bit(pixels)
     if crop is not None:
@@ -61,7 +64,7 @@ def measure_picture(
     strips: bool,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """H x W x 1|3 uint8 through all settings and methods; what cannot be done is a row of failures, never raised.
+    """Take H x W x 1|3 uint8 through all settings and methods; what cannot be done is a row of failures, never raised.
 
     `give_up` is asked between methods; once it says True the work stops, and what comes back is to be thrown away.
     """
@@ -96,7 +99,7 @@ def measure_picture(
 
 
 def _failure(key: str, branch: str, error: Exception) -> Row:
-    """A row of the table of failures; the branch is a setting, or a setting and a method."""
+    """Make a row of the table of failures; the branch is a setting, or a setting and a method."""
     reason, message = "step_failed", f"{type(error).__name__}: {error}"
     if isinstance(error, PictureError):
         reason, message = error.reason, error.message
@@ -104,7 +107,7 @@ def _failure(key: str, branch: str, error: Exception) -> Row:
 
 
 def _strip(suite: Suite, setting: Setting, spoiled: Spoiled, results: Sequence[_Result]) -> np.ndarray:
-    """Input, baselines, networks and truth, where the best network and the best baseline differ most."""
+    """Draw input, baselines, networks and truth, where the best network and the best baseline differ most."""
     first = suite.scores[0]
 
     def best(group: str) -> list[_Result]:

@@ -32,7 +32,7 @@ class Chosen:
 
 
 def choose_networks(suite: Suite, names: Sequence[str]) -> list[Chosen]:
-    """The networks of those names or URLs, and the shipped ones of tasks that none of them is for.
+    """Choose the networks of those names or URLs, and the shipped ones of tasks that none of them is for.
 
     Raises RequestError for a model that is for no task of the suite.
     """
@@ -44,7 +44,7 @@ def choose_networks(suite: Suite, names: Sequence[str]) -> list[Chosen]:
 
 
 def network_methods(suite: Suite, networks: Sequence[Chosen], apply: Apply) -> list[Method]:
-    """One method for every network and condition of the suite; networks of one name are told apart by their hash."""
+    """Make a method of every network and condition of the suite; networks of one name are told apart by their hash."""
     names = [each.name for each in networks]
     methods = []
     for each in networks:
@@ -65,7 +65,10 @@ def network_methods(suite: Suite, networks: Sequence[Chosen], apply: Apply) -> l
 
 
 def _restore(network: Network, condition: Condition, apply: Apply, spoiled: Spoiled) -> np.ndarray:
-    """uint8 of the size and channels of the truth; grey goes in as three equal channels and comes out as their mean."""
+    """Restore to uint8 of the size and channels of the truth.
+
+    Grey goes in as three equal channels and comes out as their mean.
+    """
     planes = torch.from_numpy(np.ascontiguousarray(spoiled.given.transpose(2, 0, 1))).expand(3, -1, -1)
     plane = condition.plane(spoiled)
     if plane is not None:

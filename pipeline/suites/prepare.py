@@ -18,8 +18,10 @@ from pipeline.suites.suite import Suite
 
 @dataclass(frozen=True)
 class SuiteRun:
-    """A checked request: its stores, the suite with the baselines that are installed, networks, the set the pictures
-    are (as far as it is known) with its published rows, and notes for people."""
+    """A checked request for a suite: its stores, the suite with the baselines that are installed, and networks.
+
+    `dataset` is the set the pictures are, as far as it is known, with its published rows; `notes` are for people.
+    """
 
     stores: Stores
     suite: Suite
@@ -30,7 +32,7 @@ class SuiteRun:
 
 
 def prepare_suite(request: EvaluateRequest) -> SuiteRun:
-    """Check a request with a suite, and knock at both stores. Raises RequestError, ModelError, StorageError."""
+    """Check a request with a suite, and that both stores answer. Raises RequestError, ModelError, StorageError."""
     assert request.suite is not None
     notes: list[str] = []
     suite = installed(SUITES[request.suite])
@@ -50,7 +52,7 @@ def prepare_suite(request: EvaluateRequest) -> SuiteRun:
 
 
 def installed(suite: Suite) -> Suite:
-    """The suite with those of its baselines that can run here."""
+    """Return the suite with those of its baselines that can run here."""
     there = [method for method in suite.methods if not method.needs or importlib.util.find_spec(method.needs)]
     return replace(suite, methods=tuple(there))
 

@@ -44,7 +44,7 @@ class SuperResolutionRow(BaseModel):
 
 
 class PublishedSource(BaseModel):
-    """Where rows are from."""
+    """The place that rows are from."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     repo: str = Field("", max_length=2000)
@@ -67,7 +67,7 @@ _EXAMPLE = '{"denoise_colour": [{"method": "…", "dataset": "CBSD68", "sigma": 
 
 
 def read_published(url: str, options: StorageOptions | None = None) -> Published:
-    """The figures of a file at a path or URL. Raises StorageError, and RequestError when it holds none."""
+    """Read the figures of a file at a path or URL. Raises StorageError, and RequestError when it holds none."""
     found = read_figures(url, _FILE, "figures of restorations", _EXAMPLE, options)
     if not (found.denoise_colour or found.denoise_gray_bsd68 or found.super_resolution):
         raise RequestError(
@@ -78,12 +78,12 @@ def read_published(url: str, options: StorageOptions | None = None) -> Published
 
 
 def published_sets(published: Published, suite: str, grey: bool) -> list[str]:
-    """Names of the sets that there are figures of."""
+    """List the names of the sets that there are figures of."""
     return list(dict.fromkeys(row.dataset for row in _rows(published, suite, grey) if row.dataset != "any"))
 
 
 def guess_set(folder: str, sets: Sequence[str]) -> str | None:
-    """The set that a source's last folder is named after: `…/cbsd68` is CBSD68, `…/kodak` Kodak24."""
+    """Guess the set from a source's last folder: `…/cbsd68` is CBSD68, `…/kodak` Kodak24; None where none is known."""
     plain = re.sub(r"[^a-z0-9]", "", folder.rstrip("/").rpartition("/")[2].lower())
     known = {name.lower(): name for name in sets} | {alias: name for alias, name in _FOLDERS.items() if name in sets}
     # grey figures are of the same pictures under another name
@@ -91,7 +91,7 @@ def guess_set(folder: str, sets: Sequence[str]) -> str | None:
 
 
 def published_rows(published: Published, suite: str, dataset: str, grey: bool) -> list[dict[str, Any]]:
-    """Rows with `method`, `setting` (of the suite), `source` and scores, one for every method and setting."""
+    """List rows with `method`, `setting` (of the suite), `source` and scores, one for every method and setting."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for row in _rows(published, suite, grey):
         if row.dataset not in (dataset, "any"):

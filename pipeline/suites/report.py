@@ -47,7 +47,10 @@ def render_suite(
     notes: Sequence[str],
     strips: Sequence[Strip],
 ) -> str:
-    """The report as HTML text (UTF-8 encodable), a pure function of its arguments; `run` is the content of run.json."""
+    """Render the report as HTML text (UTF-8 encodable), a pure function of its arguments.
+
+    `run` is the content of run.json.
+    """
     widest = max((abs(gain) for gain in _gains(suite, means).values()), default=0.0) or 1.0
     page = (
         environment()
@@ -71,7 +74,10 @@ def render_suite(
 
 
 def _gains(suite: Suite, means: Sequence[Row]) -> dict[tuple[str, str, str], float]:
-    """How much more of the first score than the input has; published rows against the input measured here."""
+    """Compute how much more of the first score there is than of the input.
+
+    Published rows are compared with the input measured here.
+    """
     first = suite.scores[0]
     inputs = {row["setting"]: row[first] for row in means if row["group"] == "input"}
     gains = {}
@@ -84,7 +90,7 @@ def _gains(suite: Suite, means: Sequence[Row]) -> dict[tuple[str, str, str], flo
 
 
 def _setting(suite: Suite, name: str, label: str, means: Sequence[Row], strips: Sequence[Strip]) -> Row:
-    """Everything of one setting, best first, with its strips as data URIs."""
+    """Collect everything of one setting, best first, with its strips as data URIs."""
     gains = _gains(suite, means)
     rows = [row for row in means if row["setting"] == name]
     rows.sort(key=lambda row: -row[suite.scores[0]])
@@ -104,7 +110,7 @@ def _setting(suite: Suite, name: str, label: str, means: Sequence[Row], strips: 
 
 
 def _overview(suite: Suite, means: Sequence[Row]) -> list[Row]:
-    """Methods against settings: the first score of each, the best measured one of a setting marked."""
+    """Make rows of methods against settings: the first score of each, the best measured one of a setting marked."""
     first, digits = suite.scores[0], SCORES[suite.scores[0]][2]
     values: dict[tuple[str, str], dict[str, float]] = {}
     for row in means:
@@ -130,7 +136,7 @@ def _overview(suite: Suite, means: Sequence[Row]) -> list[Row]:
 
 
 def _best(suite: Suite, means: Sequence[Row]) -> dict[str, tuple[str, str]]:
-    """The measured method with the highest first score at every setting, as (group, label)."""
+    """Find the measured method with the highest first score at every setting, as (group, label)."""
     best: dict[str, Row] = {}
     for row in means:
         if (
@@ -142,7 +148,7 @@ def _best(suite: Suite, means: Sequence[Row]) -> dict[str, tuple[str, str]]:
 
 
 def _data_uri(png: bytes) -> str:
-    """A PNG file as WebP in a data URI: near enough to judge by, a tenth of the size."""
+    """Turn a PNG file into WebP in a data URI: near enough to judge by, a tenth of the size."""
     buffer = io.BytesIO()
     Image.open(io.BytesIO(png)).save(buffer, "WEBP", quality=92, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

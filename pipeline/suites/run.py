@@ -35,7 +35,7 @@ def evaluate_suite(
 
 
 def forecast_suite(request: EvaluateRequest) -> Forecast:
-    """Say what it would do, and write nothing. Raises what `evaluate_suite` raises before it begins."""
+    """Say what a request's suite would do, and write nothing. Raises what `evaluate_suite` raises before it begins."""
     work = suite_work(request, prepare_suite(request))
     found = forecast(work)
     return replace(found, branches=(f"suite {request.suite}",), run=work.run if found.run else None)

@@ -18,7 +18,7 @@ _GROUND, _INK, _FAINT = (24, 23, 21), (236, 232, 224), (163, 157, 146)
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a strip: H x W x 1|3 uint8, all of one strip of one size, with what stands above it."""
+    """A picture of a strip: H x W x 1|3 uint8, all of one strip of one size, with what stands above it."""
 
     label: str
     note: str
@@ -26,7 +26,7 @@ class Panel:
 
 
 def largest_difference(one: np.ndarray, other: np.ndarray, side: int = SIDE) -> tuple[slice, slice]:
-    """The square of that side (or as much as there is) over which two pictures of H x W x C uint8 differ most."""
+    """Find the square of `side` (or as much as there is) over which two pictures of H x W x C uint8 differ most."""
     height, width = (min(side, length) for length in one.shape[:2])
     error = np.square(one.astype(np.float32) - other).sum(2)
     sums = cv2.integral(error)
@@ -36,7 +36,7 @@ def largest_difference(one: np.ndarray, other: np.ndarray, side: int = SIDE) -> 
 
 
 def draw_strip(panels: Sequence[Panel], place: tuple[slice, slice]) -> np.ndarray:
-    """The panels' crops in rows of at most six: H x W x 3 uint8."""
+    """Draw the panels' crops in rows of at most six: H x W x 3 uint8."""
     rows = -(-len(panels) // _COLUMNS)
     columns = -(-len(panels) // rows)
     wide, high = SIDE + _GAP, SIDE + _LABEL + _GAP
@@ -53,14 +53,14 @@ def draw_strip(panels: Sequence[Panel], place: tuple[slice, slice]) -> np.ndarra
 
 
 def _shown(crop: np.ndarray) -> Image.Image:
-    """A crop as RGB, enlarged by a whole factor where it is small."""
+    """Turn a crop into RGB, enlarged by a whole factor where it is small."""
     factor = max(1, SIDE // max(crop.shape[:2]))
     pixels = np.repeat(np.repeat(crop, factor, 0), factor, 1)
     return Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
 
 
 def _fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text, or as much of its beginning as a panel is wide."""
+    """Return the text, or as much of its beginning as a panel is wide."""
     if draw.textlength(text, font) <= SIDE:
         return text
     while text and draw.textlength(f"{text}…", font) > SIDE:

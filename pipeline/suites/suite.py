@@ -96,32 +96,32 @@ class Suite:
 
 
 def levels(picture: np.ndarray) -> np.ndarray:
-    """0..1 floats rounded to 8 bits and clipped; uint8 passes."""
+    """Round 0..1 floats to 8 bits and clip them; uint8 passes."""
     return picture if picture.dtype == np.uint8 else np.rint(picture * 255).clip(0, 255).astype(np.uint8)
 
 
 def floats(pixels: np.ndarray) -> np.ndarray:
-    """uint8 as float32 in 0..1."""
+    """Convert uint8 to float32 in 0..1."""
     return pixels.astype(np.float32) / 255
 
 
 def step(name: str, pixels: np.ndarray, **parameters: Any) -> np.ndarray:
-    """A pixel step of the pipeline, without a seed."""
+    """Apply a pixel step of the pipeline, without a seed."""
     found = find(name)
     assert found.function is not None
     return found.function(pixels, found.parameters(**parameters))
 
 
 def as_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """H x W x C uint8 as 1 x C x H x W float32 in 0..1, what `models.restoration.degradations` takes."""
+    """Convert H x W x C uint8 to 1 x C x H x W float32 in 0..1, what `models.restoration.degradations` takes."""
     return torch.from_numpy(floats(pixels)).permute(2, 0, 1)[None]
 
 
 def as_picture(tensor: torch.Tensor) -> np.ndarray:
-    """1 x C x H x W float32 as H x W x C float32, contiguous."""
+    """Convert 1 x C x H x W float32 to H x W x C float32, contiguous."""
     return np.ascontiguousarray(tensor[0].permute(1, 2, 0).numpy())
 
 
 def channelwise(function: Callable[[np.ndarray], np.ndarray], picture: np.ndarray) -> np.ndarray:
-    """A function of H x W planes on every channel of H x W x C."""
+    """Apply a function of H x W planes to every channel of H x W x C."""
     return np.stack([function(picture[:, :, channel]) for channel in range(picture.shape[2])], axis=2)

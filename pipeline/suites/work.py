@@ -110,8 +110,8 @@ class SuiteWork:
     def from_record(cls, record: Mapping[str, Any], access: Access | None = None) -> SuiteWork:
         """Open the work of a record where it is to be done.
 
-        Raises RunError, which names both sides, where this place would measure something else: another Darkroom, other
-        weights, baselines that are not installed.
+        Raises RunError, which names both sides, where this machine would measure something else: another Darkroom,
+        other weights, baselines that are not installed.
         """
         planned = record["resolved"]
         check_darkroom(planned)
@@ -181,7 +181,7 @@ class SuiteWork:
 def suite_work(
     request: EvaluateRequest, prepared: SuiteRun, listing: Callable[[int], None] = lambda count: None
 ) -> SuiteWork:
-    """List the source, and give the work of a checked request; `listing` is told how many objects there are.
+    """List the source, and return the work of a checked request; `listing` is told how many objects there are.
 
     Raises PlanError where the source holds none, StorageError.
     """
@@ -202,7 +202,7 @@ def suite_work(
 
 
 def fingerprint(request: EvaluateRequest, source: str, suite: Suite, networks: Sequence[Chosen]) -> str:
-    """64 hexadecimal digits that change whenever the figures would."""
+    """Compute 64 hexadecimal digits that change whenever the figures would."""
     decisive: dict[str, Any] = {"version": VERSION, "suite": suite.name, "source": source}
     names = ("crop", "grey", "seed", "pixel_limit", "frames", "frame_limit")
     decisive |= {name: getattr(request, name) for name in names}

@@ -34,7 +34,7 @@ def read_picture_set(
     files: Files | None = None,
     progress: Progress | None = None,
 ) -> SmallPictures:
-    """What `read_small_pictures` reads, and local folders of CIFAR-10 or CIFAR-100 in Python's form.
+    """Read what `read_small_pictures` reads, and local folders of CIFAR-10 or CIFAR-100 in Python's form.
 
     Pictures are decoded as `develop` does; CIFAR's come through torchvision, which checks their hashes before it reads
     them. Raises as `read_small_pictures` does, and StorageError.
@@ -62,7 +62,7 @@ def read_picture_set(
 
 
 def _folder(url: str, kind: str) -> Path | None:
-    """Where torchvision would look for the set's folder; None when it is not there."""
+    """Return the folder in which torchvision would look for the set's folder; None when it is not there."""
     if "://" in url:
         return None
     path = Path(url)

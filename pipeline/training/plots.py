@@ -1,5 +1,7 @@
-"""Charts of a training run as SVG text, in the manner of `pipeline.reports.plots`: colours from the page, legends
-beside it."""
+"""Charts of a training run as SVG text, in the manner of `pipeline.reports.plots`.
+
+Colours come from the page, and legends stand beside the chart.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ class Curve:
 
 
 def course(curves: Sequence[Curve], name: str, label: str, kept: int | None, wide: bool = False) -> str | None:
-    """Curves over steps on one axis; the area between the first two is the gap between them, where `wide`.
+    """Draw curves over steps on one axis; the area between the first two is the gap between them, where `wide`.
 
     A line marks the step whose weights were `kept`. `name` begins the ids inside the SVG ([a-z0-9-]+). Values that are
     no numbers are left out; None when none are left.

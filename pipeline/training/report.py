@@ -37,7 +37,7 @@ def render_training(
     sheets: Sequence[Row] = (),
     pictures: PictureSource | None = None,
 ) -> str:
-    """The report as HTML text, a pure function of its arguments.
+    """Render the report of a training as HTML text, a pure function of its arguments.
 
     `sheets` are those of `picture_sheets`; of `pictures` it names those that were left out.
     """
@@ -67,7 +67,7 @@ def render_training(
 
 
 def picture_sheets(network: torch.nn.Module, plan: TrainingPlan, held_out: Tensor) -> list[Row]:
-    """Sheets of pictures to look at, of an autoencoder: what it saw, what came back, and samples from its prior.
+    """Make sheets of pictures to look at, of an autoencoder: what it saw, what came back, and samples from its prior.
 
     `held_out` is N x C x H x W uint8. Each sheet is a title and a PNG as a data URI; there are none of other networks.
     """
@@ -116,13 +116,13 @@ def _why_it_ended(progress: Progress, plan: TrainingPlan) -> str:
 
 
 def _gap(best: Mapping[str, float]) -> float | None:
-    """By how much of its training score the kept network is worse on held-out pictures, in percent."""
+    """Compute by how much of its training score the kept network is worse on held-out pictures, in percent."""
     trained = best.get("training score")
     return 100 * (best["score"] - trained) / abs(trained) if trained else None
 
 
 def _guards(progress: Progress, plan: TrainingPlan, card: Card) -> list[tuple[str, str]]:
-    """What was done against overfitting, by name."""
+    """List what was done against overfitting, by name."""
     dropout = card.sizes.get("dropout")
     names = {
         "Early stopping": f"patience of {plan.patience} validations, one every {plan.validate_every:,} steps; "
@@ -142,7 +142,7 @@ _FOR_ALL = ("Early", "Moving", "Weight")
 
 
 def _charts(history: Sequence[Mapping[str, float]], kept: int | None) -> list[Row]:
-    """SVGs with captions and legends: score and loss, then every other figure, the learning rate last."""
+    """Draw SVGs with captions and legends: score and loss, then every other figure, the learning rate last."""
     training, held_out, seen = plots.COLOURS[0], plots.COLOURS[1], plots.COLOURS[9]
     lines = [
         _curve(history, "training score", "training pictures", training),

@@ -88,9 +88,9 @@ def run_sweep(
 ) -> SweepSummary:
     """Run the trials that are still to be run; the table at the destination is new after each of them.
 
-    Ctrl-C ends the trial at hand after its step and raises KeyboardInterrupt; its checkpoint is kept.
-    Raises RequestError, DataError, CheckpointError, StorageError. A trial whose options do not fit
-    together or whose gradients stop being numbers is a failed trial, and the sweep goes on.
+    Ctrl-C ends the trial at hand after its step and raises KeyboardInterrupt; its checkpoint is kept. Raises
+    RequestError, DataError, CheckpointError, StorageError. A trial whose options do not fit together or whose gradients
+    stop being numbers is a failed trial, and the sweep goes on.
     """
     files = StoredFiles(request.source_storage)
     space = read_space(request.space, files)
@@ -127,7 +127,7 @@ def _run_trial(
     pictures: Callable[[TrainRequest, TrainingPlan], PictureSource],
     report: Callable[[Report], None],
 ) -> dict[str, Any]:
-    """Train once and tell the study; returns how it ended, for the report."""
+    """Train once and tell the study; return how it ended, for the report."""
     url = f"{_root(request)}/trials/{trial.number:04d}"
     # named by what was drawn, so that a trial taken up again finds it
     name = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
@@ -173,7 +173,7 @@ def _run_trial(
 def _training(
     request: SweepRequest, options: dict[str, Any], url: str, checkpoint: str
 ) -> tuple[TrainRequest, TrainingPlan]:
-    """What trains a trial. Raises _Unfit where its options do not go together."""
+    """Make what trains a trial. Raises _Unfit where its options do not go together."""
     shared = {name: getattr(request, name) for name in SweepRequest.model_fields if name in TrainRequest.model_fields}
     sizes = (request.sizes or {}) | options.get("sizes", {})
     given = shared | options | {"model": url, "checkpoint": checkpoint, "sizes": sizes or None}
@@ -189,7 +189,10 @@ def _training(
 def _picture_cache(
     swept: SweepRequest, study: optuna.Study, reading: Callable[[int, int], None], note: Callable[[str], None]
 ) -> Callable[[TrainRequest, TrainingPlan], PictureSource]:
-    """What reads the pictures of a trial: once for trials that want them alike, and as they were when it was begun."""
+    """Make what reads the pictures of a trial: once for trials that want them alike.
+
+    Raises RequestError where they are not as they were when the sweep was begun.
+    """
 
     kept: dict[str, PictureSource] = {}
 
@@ -218,7 +221,7 @@ def _check_mark(request: SweepRequest, study: optuna.Study, mark: str) -> None:
 
 
 def _open_study(request: SweepRequest, space: Space) -> optuna.Study:
-    """The study at the destination, or a new one. Raises RequestError when another was begun there."""
+    """Open the study at the destination, or a new one. Raises RequestError when another was begun there."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     where = f"{_root(request)}/journal"
     begun = request.model_dump_json(include=_SAME) + repr(space)
@@ -255,7 +258,7 @@ def _take_up_again(study: optuna.Study) -> None:
 
 
 def _counted(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that have ended, each once: what failed without a message was interrupted and taken up by another."""
+    """List trials that have ended, each once: what failed without a message was interrupted and taken up by another."""
     return [
         t for t in study.trials if t.state.is_finished() and (t.state != TrialState.FAIL or "message" in t.user_attrs)
     ]
@@ -304,7 +307,7 @@ def _write(request: SweepRequest, study: optuna.Study, space: Space) -> SweepSum
 
 
 def _importances(study: optuna.Study, done: list[FrozenTrial]) -> dict[str, float]:
-    """How much each option mattered, shares of 1; none where trials are too few or alike."""
+    """Compute how much each option mattered, shares of 1; none where trials are too few or alike."""
     if len(done) < 4:
         return {}
     try:

@@ -16,7 +16,7 @@ _ENTRY = 1 << 20
 
 
 class Journal(BaseJournalBackend):
-    """For one process at a time; `url` is the folder of the entries, `00000000.json` and so on.
+    """A journal for one process at a time; `url` is the folder of the entries, `00000000.json` and so on.
 
     Raises RequestError when what lies there is no journal.
     """

@@ -1,5 +1,7 @@
-"""Charts of a sweep as SVG text, in the manner of `pipeline.reports.plots`: colours from the page, names put in
-escaped."""
+"""Charts of a sweep as SVG text, in the manner of `pipeline.reports.plots`.
+
+Colours come from the page, and names are put in escaped.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ class Dimension:
 
 
 def progress(values: np.ndarray, pruned: np.ndarray, maximise: bool, label: str) -> str | None:
-    """Trials in their order against their values, float64 (NaN: failed), and the best so far of those not pruned."""
+    """Draw trials in their order against their values, float64 (NaN: failed), and the best so far of those not pruned.
+
+    Returns SVG text; None where no value is a number.
+    """
     if not np.isfinite(values).any():
         return None
     numbers = np.arange(len(values))
@@ -55,7 +60,7 @@ def progress(values: np.ndarray, pruned: np.ndarray, maximise: bool, label: str)
 
 
 def importances(shares: Mapping[str, float]) -> str | None:
-    """A bar for every option, by how much of the spread of the values it explains."""
+    """Draw a bar for every option, by how much of the spread of the values it explains; None without options."""
     if not shares:
         return None
     names = sorted(shares, key=lambda name: shares[name])
@@ -77,7 +82,7 @@ def importances(shares: Mapping[str, float]) -> str | None:
 
 
 def slice_of(dimension: Dimension, values: np.ndarray, pruned: np.ndarray, number: int, label: str) -> str | None:
-    """One option against the value: a mark a trial."""
+    """Draw one option against the value, a mark a trial: SVG text; None where no trial has both."""
     known = np.isfinite(dimension.values) & np.isfinite(values)
     if not known.any():
         return None
@@ -106,7 +111,10 @@ def slice_of(dimension: Dimension, values: np.ndarray, pruned: np.ndarray, numbe
 
 
 def parallel(dimensions: Sequence[Dimension], values: np.ndarray, maximise: bool, label: str) -> str | None:
-    """A line a finished trial over one axis an option, the value last; the best quarter stands out."""
+    """Draw a line a finished trial over one axis an option, the value last; the best quarter stands out.
+
+    Returns SVG text; None for fewer than two options or trials that have all of them.
+    """
     shown = list(dimensions)[:_MAX_AXES]
     finished = np.isfinite(values) & np.all([np.isfinite(one.values) for one in shown], axis=0)
     if finished.sum() < 2 or len(shown) < 2:
@@ -153,7 +161,7 @@ def _scaled(dimension: Dimension, chosen: np.ndarray) -> np.ndarray:
 
 
 def _ends(dimension: Dimension, chosen: np.ndarray) -> list[tuple[float, str]]:
-    """What stands at the lower and the upper end of a parallel axis."""
+    """Return what stands at the lower and the upper end of a parallel axis."""
     low, high = dimension.values[chosen].min(), dimension.values[chosen].max()
     text = [dimension.choices[int(end)] if dimension.choices else f"{end:.3g}" for end in (low, high)]
     return [(-0.02, text[0]), (1.02, text[1])] if low < high else [(0.48, text[0])]

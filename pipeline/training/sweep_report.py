@@ -27,7 +27,7 @@ _MAX_ROWS = 200
 
 
 def write_table(request: SweepRequest, space: Space, trials: Sequence[FrozenTrial]) -> str:
-    """Write `trials.parquet` at the destination; returns its URL."""
+    """Write `trials.parquet` at the destination; return its URL."""
     buffer = io.BytesIO()
     pq.write_table(trial_table(space, trials), buffer, compression="zstd")
     return _put(request, "trials.parquet", buffer.getvalue())
@@ -40,7 +40,7 @@ def write_page(
     best: FrozenTrial | None,
     importances: Mapping[str, float],
 ) -> str:
-    """Write `sweep.html` at the destination; returns its URL."""
+    """Write `sweep.html` at the destination; return its URL."""
     return _put(request, "sweep.html", render_sweep(request, space, trials, best, importances).encode())
 
 
@@ -51,9 +51,11 @@ def _put(request: SweepRequest, name: str, data: bytes) -> str:
 
 
 def trial_table(space: Space, trials: Sequence[FrozenTrial]) -> pa.Table:
-    """A row a trial: `trial`, `state` (complete, pruned, failed), `value` (of a pruned one the last), `steps`,
-    `seconds`, `model` (URL of the weights), `message` (why it failed), and a column for every option drawn: numbers as
-    float64, choices as their JSON.
+    """Make the table of trials, a row each.
+
+    Columns are `trial`, `state` (complete, pruned, failed), `value` (of a pruned one the last), `steps`, `seconds`,
+    `model` (URL of the weights), `message` (why it failed), and one for every option drawn: numbers as float64, choices
+    as their JSON.
     """
     rows = {
         "trial": pa.array([trial.number for trial in trials], pa.int32()),
@@ -77,7 +79,7 @@ def render_sweep(
     best: FrozenTrial | None,
     importances: Mapping[str, float],
 ) -> str:
-    """The page as HTML text, a pure function of its arguments."""
+    """Render the page of a sweep as HTML text, a pure function of its arguments."""
     label = request.maximise or request.minimise or "score"
     ranked = sorted(trials, key=lambda trial: _rank(trial, bool(request.maximise)))
     script = asset("report.js")
@@ -147,13 +149,13 @@ def _row(space: Space, trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _shown(space: Space, trial: FrozenTrial) -> list[tuple[str, str]]:
-    """What a trial drew, for people."""
+    """Say what a trial drew, for people."""
     told = ((name, trial.params.get(name)) for name in space.drawn)
     return [(name, "—" if one is None else _plain(one) if isinstance(one, str) else f"{one:.4g}") for name, one in told]
 
 
 def _plain(text: str) -> str:
-    """JSON without the quotes of a text."""
+    """Return the value that JSON holds, where it is a text, without quotes; else the JSON."""
     value = json.loads(text)
     return value if isinstance(value, str) else text
 

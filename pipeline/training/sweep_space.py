@@ -50,7 +50,7 @@ class Range:
 
     @property
     def whole(self) -> bool:
-        """Whether only whole numbers are drawn."""
+        """True if only whole numbers are drawn."""
         return isinstance(self.low, int) and isinstance(self.high, int) and isinstance(self.step, int | None)
 
 
@@ -63,7 +63,7 @@ class Space:
 
 
 class Trial(Protocol):
-    """What draws: Optuna's trials do."""
+    """What draws options, as Optuna's trials do."""
 
     def suggest_categorical(self, name: str, choices: Any) -> Any: ...
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
@@ -73,7 +73,7 @@ class Trial(Protocol):
 
 
 def read_space(space: str | dict[str, Any], files: Files = PLAIN) -> Space:
-    """A space from a mapping, or from a YAML or JSON file, whose path or URL is given.
+    """Read a space from a mapping, or from a YAML or JSON file, whose path or URL is given.
 
     Keys are options of `darkroom train`, `TUNABLE`, and below `sizes` keyword arguments of the network. A value that is
     a mapping with `choices`, or with `low`, `high` and perhaps `log: true` or `step`, is drawn; all others are fixed.
@@ -96,7 +96,7 @@ def read_space(space: str | dict[str, Any], files: Files = PLAIN) -> Space:
 
 
 def draw(space: Space, trial: Trial) -> dict[str, Any]:
-    """Keyword arguments of a TrainRequest: what is fixed, and what the trial drew."""
+    """Draw keyword arguments of a TrainRequest: what is fixed, and what the trial chooses."""
     flat = space.fixed | {name: _draw(name, dimension, trial) for name, dimension in space.drawn.items()}
     sizes = {name.removeprefix("sizes."): value for name, value in flat.items() if name.startswith("sizes.")}
     options = {name: value for name, value in flat.items() if not name.startswith("sizes.")}
@@ -121,7 +121,7 @@ def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _dimension(where: str, value: Any) -> Any:
-    """A dimension, or the value itself where it is fixed."""
+    """Return a dimension, or the value itself where it is fixed."""
     if not isinstance(value, dict):
         return value
     if set(value) == {"choices"}:

@@ -51,13 +51,12 @@ def run_training(
     reading: Callable[[int, int], None] = lambda read, of: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Card | None:
-    """Read the pictures, train or resume, save weights, card and a report; returns the card.
+    """Read the pictures, train or resume, save weights, card and a report; return the card.
 
-    `report` gets a line a step, `reading` how many pictures of how many are read, `note` a sentence of what one
-    should know, such as pictures left out. Under torchrun every process calls this; only the first reports and writes,
-    and only it gets a card. Ctrl-C ends training after the step at hand: the
-    checkpoint is written, then KeyboardInterrupt is raised.
-    Raises RequestError, DataError, CheckpointError, TrainingError, DistributedError, StorageError.
+    `report` gets a line a step, `reading` how many pictures of how many are read, `note` a sentence of what one should
+    know, such as pictures left out. Under torchrun every process calls this; only the first reports and writes, and
+    only it gets a card. Ctrl-C ends training after the step at hand: the checkpoint is written, then KeyboardInterrupt
+    is raised. Raises RequestError, DataError, CheckpointError, TrainingError, DistributedError, StorageError.
     """
     ranks = ranks_from_environment()
     plan = plan_of(request, ranks)
@@ -123,7 +122,7 @@ def keep(
     pictures: PictureSource,
     ranks: Ranks = ALONE,
 ) -> Card:
-    """Save what was trained: weights, card and report at the request's model; returns the card."""
+    """Save what was trained: weights, card and report at the request's model; return the card."""
     card = finish(
         f"{_stem(request)}.safetensors",
         network,
@@ -150,7 +149,7 @@ def check_writable(request: TrainRequest, plan: TrainingPlan) -> None:
 
 
 def _data(request: TrainRequest, pictures: PictureSource) -> str:
-    """What the card says of the pictures."""
+    """Say what the pictures were, for the card."""
     used = f"{len(pictures.train):,} pictures of {', '.join(request.source)}"
     return f"{used}; {left_out_note(pictures)}" if pictures.left_out else used
 
@@ -162,7 +161,7 @@ def left_out_note(pictures: PictureSource) -> str:
 
 
 def plan_of(request: TrainRequest, ranks: Ranks) -> TrainingPlan:
-    """The request with the task's defaults, this process's device and its precision filled in.
+    """Make a plan of the request, with the task's defaults, this process's device and its precision filled in.
 
     Raises RequestError when crops or sizes do not fit the network, DistributedError when there are too few GPUs.
     """
@@ -222,10 +221,10 @@ def plan_of(request: TrainRequest, ranks: Ranks) -> TrainingPlan:
 def read_pictures(
     request: TrainRequest, plan: TrainingPlan, reading: Callable[[int, int], None] | None = None
 ) -> PictureSource:
-    """What the request's task trains on: whole small pictures for an autoencoder, large ones for others.
+    """Read what the request's task trains on: whole small pictures for an autoencoder, large ones for others.
 
-    An autoencoder never sees a source's test pictures; of the others a share of 0.05 is held out.
-    Raises DataError, StorageError.
+    An autoencoder never sees a source's test pictures; of the others a share of 0.05 is held out. Raises DataError,
+    StorageError.
     """
     memory = request.memory_gib << 30
     if request.task != "autoencoder":
@@ -255,7 +254,7 @@ def read_pictures(
 
 
 def least_pictures(plan: TrainingPlan) -> int:
-    """How many pictures must be in a batch, be left to train on, and be held out."""
+    """Return how many pictures must be in a batch, be left to train on, and be held out."""
     return 2 if plan.task == "autoencoder" and objective_of(plan.loss, plan.corrupt).weights.get(CONTRAST) else 1
 
 
@@ -266,7 +265,7 @@ def _tell(listeners: list[Callable[[Report], None]], line: Report) -> None:
 
 @contextmanager
 def interruptible(ranks: Ranks) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C only sets what the yielded function tells; a second one interrupts at once.
+    """Let Ctrl-C only set what the yielded function tells; a second one interrupts at once.
 
     Not so under torchrun, which sends on what the terminal has sent already. Threads other than the main one cannot
     listen to signals and are left as they are.
@@ -289,7 +288,7 @@ def interruptible(ranks: Ranks) -> Iterator[Callable[[], bool]]:
 
 
 def _command(request: TrainRequest, plan: TrainingPlan, ranks: Ranks) -> str:
-    """The command that trains the same again, with every default that mattered written out."""
+    """Write out the command that trains the same again, with every default that mattered."""
     options = {
         name: getattr(plan, name)
         for name in (

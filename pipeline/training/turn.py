@@ -24,7 +24,7 @@ _EVERY_S = 2.0
 
 
 def main() -> int:
-    """Train as standard input asks, until it is done or asked to stop; returns the exit code, 1 for a failure."""
+    """Train as standard input asks, until it is done or asked to stop; return the exit code, 1 for a failure."""
     told = 0.0
     # whoever starts a plan in a shell's background ignores it
     signal.signal(signal.SIGINT, signal.default_int_handler)

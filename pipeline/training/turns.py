@@ -63,7 +63,7 @@ class Standing:
 
 
 def read_plan_file(request: TrainPlanRequest) -> list[Entry]:
-    """The entries of a plan: `models`, a mapping of names to `task`, `share` and options of `darkroom train`.
+    """Read the entries of a plan: `models`, a mapping of names to `task`, `share` and options of `darkroom train`.
 
     Raises RequestError, naming the entry, for what is no plan.
     """
@@ -256,12 +256,12 @@ def _entry(request: TrainPlanRequest, name: str, options: Any) -> Entry:
 
 
 def _is_newer(path: str, than: str) -> bool:
-    """Whether a local file is there and was written after another."""
+    """Tell whether a local file is there and was written after another."""
     return Path(path).exists() and Path(path).stat().st_mtime_ns >= Path(than).stat().st_mtime_ns
 
 
 def _standing(entry: Entry) -> Standing:
-    """How far a model has come in earlier sessions, from its checkpoint."""
+    """Read how far a model has come in earlier sessions, from its checkpoint."""
     url = f"{entry.training.model}.checkpoint.safetensors"
     found = load_progress(url, entry.training.task, PLAIN)
     standing = Standing(entry.name, entry.training.task, entry.share)

@@ -18,7 +18,7 @@ _BLOCK = 8
 
 
 def compressed(quality: int) -> Callable[[np.ndarray, np.random.Generator], Spoiled]:
-    """A round trip through JPEG, chroma halved."""
+    """Make what takes a picture through JPEG at a quality, chroma halved."""
 
     def spoil(clean: np.ndarray, generator: np.random.Generator) -> Spoiled:
         return Spoiled(clean, floats(step("jpeg_artifacts", clean, quality=quality)), quality)
@@ -27,7 +27,7 @@ def compressed(quality: int) -> Callable[[np.ndarray, np.random.Generator], Spoi
 
 
 def psnr_b(restored: np.ndarray, clean: np.ndarray) -> float:
-    """PSNR of luma, less what stands out at the borders of 8 x 8 blocks (Yim and Bovik, 2011), dB; uint8."""
+    """Compute PSNR of luma, less what stands out at the borders of 8 x 8 blocks (Yim and Bovik, 2011), dB; uint8."""
     restored, clean = (luma(pixels).astype(np.float64) for pixels in (restored, clean))
     height, width = restored.shape
     excess = 0.0
@@ -44,18 +44,18 @@ def psnr_b(restored: np.ndarray, clean: np.ndarray) -> float:
 
 
 def measure(restored: np.ndarray, spoiled: Spoiled) -> Scores:
-    """PSNR and SSIM over all channels, PSNR-B on luma."""
+    """Measure PSNR and SSIM over all channels, PSNR-B on luma."""
     clean = spoiled.clean
     return {"psnr": psnr(restored, clean), "ssim": ssim(restored, clean), "psnr_b": psnr_b(restored, clean)}
 
 
 def _by(function: Callable[[np.ndarray, float], np.ndarray], share: float) -> Callable[[Spoiled], np.ndarray]:
-    """A denoiser told that share of the artefacts' usual strength at this quality that is best on photographs."""
+    """Make a method of a denoiser, told that share of the artefacts' usual strength that is best on photographs."""
     return lambda spoiled: function(spoiled.given, share * _sigma(spoiled.strength))
 
 
 def _sigma(quality: float) -> float:
-    """About the standard deviation that JPEG of this quality leaves on photographs, in 8-bit levels."""
+    """Estimate the standard deviation that JPEG of a quality leaves on photographs, in 8-bit levels."""
     return 30 / quality**0.5
 
 

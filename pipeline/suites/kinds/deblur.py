@@ -32,7 +32,7 @@ _ITERATIONS = 30
 
 
 def blurred(kernel: torch.Tensor) -> Callable[[np.ndarray, np.random.Generator], Spoiled]:
-    """Convolved with a kernel 1 x k x k, borders mirrored, and stored in 8 bits."""
+    """Make what convolves a picture with a kernel 1 x k x k, borders mirrored, and stores it in 8 bits."""
 
     def spoil(clean: np.ndarray, generator: np.random.Generator) -> Spoiled:
         given = degradations.stored(degradations.blur(as_tensor(clean), kernel))
@@ -42,7 +42,7 @@ def blurred(kernel: torch.Tensor) -> Callable[[np.ndarray, np.random.Generator],
 
 
 def measure(restored: np.ndarray, spoiled: Spoiled) -> Scores:
-    """PSNR and SSIM over all channels."""
+    """Measure PSNR and SSIM over all channels."""
     return {"psnr": psnr(restored, spoiled.clean), "ssim": ssim(restored, spoiled.clean)}
 
 
@@ -77,7 +77,7 @@ def _within_borders(spoiled: Spoiled, function: Callable[[np.ndarray], np.ndarra
 
 
 def _of_both(name: str, label: str, told: str, make: Callable[[str], Callable[[Spoiled], np.ndarray]]) -> list[Method]:
-    """Restore with the parameters of the method that suit either blur."""
+    """Make two methods of one, with the parameters that suit either blur."""
     return [Method(name, label, make(setting), told=told, settings=(setting,)) for setting in ("gaussian", "motion")]
 
 

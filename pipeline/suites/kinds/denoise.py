@@ -16,7 +16,10 @@ SIGMAS = (15, 25, 50)
 
 
 def noisy(sigma: float, stored: bool) -> Callable[[np.ndarray, np.random.Generator], Spoiled]:
-    """White Gaussian noise; `stored` rounds and clips it to 8 bits. One seed gives both the same noise."""
+    """Make what adds white Gaussian noise; `stored` rounds and clips it to 8 bits.
+
+    One seed gives both the same noise.
+    """
 
     def spoil(clean: np.ndarray, generator: np.random.Generator) -> Spoiled:
         given = degradations.gaussian_noise(as_tensor(clean), sigma, generator)
@@ -26,7 +29,7 @@ def noisy(sigma: float, stored: bool) -> Callable[[np.ndarray, np.random.Generat
 
 
 def measure(restored: np.ndarray, spoiled: Spoiled) -> Scores:
-    """PSNR and SSIM over all channels; unrounded floats, the noisy input, are measured unrounded."""
+    """Measure PSNR and SSIM over all channels; unrounded floats, the noisy input, are measured unrounded."""
     clean = spoiled.clean
     if restored.dtype == np.float32:
         restored, clean = restored * 255, clean.astype(np.float32)
@@ -34,7 +37,7 @@ def measure(restored: np.ndarray, spoiled: Spoiled) -> Scores:
 
 
 def told_sigma(spoiled: Spoiled) -> np.ndarray:
-    """The plane that tells a network the noise level."""
+    """Make the plane that tells a network the noise level: h x w float32, sigma / 255."""
     return np.full(spoiled.given.shape[:2], spoiled.strength / 255, np.float32)
 
 

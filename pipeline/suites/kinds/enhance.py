@@ -47,7 +47,7 @@ def _cast(picture: torch.Tensor) -> torch.Tensor:
 
 
 def spoiled_by(*changes: Change) -> Callable[[np.ndarray, np.random.Generator], Spoiled]:
-    """One change after another, then 8 bits; a grey picture takes no colour cast."""
+    """Make what does one change after another to a picture and stores it in 8 bits. A grey one takes no colour cast."""
 
     def spoil(clean: np.ndarray, generator: np.random.Generator) -> Spoiled:
         given = degradations.stored(reduce(lambda picture, change: change(picture), changes, as_tensor(clean)))
@@ -57,7 +57,7 @@ def spoiled_by(*changes: Change) -> Callable[[np.ndarray, np.random.Generator], 
 
 
 def measure(restored: np.ndarray, spoiled: Spoiled) -> Scores:
-    """PSNR and SSIM against the photograph, over all channels."""
+    """Measure PSNR and SSIM against the photograph, over all channels."""
     return {"psnr": psnr(restored, spoiled.clean), "ssim": ssim(restored, spoiled.clean)}
 
 
@@ -70,12 +70,12 @@ def _step(name: str, pixels: np.ndarray) -> np.ndarray:
 
 
 def _middle_grey(pixels: np.ndarray) -> np.ndarray:
-    """The gamma that takes the mean luma to the middle."""
+    """Apply the gamma that takes the mean luma to the middle."""
     return _gamma(pixels, 0.5)
 
 
 def _told_gamma(spoiled: Spoiled) -> np.ndarray:
-    """The gamma that takes the mean luma to the photograph's."""
+    """Apply the gamma that takes the mean luma to the photograph's."""
     return _gamma(levels(spoiled.given), float(floats(luma(spoiled.clean)).mean()))
 
 
@@ -85,7 +85,7 @@ def _gamma(pixels: np.ndarray, wanted: float) -> np.ndarray:
 
 
 def _channel_stretch(spoiled: Spoiled) -> np.ndarray:
-    """The simplest colour balance (Limare et al., IPOL 2011): contrast and cast at once."""
+    """Apply the simplest colour balance (Limare et al., IPOL 2011): contrast and cast at once."""
     return channelwise(lambda plane: step("contrast_stretch", plane[:, :, None])[:, :, 0], levels(spoiled.given))
 
 

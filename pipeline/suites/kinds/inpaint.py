@@ -23,26 +23,26 @@ Mask = Callable[[int, int, np.random.Generator], np.ndarray]
 
 
 def squares(height: int, width: int, generator: np.random.Generator) -> np.ndarray:
-    """A quarter of the picture's 8 x 8 squares: bool, H x W."""
+    """Draw a quarter of the picture's 8 x 8 squares: bool, H x W."""
     rows, columns = -(-height // _SQUARE), -(-width // _SQUARE)
     chosen = (generator.permutation(rows * columns) < round(rows * columns / 4)).reshape(rows, columns)
     return chosen.repeat(_SQUARE, 0).repeat(_SQUARE, 1)[:height, :width]
 
 
 def pixels(height: int, width: int, generator: np.random.Generator) -> np.ndarray:
-    """Half of all pixels, each on its own."""
+    """Draw half of all pixels, each on its own: bool, H x W."""
     return (generator.permutation(height * width) < height * width // 2).reshape(height, width)
 
 
 def scratches(height: int, width: int, generator: np.random.Generator) -> np.ndarray:
-    """Ten bent lines, three pixels wide."""
+    """Draw ten bent lines, three pixels wide: bool, H x W."""
     like = torch.zeros(1, 3, height, width)
     mask = degradations.missing_strokes(like, _SCRATCHES, _THICKNESS, generator)
     return mask[0, 0].numpy() > 0
 
 
 def holed(mask: Mask) -> Callable[[np.ndarray, np.random.Generator], Spoiled]:
-    """Missing pixels are black, and known to be missing."""
+    """Make what blackens the pixels of a mask, which are known to be missing."""
 
     def spoil(clean: np.ndarray, generator: np.random.Generator) -> Spoiled:
         height, width = clean.shape[:2]
@@ -55,7 +55,7 @@ def holed(mask: Mask) -> Callable[[np.ndarray, np.random.Generator], Spoiled]:
 
 
 def measure(restored: np.ndarray, spoiled: Spoiled) -> Scores:
-    """PSNR over the whole picture and over the missing pixels alone; SSIM over the whole."""
+    """Measure PSNR over the whole picture and over the missing pixels alone; SSIM over the whole."""
     missing = spoiled.missing
     error = np.square(restored[missing].astype(np.float64) - spoiled.clean[missing]).mean()
     holes = MAX_PSNR if error == 0 else min(MAX_PSNR, float(10 * np.log10(255**2 / error)))

@@ -22,7 +22,7 @@ _SMALLEST = 16
 
 
 def shrunk(scale: int) -> Callable[[np.ndarray, np.random.Generator], Spoiled]:
-    """Sides cut to multiples of the scale, then shrunk with a = -0.5, antialiased, to 8 bits."""
+    """Make what cuts sides to multiples of the scale and shrinks them with a = -0.5, antialiased, to 8 bits."""
 
     def spoil(clean: np.ndarray, generator: np.random.Generator) -> Spoiled:
         height, width = (side // scale for side in clean.shape[:2])
@@ -35,20 +35,23 @@ def shrunk(scale: int) -> Callable[[np.ndarray, np.random.Generator], Spoiled]:
 
 
 def worn(clean: np.ndarray, generator: np.random.Generator) -> Spoiled:
-    """Half the size, and worse: the step `realistic_degradation` at its defaults (blur, shrink, camera noise, JPEG)."""
+    """Shrink to half the size, and worse: by `realistic_degradation`'s defaults (blur, shrink, camera noise, JPEG)."""
     cut = shrunk(2)(clean, generator).clean
     return Spoiled(cut, floats(realistic_degradation(cut, RealisticDegradation(factor=2), generator)), 2)
 
 
 def studio_luma(pixels: np.ndarray) -> np.ndarray:
-    """H x W float32, unrounded, of H x W x 3 uint8; a grey picture is its own luma, as the literature has it."""
+    """Compute luma, H x W float32, unrounded, of H x W x 3 uint8 (BT.601, 16 to 235).
+
+    A grey picture is its own luma, as the literature has it.
+    """
     if pixels.shape[2] == 1:
         return pixels[:, :, 0].astype(np.float32)
     return (16 + pixels.astype(np.float64) @ _LUMA).astype(np.float32)
 
 
 def measure(restored: np.ndarray, spoiled: Spoiled) -> Scores:
-    """PSNR and SSIM of luma, `scale` pixels cut from every border."""
+    """Measure PSNR and SSIM of luma, `scale` pixels cut from every border."""
     border = int(spoiled.strength)
     restored, clean = (
         np.ascontiguousarray(studio_luma(pixels)[border:-border, border:-border])
