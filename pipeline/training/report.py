@@ -90,7 +90,7 @@ def picture_sheets(network: torch.nn.Module, plan: TrainingPlan, held_out: Tenso
 
 
 def _rows(pictures: Tensor) -> list[np.ndarray]:
-    """Pictures, N x C x H x W in 0..1, side by side: H x (columns W) x 3 uint8 each, the last filled with nothing."""
+    """Lay pictures, N x C x H x W in 0..1, side by side in rows of H x (columns W) x 3 uint8, the last filled black."""
     levels = (pictures.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     levels = np.broadcast_to(levels, (*levels.shape[:3], 3))
     edged = np.pad(levels, ((0, -len(levels) % _ACROSS), (1, 1), (1, 1), (0, 0)))

@@ -122,7 +122,10 @@ class _Board:
             self.update(name, score=score, before=before, **told)
 
     def take(self, states: tuple[str, ...], becomes: str) -> str | None:
-        """The name of the model in one of these states that has had least of its share; it becomes another state."""
+        """Choose the model in one of these states that has had least of its share.
+
+        Return its name, in its new state.
+        """
         with self._lock:
             free = [one for one in self._standings.values() if one.state in states and one.share > 0]
             if not free or self.stopped.is_set():
