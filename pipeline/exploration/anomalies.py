@@ -1,6 +1,6 @@
-"""How unusual a picture is, three ways: what an autoencoder cannot rebuild, how far off its latent lies, and how
-unlike all others' its patches are.
+"""How unusual a picture is, by three scores.
 
+They are what an autoencoder cannot rebuild, how far off its latent lies, and how unlike all others' its patches are.
 Every score is fitted on some pictures and may be asked of others, so that a set can be judged by itself (exploring) or
 by a set that is known to be usual (as benchmarks do).
 """
@@ -25,9 +25,10 @@ _POOL, _KEPT, _PROJECTED = 20_000, 1000, 24
 
 
 def latent_distances(seen: np.ndarray, vectors: np.ndarray | None = None) -> np.ndarray:
-    """How far latents, N x D, lie from the `NEIGHBOURS` nearest of those `seen`, M x D: mean Euclidean distance, N.
+    """Measure how far latents, N x D, lie from the `NEIGHBOURS` nearest of those `seen`, M x D.
 
-    Without `vectors` those seen are asked about, each without itself. Sun et al. 2022, without their normalisation.
+    Returns mean Euclidean distances, N float32. Without `vectors` those seen are asked about, each without itself. Sun
+    et al. 2022, without their normalisation.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -46,7 +47,7 @@ class PatchMemory:
     owners: np.ndarray
 
     def scores(self, features: np.ndarray, rows: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """How far each picture's oddest patch is from the memory, N float32, and maps N x h x w of all its patches.
+        """Measure how far each picture's oddest patch is from the memory, N float32, and every patch, N x h x w.
 
         `features` are N x F x h x w; `rows` say which pictures of the memory these are, whose own patches then do not
         count. Distances are Euclidean.
@@ -67,7 +68,7 @@ class PatchMemory:
 
 
 def fit_patch_memory(features: np.ndarray, seed: int = 0) -> PatchMemory:
-    """A memory of patch features N x F x h x w as of PatchCore (Roth et al. 2022): a greedy coreset.
+    """Choose a memory of patch features N x F x h x w as PatchCore does (Roth et al. 2022): a greedy coreset.
 
     Chosen is, again and again, the patch that is furthest from all chosen so far.
     """
@@ -92,7 +93,10 @@ def fit_patch_memory(features: np.ndarray, seed: int = 0) -> PatchMemory:
 
 
 def reconstruction_errors(network: Autoencoder, pictures: np.ndarray, device: str = "cpu") -> np.ndarray:
-    """Mean squared error, N float32, of what a network makes of pictures N x C x H x W uint8, both taken as 0..1."""
+    """Compute the mean squared error, N float32, of what a network makes of pictures N x C x H x W uint8.
+
+    Both are taken as 0..1.
+    """
     errors = []
     with torch.inference_mode():
         network = network.to(device).eval()
@@ -103,9 +107,9 @@ def reconstruction_errors(network: Autoencoder, pictures: np.ndarray, device: st
 
 
 def patch_features(network: Autoencoder, pictures: np.ndarray, device: str = "cpu") -> np.ndarray | None:
-    """The encoder's features, N x F x h x w float32, of pictures N x C x H x W uint8, each the mean of its 3 x 3.
+    """Compute the encoder's features, N x F x h x w float32, of pictures N x C x H x W uint8.
 
-    None for a network that keeps no places.
+    Each is the mean of its 3 x 3. None for a network that keeps no places.
     """
     found = []
     with torch.inference_mode():
@@ -120,13 +124,13 @@ def patch_features(network: Autoencoder, pictures: np.ndarray, device: str = "cp
 
 
 def together(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """Several scores of N pictures as one in 0..1: the mean of their ranks, so that none counts by its unit."""
+    """Combine several scores of N pictures into one in 0..1: the mean of their ranks, so that units do not matter."""
     ranks = [np.argsort(np.argsort(score, kind="stable"), kind="stable") for score in scores]
     return (np.mean(ranks, axis=0) / max(1, len(scores[0]) - 1)).astype(np.float32)
 
 
 def heat_picture(pixels: np.ndarray, heat: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Pixels H x W x 3 uint8 under a map h x w, from `low` (the picture in grey) to `high` (glowing)."""
+    """Paint a map h x w over pixels H x W x 3 uint8, from `low` (the picture in grey) to `high` (glowing)."""
     height, width = pixels.shape[:2]
     share = np.clip((heat - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
     share = cv2.resize(share, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
@@ -137,5 +141,5 @@ def heat_picture(pixels: np.ndarray, heat: np.ndarray, low: float, high: float) 
 
 
 def _patches(features: np.ndarray) -> np.ndarray:
-    """N x F x h x w to (N h w) x F."""
+    """Rearrange features N x F x h x w to patches (N h w) x F."""
     return np.ascontiguousarray(features.transpose(0, 2, 3, 1).reshape(-1, features.shape[1]), np.float32)

@@ -1,4 +1,4 @@
-"""Maps and clusters: vectors to points in a plane, and to groups of pictures that are alike."""
+"""Maps and clusters: vectors to points in a plane, and to groups of similar pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Components:
 
 
 def principal_components(vectors: np.ndarray, seed: int = 0) -> Components:
-    """The leading components of vectors N x D; where there are fewer than two, zeros are put beside."""
+    """Compute the leading components of vectors N x D; where there are fewer than two, zeros are put beside."""
     from sklearn.decomposition import PCA
 
     count = min(COMPONENTS, *vectors.shape)
@@ -37,7 +37,7 @@ def principal_components(vectors: np.ndarray, seed: int = 0) -> Components:
 
 
 def umap_map(components: np.ndarray, seed: int = 0) -> np.ndarray | None:
-    """UMAP (McInnes et al. 2018) of N x K to N x 2 float32; None for fewer than eight points.
+    """Reduce N x K to N x 2 float32 by UMAP (McInnes et al. 2018); None for fewer than eight points.
 
     The same seed gives the same map. Raises RequestError where it is not installed.
     """
@@ -65,9 +65,9 @@ _SILHOUETTE, _BATCHED = 3000, 20_000
 
 @dataclass(frozen=True)
 class Clusters:
-    """Each point's cluster, N int32, largest cluster 0; -1 for none. `silhouette` -1..1 is over a sample, or None.
+    """Clusters of points: `labels`, N int32, largest cluster 0, -1 for none.
 
-    `tried` maps each number of clusters that was tried to its silhouette.
+    `silhouette` -1..1 is over a sample, or None. `tried` maps each number of clusters that was tried to its silhouette.
     """
 
     labels: np.ndarray
@@ -76,7 +76,7 @@ class Clusters:
 
 
 def kmeans(points: np.ndarray, count: int | None, seed: int = 0) -> Clusters:
-    """k-means of points N x K into `count` clusters, or as many of `TRIED` as have the best silhouette.
+    """Cluster points N x K by k-means into `count` clusters, or as many of `TRIED` as have the best silhouette.
 
     Rousseeuw 1987. Duplicates may leave fewer clusters than asked.
     """
@@ -102,7 +102,7 @@ def kmeans(points: np.ndarray, count: int | None, seed: int = 0) -> Clusters:
 
 
 def hdbscan(points: np.ndarray, seed: int = 0) -> Clusters:
-    """HDBSCAN (Campello et al. 2013) of points N x K; clusters have a hundredth of the points, five at least.
+    """Cluster points N x K by HDBSCAN (Campello et al. 2013); clusters have a hundredth of the points, five at least.
 
     What lies in no dense place is -1. Meant for few dimensions, where density means something.
     """
@@ -117,9 +117,10 @@ def hdbscan(points: np.ndarray, seed: int = 0) -> Clusters:
 
 
 def agreement(labels: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
-    """Normalised mutual information 0..1, and accuracy 0..1 when every cluster is given the one label that suits best.
+    """Compute the normalised mutual information 0..1 of clusters and labels, and their accuracy 0..1.
 
-    Clusters and labels, N each, of any kind, are matched one to one (Hungarian method).
+    Accuracy is when every cluster is given the one label that suits best: clusters and labels, N each, of any kind, are
+    matched one to one (Hungarian method).
     """
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import normalized_mutual_info_score
@@ -131,14 +132,14 @@ def agreement(labels: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
 
 
 def by_size(found: np.ndarray) -> np.ndarray:
-    """Number the clusters anew, from the largest, 0; -1 stays."""
+    """Rename clusters by their size, from the largest, 0; -1 stays."""
     names, counts = np.unique(found[found >= 0], return_counts=True)
     order = {name: rank for rank, name in enumerate(names[np.argsort(-counts, kind="stable")])} | {-1: -1}
     return np.array([order[name] for name in found.tolist()], np.int32)
 
 
 def central(points: np.ndarray, labels: np.ndarray, cluster: int, count: int) -> np.ndarray:
-    """Rows of the `count` points of a cluster that lie nearest to its mean, nearest first."""
+    """Find the rows of the `count` points of a cluster that lie nearest to its mean, nearest first."""
     rows = np.flatnonzero(labels == cluster)
     distances = np.linalg.norm(points[rows] - points[rows].mean(axis=0), axis=1)
     return rows[np.argsort(distances, kind="stable")[:count]]

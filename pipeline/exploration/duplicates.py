@@ -50,7 +50,7 @@ class Duplicate:
 
 
 def find_duplicates(looks: Sequence[Look | None], near: Iterable[Pair]) -> list[Duplicate]:
-    """Near-duplicates among pictures; `near` are pairs of rows whose vectors are near, nearest first."""
+    """Find near-duplicates among pictures; `near` are pairs of rows whose vectors are near, nearest first."""
     found = []
     for first, second in propose(looks, near):
         one, other = looks[first], looks[second]
@@ -63,7 +63,7 @@ def find_duplicates(looks: Sequence[Look | None], near: Iterable[Pair]) -> list[
 
 
 def groups(count: int, duplicates: Iterable[Duplicate]) -> list[list[int]]:
-    """Rows that duplicates connect, directly or not: groups of two or more, largest first."""
+    """Gather the rows that duplicates connect, directly or not, in groups of two or more, largest first."""
     root = list(range(count))
 
     def top(row: int) -> int:
@@ -81,7 +81,7 @@ def groups(count: int, duplicates: Iterable[Duplicate]) -> list[list[int]]:
 
 
 def propose(looks: Sequence[Look | None], near: Iterable[Pair]) -> list[Pair]:
-    """Pairs of rows worth looking at, first < second, each once, the likeliest first; at most `MOST_PAIRS`."""
+    """Find pairs of rows worth looking at, first < second, each once, the likeliest first; at most `MOST_PAIRS`."""
     there = [row for row, look in enumerate(looks) if look is not None]
     proposed = dict.fromkeys(_by_hash(looks, there))
     proposed |= dict.fromkeys(_by_features(looks, there))
@@ -90,7 +90,7 @@ def propose(looks: Sequence[Look | None], near: Iterable[Pair]) -> list[Pair]:
 
 
 def compare(first: int, second: int, one: Look, other: Look) -> Duplicate | None:
-    """What two pictures have to do with each other; None when they show different things."""
+    """Compare two pictures: return what they have to do with each other, None when they show different things."""
     if one.luma.std() < _FLAT or other.luma.std() < _FLAT:
         flat = one.luma.std() < _FLAT and other.luma.std() < _FLAT
         same = flat and np.abs(one.colour - other.colour).max() <= _SAME_COLOUR
@@ -132,7 +132,7 @@ def _by_hash(looks: Sequence[Look | None], there: Sequence[int]) -> list[Pair]:
 
 
 def _by_features(looks: Sequence[Look | None], there: Sequence[int]) -> list[Pair]:
-    """Pairs with several features near one another, most first; none where there are too many pictures."""
+    """List pairs with several features near one another, most first; none where there are too many pictures."""
     kept = {row: looks[row].features for row in there}  # type: ignore[union-attr]
     own = {row: features for row, features in kept.items() if features is not None and len(features.points)}
     if len(own) < 2 or len(there) > MOST_VOTING:

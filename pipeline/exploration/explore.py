@@ -61,7 +61,10 @@ _LOOKS_A_SHARD = 256
 
 @dataclass(frozen=True)
 class Exploration:
-    """What came out: findings, the URL of the page, and how the run ended that gave the latents, if there was one."""
+    """What came out of exploring: findings, and the URL of the page.
+
+    `summary` is that of the run that gave the latents, if there was one.
+    """
 
     findings: Findings
     report: str
@@ -76,9 +79,10 @@ def explore(
     stage: Callable[[str], None] = lambda text: None,
     develop_shards: DevelopShards | None = None,
 ) -> Exploration:
-    """Explore without Prefect; `stage` is told what is being done, for the others see `pipeline.runs.finish.run_job`.
+    """Explore without Prefect; `stage` is told what is being done.
 
-    Raises RequestError when there is nothing to explore, and what `pipeline.runs.finish.develop` raises.
+    For the other parameters see `pipeline.runs.finish.run_job`. Raises RequestError when there is nothing to explore,
+    and what `pipeline.runs.finish.develop` raises.
     """
     developed = representation(request)
     summary = develop(developed, planned, progress, develop_shards=develop_shards) if developed else None
@@ -86,7 +90,7 @@ def explore(
 
 
 def representation(request: ExploreRequest) -> DevelopRequest | None:
-    """The run that gives the latents; None where the source is a run's destination and has them already.
+    """Make the run that gives the latents; None where the source is a run's destination and has them already.
 
     Raises RequestError where pictures are to be represented and no destination is named.
     """
@@ -161,7 +165,7 @@ class Latents:
 
 
 def open_latents(request: ExploreRequest) -> Latents:
-    """What a request explores. Raises RequestError when there are no latents, StorageError."""
+    """Find what a request explores. Raises RequestError when there are no latents, StorageError."""
     stores = stores_of(request)
     if earlier_plans(stores.source):
         found = find_latents(stores.source, request.model)
@@ -170,7 +174,7 @@ def open_latents(request: ExploreRequest) -> Latents:
 
 
 def network_of(source: LatentsSource) -> tuple[Autoencoder, str] | None:
-    """The autoencoder that said the latents, and its tag; None where they are a codec's."""
+    """Open the autoencoder that made the latents, and return it with its tag; None where they are a codec's."""
     steps = [step for step in recipe_steps(source) if step["step"] == "represent"]
     if not steps:
         return None
@@ -180,7 +184,7 @@ def network_of(source: LatentsSource) -> tuple[Autoencoder, str] | None:
 
 @dataclass(frozen=True)
 class Basis:
-    """What an exploration goes by: the vectors, their labels, the network that said them, the looks to be taken."""
+    """What an exploration goes by: the vectors, their labels, the network that made them, the looks to be taken."""
 
     opened: Latents
     vectors: Vectors
@@ -254,7 +258,7 @@ def _find_out(request: ExploreRequest, basis: Basis, looks_taken: Plan, stage: C
 
 
 def _network(source: LatentsSource) -> Autoencoder | None:
-    """The autoencoder that said the latents, as it was then; None where they are a codec's."""
+    """Open the autoencoder that made the latents, as it was then; None where they are a codec's."""
     found = network_of(source)
     if found is None:
         return None
@@ -265,7 +269,7 @@ def _network(source: LatentsSource) -> Autoencoder | None:
 
 
 def _plan_looks(basis: Basis, lease: Lease) -> Plan:
-    """The plan of a look at every picture that has a vector, as its newest run knows it."""
+    """Plan a look at every picture that has a vector, as its newest run knows it."""
     source, wanted = basis.opened.source, set(basis.vectors.keys)
     pictures: dict[str, SourcePicture] = {}
     for plan in source.plans:
@@ -289,7 +293,7 @@ def _remove_looks(destination: Store) -> None:
 
 
 def _without_self(rows: np.ndarray, similarities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours N x K + 1 without each row itself, or without the last where it is not among them."""
+    """Drop each row itself from neighbours N x K + 1, or the last where it is not among them."""
     own = rows == np.arange(len(rows))[:, None]
     own[~own.any(axis=1), -1] = True
     shape = (len(rows), rows.shape[1] - 1)
@@ -333,7 +337,7 @@ def _agreements(labels: Sequence[str | None] | None, clusters: dict[str, np.ndar
 
 
 def _mark(request: ExploreRequest, source: LatentsSource) -> str:
-    """The exploration's name: a hash of all that decides what is found."""
+    """Return the exploration's name: a hash of all that decides what is found."""
     asked = {name: getattr(request, name) for name in ("labels", "clusters", "umap", "limit", "seed")}
     content = [source.model, source.branch, [plan.run for plan in source.plans], asked]
     return f"e{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]}"

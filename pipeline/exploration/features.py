@@ -65,7 +65,7 @@ class LocalFeatures:
 
 
 def local_features(luma: np.ndarray) -> LocalFeatures:
-    """The strongest features of H x W uint8."""
+    """Find the strongest features of H x W uint8."""
     # a low threshold, for soft pictures have corners too
     sift = cv2.SIFT.create(nfeatures=MOST_FEATURES, contrastThreshold=0.02)
     places, descriptors = sift.detectAndCompute(luma, None)
@@ -77,7 +77,7 @@ def local_features(luma: np.ndarray) -> LocalFeatures:
 
 
 def mirrored(features: LocalFeatures) -> LocalFeatures:
-    """The features of the picture's mirror image, left and right exchanged."""
+    """Return the features of the picture's mirror image, left and right exchanged."""
     places = features.points.copy()
     places[:, 0] = features.width - 1 - places[:, 0]
     # a descriptor is 4 rows x 4 columns x 8 directions around its own direction, which the mirror leaves in place
@@ -86,7 +86,7 @@ def mirrored(features: LocalFeatures) -> LocalFeatures:
 
 
 def agreeing(one: LocalFeatures, other: LocalFeatures) -> int:
-    """How many features of two pictures match and agree on one shift, turn and scale; 0 where too few match."""
+    """Count how many features of two pictures match and agree on one shift, turn and scale; 0 where too few match."""
     pairs = _matches(one.descriptors, other.descriptors)
     if len(pairs) < FEWEST_AGREEING // 2:
         return 0
@@ -105,7 +105,7 @@ def agreeing(one: LocalFeatures, other: LocalFeatures) -> int:
 
 
 def _matches(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Pairs of rows, K x 2, that are each other's nearest, and by far."""
+    """Find pairs of rows, K x 2, that are each other's nearest, and by far."""
     if len(one) < 2 or len(other) < 2:
         return np.empty((0, 2), np.int64)
     products = one.astype(np.float32) @ other.astype(np.float32).T
@@ -134,7 +134,7 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class Look:
-    """One picture, seen once.
+    """What exploring keeps of one picture, seen once.
 
     `thumbnail` is a WebP file; `luma` 32 x 32 float32 in 0..255, of the whole picture squeezed to a square; `colour`
     the mean of R, G, B in 0..255; `hash` and `mirrored_hash` the perceptual hashes of the picture and its mirror image;
@@ -153,7 +153,7 @@ class Look:
 
 
 def look_at(picture: Picture, shape: tuple[int, int, int] | None, with_features: bool) -> Look:
-    """A look at a decoded picture; `shape` is C, H, W of the network's pictures."""
+    """Look at a decoded picture; `shape` is C, H, W of the network's pictures."""
     pixels = over_white(to_8bit(picture.pixels))
     height, width, channels = pixels.shape
     luma = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if channels == 3 else pixels[:, :, 0]
@@ -172,7 +172,7 @@ def look_at(picture: Picture, shape: tuple[int, int, int] | None, with_features:
 
 
 def thumbnail(pixels: np.ndarray, side: int = THUMBNAIL) -> bytes:
-    """Pixels H x W x 1|3 uint8 as a WebP file, no side over `side`; pictures that are smaller keep their size."""
+    """Encode pixels H x W x 1|3 uint8 as a WebP file, no side over `side`; smaller pictures keep their size."""
     small = _within(pixels, side)
     image = Image.fromarray(small[:, :, 0] if small.ndim == 3 and small.shape[2] == 1 else small)
     buffer = io.BytesIO()
@@ -247,7 +247,7 @@ class LookWork:
         return work
 
     def objects(self) -> Sequence[StoredObject]:
-        """Nothing is listed: the pictures are those of a run."""
+        """List nothing: the pictures are those of a run."""
         return ()
 
     def through(
@@ -276,7 +276,7 @@ class LookWork:
 
 
 def row_of(look: Look) -> dict[str, Any]:
-    """A look with local features as a row of the table of looks, without key and shard."""
+    """Make a row of the table of looks, without key and shard, of a look with local features."""
     assert look.features is not None
     return {
         "width": look.width,
@@ -294,7 +294,7 @@ def row_of(look: Look) -> dict[str, Any]:
 
 
 def look_of(row: Mapping[str, Any], shape: tuple[int, int, int] | None) -> Look:
-    """The look of a row; `shape` is that of its model input. Raises ValueError where arrays are of other sizes."""
+    """Make the look of a row; `shape` is that of its model input. Raises ValueError where arrays are of other sizes."""
     given = row["model_input"]
     features = LocalFeatures(
         np.frombuffer(row["points"], np.float32).reshape(-1, 2),
@@ -315,7 +315,7 @@ def look_of(row: Mapping[str, Any], shape: tuple[int, int, int] | None) -> Look:
 
 
 def read_looks(work: LookWork, plan: Plan) -> tuple[dict[str, Look], list[dict[str, Any]]]:
-    """The looks of a plan whose shards are done, by key, and the failures of the other pictures."""
+    """Read the looks of a plan whose shards are done, by key, and the failures of the other pictures."""
     looks: dict[str, Look] = {}
     failures: list[dict[str, Any]] = []
     for shard in range(plan.shards):

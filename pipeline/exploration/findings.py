@@ -30,7 +30,7 @@ class Anomalies:
 
 @dataclass(frozen=True)
 class Findings:
-    """All of it, over N vectors; rows are those of `vectors.keys`.
+    """All that exploring finds out, over N vectors; rows are those of `vectors.keys`.
 
     `neighbours` are rows and cosines, N x K each; `groups` rows of near-duplicates; `labels` None where none are given;
     `agreement` maps a kind of clusters to (normalised mutual information, accuracy) against the labels. `failures` are

@@ -42,7 +42,7 @@ class Index:
     faiss: Any
 
     def nearest(self, vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Cosines n x count, falling, and rows n x count int64 of the neighbours of vectors n x D.
+        """Find the neighbours of vectors n x D: cosines n x count, falling, and rows n x count int64.
 
         Where there are fewer, rows are -1.
         """
@@ -50,13 +50,13 @@ class Index:
 
 
 def directions(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Vectors n x D less the mean D, each of length one, float32; what equals the mean stays zero."""
+    """Subtract the mean D from vectors n x D and scale each to length one, float32; what equals the mean stays zero."""
     centred = (vectors - mean).astype(np.float32)
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
 
 
 def exact_index(keys: list[str], vectors: np.ndarray) -> Index:
-    """An index of vectors N x D in memory that finds the very nearest."""
+    """Build an index of vectors N x D in memory that finds the very nearest."""
     mean = vectors.mean(axis=0)
     index = import_faiss().IndexFlatIP(vectors.shape[1])
     index.add(directions(vectors, mean))
@@ -64,7 +64,7 @@ def exact_index(keys: list[str], vectors: np.ndarray) -> Index:
 
 
 def open_index(source: LatentsSource) -> Index:
-    """The index over all of a source's vectors; what takes long to find out of a large one is kept and used again.
+    """Open the index over all of a source's vectors; what takes long to find out of a large one is kept and used again.
 
     Raises RequestError when there are no vectors, StorageError.
     """
@@ -88,7 +88,7 @@ class _UnfitError(Exception):
 
 
 def import_faiss() -> Any:
-    """FAISS. Raises RequestError where it is not installed."""
+    """Import FAISS. Raises RequestError where it is not installed."""
     try:
         with warnings.catch_warnings():
             # its wrapper types lack what newer Pythons want of types
@@ -105,7 +105,7 @@ def _mark(source: LatentsSource) -> str:
 
 
 def _learn(source: LatentsSource) -> tuple[np.ndarray, np.ndarray]:
-    """Mean D and centroids L x D of an evenly spaced sample."""
+    """Learn mean D and centroids L x D from an evenly spaced sample."""
     sample = read_vectors(source, _SAMPLE).values
     mean = sample.mean(axis=0)
     lists = min(_LISTS, 1 << int(math.log2(max(2, len(sample) / 40))))
@@ -117,7 +117,7 @@ def _learn(source: LatentsSource) -> tuple[np.ndarray, np.ndarray]:
 def _fill(
     source: LatentsSource, mean: np.ndarray, centroids: np.ndarray, lists: np.ndarray | None
 ) -> tuple[Index, np.ndarray]:
-    """The inverted file with every vector in it, in the table's order, and the list of each, int32."""
+    """Build the inverted file with every vector in it, in the table's order; also return the list of each, int32."""
     faiss = import_faiss()
     quantiser = faiss.IndexFlatIP(len(mean))
     quantiser.add(centroids)
@@ -146,7 +146,7 @@ def _fill(
 
 
 def _kept(source: LatentsSource, path: str) -> dict[str, np.ndarray] | None:
-    """What an earlier search has left; None where there is nothing, or nothing that could be it."""
+    """Read what an earlier search has left; None where there is nothing, or nothing that could be it."""
     try:
         if size(source.destination, path) > _LARGEST_FILE:
             return None
@@ -161,7 +161,7 @@ def _kept(source: LatentsSource, path: str) -> dict[str, np.ndarray] | None:
 
 
 def _sound(kept: dict[str, np.ndarray]) -> bool:
-    """Whether the arrays have the types and ranges that an index writes."""
+    """Tell whether the arrays have the types and ranges that an index writes."""
     kinds = {name: (str(array.dtype), array.ndim) for name, array in kept.items()}
     if kinds != {"mean": ("float32", 1), "centroids": ("float32", 2), "lists": ("int32", 1)}:
         return False

@@ -25,7 +25,10 @@ _WIDTH, _HEIGHT, _COLUMNS, _ROWS, _SIDE = 1100, 660, 18, 11, 46
 
 
 def render_exploration(findings: Findings, account: Mapping[str, Any], heat: Mapping[int, bytes], where: str) -> str:
-    """The page as HTML text (UTF-8 encodable). `account` is the content of explore.json, `heat` PNG files by row."""
+    """Render the page as HTML text (UTF-8 encodable).
+
+    `account` is the content of explore.json, `heat` PNG files by row.
+    """
     colours = _colours(findings.kmeans)
     maps = [("Principal components", _explained(account), findings.components.values[:, :2])]
     if findings.umap is not None:
@@ -61,7 +64,7 @@ def render_exploration(findings: Findings, account: Mapping[str, Any], heat: Map
 
 
 def data_uri(data: bytes, kind: str = "webp") -> str:
-    """A picture file as a data URI."""
+    """Encode a picture file as a data URI."""
     return f"data:image/{kind};base64," + base64.b64encode(data).decode()
 
 
@@ -75,7 +78,7 @@ def _colours(clusters: Clusters) -> list[str]:
 
 
 def _map(findings: Findings, points: np.ndarray, colours: Sequence[str]) -> dict[str, Any]:
-    """Points as (x, y, colour, key) within the drawing, and thumbnails (x, y, colour, picture, key), one a cell."""
+    """Place points as (x, y, colour, key) in the drawing, and thumbnails (x, y, colour, picture, key), one a cell."""
     # a few points far out must not squeeze all others into a corner
     low, high = np.quantile(points, 0.005, axis=0), np.quantile(points, 0.995, axis=0)
     share = np.clip((points - low) / np.maximum(high - low, 1e-9), -0.02, 1.02)
@@ -100,7 +103,7 @@ def _map(findings: Findings, points: np.ndarray, colours: Sequence[str]) -> dict
 
 
 def _small(findings: Findings, row: int) -> str:
-    """A thumbnail for a map, about twice the size it is drawn at."""
+    """Shrink a thumbnail for a map, to about twice the size it is drawn at."""
     look = findings.looks[row]
     assert look is not None
     image = Image.open(io.BytesIO(look.thumbnail), formats=["WEBP"])
@@ -129,7 +132,7 @@ def _sheets(findings: Findings, clusters: Clusters) -> list[dict[str, Any]]:
 
 
 def _neighbours(findings: Findings) -> list[dict[str, Any]]:
-    """Some pictures, evenly spaced over the keys, each with those nearest to it."""
+    """Choose some pictures, evenly spaced over the keys, each with those nearest to it."""
     count = len(findings.vectors.keys)
     examples = np.unique(np.linspace(0, count - 1, min(_EXAMPLES, count)).astype(int)).tolist()
     found = []

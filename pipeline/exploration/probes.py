@@ -37,7 +37,7 @@ class Probe:
 
 
 def read_labels(wanted: str, keys: Sequence[str], options: StorageOptions | None = None) -> list[str | None]:
-    """A label for every key, None where there is none.
+    """Read a label for every key, None where there is none.
 
     `wanted` is `folder` (the name of the folder a picture lies in), or FILE:COLUMN, a CSV or Parquet file, path or URL,
     with a column `key`. Raises RequestError, StorageError.
@@ -77,7 +77,7 @@ def probe(vectors: np.ndarray, labels: Sequence[str | None], seed: int = 0) -> l
 
 
 def probe_split(train: np.ndarray, train_names: np.ndarray, test: np.ndarray, test_names: np.ndarray) -> list[Probe]:
-    """Both probes of vectors n x D with their labels n, for a split that is given."""
+    """Train both probes on vectors n x D with their labels n, and score them, for a split that is given."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline

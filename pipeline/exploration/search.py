@@ -1,4 +1,4 @@
-"""The pictures of a run that are most like a given one: represented as the run did it, then looked up."""
+"""The pictures of a run that are most similar to a given one: represented as the run did it, then looked up."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def search(request: SearchRequest) -> Found:
 
 
 def _split(url: str, options: StorageOptions | None) -> tuple[Store, str]:
-    """The store a file is in, and its name there."""
+    """Return the store a file is in, and its name there."""
     folder, slash, name = url.rpartition("/")
     return open_store(folder or ("/" if slash else "."), options), name
 
 
 def _vector(source: LatentsSource, data: bytes, name: str, request: SearchRequest) -> np.ndarray:
-    """1 x D float32: what the branch that wrote the latents makes of the picture."""
+    """Compute what the branch that wrote the latents makes of the picture, 1 x D float32."""
     branches = {source.branch: recipe_steps(source)}
     recipe = open_networks(parse_recipe({"name": _QUERY, "branches": branches, "output": {"format": "none"}}))
     one = SourcePicture(name, name, len(data), "", None)
@@ -102,7 +102,7 @@ def _write_page(
     pictures: Sequence[tuple[str, float]],
     count: int,
 ) -> str:
-    """A page with the picture and what was found; its URL."""
+    """Write a page with the picture and what was found; return its URL."""
     assert request.page is not None
     shown = pictures[:MOST_SHOWN]
     wanted, planned = {key for key, _ in shown}, dict[str, SourcePicture]()
@@ -132,7 +132,7 @@ def _write_page(
 
 
 def _look(store: Store, one: SourcePicture, pixel_limit: int) -> Look | None:
-    """A look at a picture; None where it is gone or cannot be read now. Raises StorageError when nothing answers."""
+    """Look at a picture; None where it is gone or cannot be read now. Raises StorageError when nothing answers."""
     try:
         if one.frame is None:
             return look_at(decode(read(store, one.key), one.key, pixel_limit), None, False)
@@ -152,6 +152,6 @@ def _shown(key: str, look: Look | None, text: str) -> dict[str, Any]:
 
 
 def as_plain(found: Found) -> dict[str, Any]:
-    """Write what was found as plain data for other programs."""
+    """Turn what was found into plain data for other programs."""
     pictures = [{"key": key, "similarity": round(similarity, 6)} for key, similarity in found.pictures]
     return {"model": found.model, "searched": found.all, "pictures": pictures}

@@ -1,4 +1,4 @@
-"""Findings as rows of `pipeline.destination.schemas`, as an account in JSON, and as heat maps in PNG."""
+"""Findings as rows of `pipeline.destination.schemas`, as a summary in JSON, and as heat maps in PNG."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 def tables_of(findings: Findings) -> dict[str, list[Row]]:
-    """Rows of every table of an exploration, by its name."""
+    """Make the rows of every table of an exploration, by its name."""
     return {
         "explored": _explored(findings),
         "neighbours": _neighbours(findings),
@@ -31,7 +31,7 @@ def tables_of(findings: Findings) -> dict[str, list[Row]]:
 
 
 def account_of(findings: Findings, started: str, seconds: float) -> Row:
-    """What was explored and found in figures, for explore.json and the page."""
+    """Report what was explored and found in figures, for explore.json and the page."""
     return {
         "darkroom_version": importlib.metadata.version("darkroom"),
         "started": started,
@@ -59,7 +59,7 @@ def account_of(findings: Findings, started: str, seconds: float) -> Row:
 
 
 def heat_pictures(findings: Findings) -> dict[int, bytes]:
-    """PNG files of the pictures that have a heat map, under it, by row."""
+    """Make PNG files of the pictures that have a heat map, under it, by row."""
     found = {}
     for row, heat in findings.anomalies.maps.items():
         look = findings.looks[row]
@@ -73,7 +73,7 @@ def heat_pictures(findings: Findings) -> dict[int, bytes]:
 
 
 def heat_path(row: int) -> str:
-    """Where a heat map lies below the exploration."""
+    """Return the path of a heat map below the exploration."""
     return f"heat/{row:06d}.png"
 
 
@@ -106,7 +106,7 @@ def _explored(findings: Findings) -> list[Row]:
 
 
 def number_or_none(scores: np.ndarray | None, row: int) -> float | None:
-    """A row's score; None where there is none."""
+    """Return a row's score; None where there is none."""
     return None if scores is None or np.isnan(scores[row]) else float(scores[row])
 
 

@@ -55,7 +55,7 @@ class Vectors:
 
 
 def find_latents(destination: Store, wanted: str | None) -> LatentsSource:
-    """The latents at the destination of runs.
+    """Find the latents at the destination of runs.
 
     `wanted` is the name of a model, its tag, the URL of its weights or a branch; the default is the first
     representation, else the first codec. Raises RequestError when there are none, StorageError.
@@ -79,19 +79,19 @@ def find_latents(destination: Store, wanted: str | None) -> LatentsSource:
 
 
 def recipe_steps(source: LatentsSource) -> list[dict[str, Any]]:
-    """The steps of the branch that wrote the latents, as in a recipe."""
+    """Read the steps of the branch that wrote the latents, as in a recipe."""
     run = read_json(source.destination, record_path(source.newest.run))
     return run["recipe"]["branches"][source.branch]
 
 
 def count_latents(source: LatentsSource) -> int:
-    """How many rows the source has, about: where several models wrote latents, an equal share of all."""
+    """Estimate how many rows the source has: where several models wrote latents, an equal share of all."""
     runs = (read_json(source.destination, record_path(plan.run)) for plan in source.plans)
     return -(-sum(run["counts"]["latents"] for run in runs) // source.writers)
 
 
 def vector_batches(source: LatentsSource) -> Iterator[tuple[list[str], np.ndarray, int]]:
-    """Keys, vectors n x D float32, and how many rows had none; of a key in several runs only the newest row.
+    """Yield keys, vectors n x D float32, and how many rows had none; of a key in several runs only the newest row.
 
     Always in the same order. Rows are left out whose latent is in the stream only, contradicts its shape, is no number
     or of another length than the first.
@@ -116,7 +116,10 @@ def vector_batches(source: LatentsSource) -> Iterator[tuple[list[str], np.ndarra
 
 
 def read_vectors(source: LatentsSource, most: int) -> Vectors:
-    """At most `most` vectors, evenly spaced over the table, sorted by key. Raises RequestError when there are none."""
+    """Read at most `most` vectors, evenly spaced over the table, sorted by key.
+
+    Raises RequestError when there are none.
+    """
     every = max(1, -(-count_latents(source) // most))
     keys: list[str] = []
     parts: list[np.ndarray] = []
@@ -139,7 +142,7 @@ def read_vectors(source: LatentsSource, most: int) -> Vectors:
 
 
 def vectors_of(rows: pa.Table, width: int | None = None) -> tuple[list[str], np.ndarray]:
-    """Keys and vectors, n x D float32, of rows of the latents table; rows without one of `width` are left out."""
+    """Read keys and vectors, n x D float32, of rows of the latents table; rows without one of `width` are left out."""
     rows = rows.filter(pc.is_valid(rows["latent"])).combine_chunks()
     lengths = {name: pc.list_value_length(rows[name]).to_numpy() for name in ("latent", "shape", "scale")}
     plain = (lengths["shape"] == 1) & (lengths["scale"] == 1) & (lengths["latent"] <= LONGEST)
@@ -175,7 +178,7 @@ def _flat(column: pa.ChunkedArray, kind: type) -> np.ndarray:
 
 
 def _writers(destination: Store, plan: Plan) -> list[tuple[str, str]]:
-    """Branch and model of every latent in the first part that has any, representations first."""
+    """List branch and model of every latent in the first part that has any, representations first."""
     for shard in range(plan.shards):
         part = _table(destination, part_path("latents", plan.run, shard)).read(["branch", "model", "shape"])
         if part.num_rows:

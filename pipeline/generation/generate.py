@@ -50,7 +50,7 @@ _BATCH = 64
 
 
 def generate(request: GenerateRequest) -> Generation:
-    """Make and write what the request asks for.
+    """Make the pictures that a request asks for, and write them.
 
     Raises ModelError, RequestError (a model without a prior and no source), PictureError (which names the picture),
     DataError (an unusable source), StorageError.
@@ -110,7 +110,7 @@ def _sample_count(request: GenerateRequest) -> int:
 
 
 def _latents(request: GenerateRequest, opened: OpenAutoencoder, device: str) -> np.ndarray | None:
-    """Of the source's pictures, as many as `limit` and memory allow; None where no source is named."""
+    """Encode the source's pictures, as many as `limit` and memory allow; None where no source is named."""
     if request.source is None:
         return None
     limit = max(2, min(request.limit, MOST_NUMBERS // opened.network.latent_size))
@@ -130,7 +130,7 @@ def _spread(opened: OpenAutoencoder, latents: np.ndarray | None) -> tuple[Spread
 def _samples(
     request: GenerateRequest, opened: OpenAutoencoder, latents: np.ndarray | None, count: int, device: str
 ) -> tuple[np.ndarray, str]:
-    """Pictures N x H x W x C uint8, and what they were drawn from."""
+    """Draw pictures N x H x W x C uint8, and say what they were drawn from."""
     network = opened.network
     if not network.generative:
         assert latents is not None
@@ -178,7 +178,7 @@ def _traversal(request: GenerateRequest, opened: OpenAutoencoder, spread: Spread
 
 
 def _write(store: Store, generation: Generation) -> None:
-    """Everything but the page first: whoever finds the page finds all of it."""
+    """Write everything, the page last: whoever finds the page finds all of it."""
     samples, between, through = generation.samples, generation.interpolation, generation.traversal
     if samples is not None:
         _write_pictures(store, "samples", samples)

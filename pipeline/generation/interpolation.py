@@ -27,28 +27,29 @@ class Spread:
 
 
 def encode_all(network: Autoencoder, pictures: Tensor, device: str) -> np.ndarray:
-    """N x C x H x W, uint8 or float32 in 0..1, to latents."""
+    """Encode pictures N x C x H x W, uint8 or float32 in 0..1, as latents, N x d float32."""
     encode = _in_batches(network.encode, device)
     return encode(pictures).numpy()
 
 
 def decode_all(network: Autoencoder, latents: np.ndarray, device: str) -> np.ndarray:
-    """Latents to pictures, N x H x W x C uint8."""
+    """Decode latents, N x d, to pictures, N x H x W x C uint8."""
     decode = _in_batches(lambda batch: levels(network.decode(batch)), device)
     return decode(torch.from_numpy(latents.astype(np.float32))).numpy()
 
 
 def levels(pictures: Tensor) -> Tensor:
-    """N x C x H x W in 0..1 to N x H x W x C uint8."""
+    """Convert pictures N x C x H x W in 0..1 to N x H x W x C uint8."""
     return (pictures.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def spread_of(latents: np.ndarray) -> Spread:
+    """Measure mean and standard deviation of every number of latents, N x d."""
     return Spread(latents.mean(0), latents.std(0))
 
 
 def mixture_draws(latents: np.ndarray, count: int, components: int, seed: int) -> tuple[np.ndarray, int]:
-    """Latents drawn from a Gaussian mixture fitted to others, and how many components it got.
+    """Draw latents from a Gaussian mixture fitted to others; also return how many components it got.
 
     As Ghosh et al. 2020 do for autoencoders without a prior ("From variational to deterministic autoencoders"), with
     full covariances; over the first principal axes where there are too few latents for all, and with fewer components
@@ -75,13 +76,13 @@ def mixture_draws(latents: np.ndarray, count: int, components: int, seed: int) -
 
 
 def straight(one: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
-    """`count` latents evenly along the line between two, both ends among them."""
+    """Interpolate `count` latents evenly along the line between two, both ends among them."""
     part = np.linspace(0, 1, count)[:, None]
     return ((1 - part) * one + part * other).astype(np.float32)
 
 
 def great_circle(one: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
-    """`straight`, but along the arc around the origin (Shoemake 1985), lengths changing evenly.
+    """Interpolate `count` latents along the arc around the origin between two (Shoemake 1985), lengths changing evenly.
 
     Under a Gaussian prior most pictures lie on a sphere, which a line would leave (White 2016). Where there is no one
     arc, between opposite or zero ends, it is the line.

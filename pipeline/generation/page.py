@@ -20,7 +20,7 @@ _SHOWN = 64
 
 
 def render_generation(generation: Generation) -> str:
-    """The page as HTML text (UTF-8 encodable), a pure function of its argument."""
+    """Render the page as HTML text (UTF-8 encodable), a pure function of its argument."""
     page = (
         environment()
         .get_template("generation.html")
@@ -78,12 +78,12 @@ def _through(found: Traversal | None) -> dict[str, Any] | None:
 
 
 def _half(rows: list[dict[str, Any]]) -> int:
-    """How many of the strongest numbers make half of all change."""
+    """Count how many of the strongest numbers make half of all change."""
     return int(np.searchsorted(np.cumsum([row["share"] for row in rows]), 0.5)) + 1
 
 
 def _image(pixels: np.ndarray, columns: int, side: int) -> dict[str, Any]:
-    """A data URL and the CSS width in pixels that shows every picture in it at a whole multiple of its size."""
+    """Encode a picture as a data URL, with a CSS width in pixels that is a whole multiple of its own."""
     buffer = io.BytesIO()
     Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).save(buffer, "PNG")
     url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -37,7 +37,10 @@ class Traversal:
 
 @dataclass(frozen=True)
 class Generation:
-    """What a request gave. `prior` says what samples were drawn from, `spread` what a deviation is taken of."""
+    """What a request for new pictures gave.
+
+    `prior` says what samples were drawn from, `spread` what a deviation is taken of. `samples` are N x H x W x C uint8.
+    """
 
     card: Card
     destination: str
@@ -55,7 +58,7 @@ _GAP, _GROUND = 2, 128
 
 
 def grid(pictures: np.ndarray, columns: int) -> np.ndarray:
-    """N x H x W x C uint8, row after row, as one picture with grey gaps; the last row may end early."""
+    """Join pictures, N x H x W x C uint8, row after row, into one with grey gaps; the last row may end early."""
     count, height, width, channels = pictures.shape
     rows = -(-count // columns)
     whole = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, channels), _GROUND, dtype=np.uint8)
@@ -66,5 +69,5 @@ def grid(pictures: np.ndarray, columns: int) -> np.ndarray:
 
 
 def square(count: int) -> int:
-    """Columns of a grid of so many pictures that is about as wide as high."""
+    """Return the columns of a grid of `count` pictures that is about as wide as high."""
     return max(1, int(np.ceil(np.sqrt(count))))

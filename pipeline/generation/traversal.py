@@ -22,7 +22,7 @@ _SIDES = (("upper", "", "lower"), ("left", "", "right"))
 
 
 def explain(decode: Decode, latent: np.ndarray, spread: Spread, reach: float) -> list[Row]:
-    """Rows of the table `traversal`, those first that change the picture most: d of them, or `MOST_DIMENSIONS`.
+    """Make rows of the table `traversal`, those first that change the picture most: d of them, or `MOST_DIMENSIONS`.
 
     Every number of the picture's `latent` (d float32) is set to `reach` standard deviations below and above its mean,
     the others being left as they are.
@@ -41,7 +41,10 @@ def explain(decode: Decode, latent: np.ndarray, spread: Spread, reach: float) ->
 def moved(
     latent: np.ndarray, spread: Spread, dimensions: Sequence[int] | np.ndarray, steps: Sequence[float]
 ) -> np.ndarray:
-    """Copies of a latent, dimension after dimension, with that number so many deviations from its mean."""
+    """Copy a latent, dimension after dimension, with that number `steps` deviations from its mean.
+
+    Returns (dimensions steps) x d float32.
+    """
     copies = np.repeat(latent[None], len(dimensions) * len(steps), 0).astype(np.float32)
     which = np.repeat(np.asarray(dimensions), len(steps))
     copies[np.arange(len(copies)), which] = spread.mean[which] + spread.deviation[which] * np.tile(
@@ -51,7 +54,7 @@ def moved(
 
 
 def _row(dimension: int, spread: Spread, low: np.ndarray, high: np.ndarray) -> Row:
-    """Pictures at both ends, H x W x C uint8, compared."""
+    """Compare the pictures at both ends, H x W x C uint8."""
     low, high = low.astype(np.float32), high.astype(np.float32)
     change = np.abs(high - low).mean(2)
     row: Row = {
@@ -70,7 +73,7 @@ def _row(dimension: int, spread: Spread, low: np.ndarray, high: np.ndarray) -> R
 
 
 def _place(change: np.ndarray) -> tuple[float | None, float | None, float | None]:
-    """Where a change of H x W lies: centre, 0..1 from the left and top, and its deviation in parts of a side."""
+    """Find where a change of H x W lies: centre, 0..1 from the left and top, and its deviation in parts of a side."""
     total = float(change.sum())
     if total == 0:
         return None, None, None
@@ -82,7 +85,7 @@ def _place(change: np.ndarray) -> tuple[float | None, float | None, float | None
 
 
 def _says(row: Row) -> str:
-    """What the number does as it grows, in a few words."""
+    """Say what the number does as it grows, in a few words."""
     change = row["pixel_change"]
     if change < 0.5:
         return "nothing to be seen"
@@ -97,7 +100,7 @@ def _says(row: Row) -> str:
 
 
 def _where(row: Row) -> str:
-    """The side of the picture a change lies on; empty when it is spread over all of it."""
+    """Say on which side of the picture a change lies; empty when it is spread over all of it."""
     # an even change has 1 / sqrt(12) = 0.29
     if row["extent"] > 0.26:
         return ""

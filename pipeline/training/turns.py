@@ -122,9 +122,9 @@ class _Board:
             self.update(name, score=score, before=before, **told)
 
     def take(self, states: tuple[str, ...], becomes: str) -> str | None:
-        """Choose the model in one of these states that has had least of its share.
+        """Choose the model in one of these states that has had least of its share, and change its state.
 
-        Return its name, in its new state.
+        Returns its name, None where there is none or the turns are to stop.
         """
         with self._lock:
             free = [one for one in self._standings.values() if one.state in states and one.share > 0]
