@@ -73,7 +73,7 @@ def load_model(name_or_url: str, task: str | None = None, files: Files = PLAIN, 
 def save_model(url: str, network: nn.Module, card: Card, files: Files = PLAIN) -> Card:
     """Write weights, in half precision, and their card to URL.safetensors and URL.json.
 
-    Returns the card as it was written, with the hash and the number of parameters filled in.
+    Returns the card as it was written, with the hash and the number of parameters filled in. Raises what `files` raise.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}

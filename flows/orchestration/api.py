@@ -54,14 +54,14 @@ class Way:
     api: str | None = None
 
     def text(self) -> str:
-        """Say it for people: through Prefect at http://127.0.0.1:4200/api (PREFECT_API_URL)."""
+        """Say which way is taken, for people: through Prefect at http://127.0.0.1:4200/api (PREFECT_API_URL)."""
         if not self.prefect:
             return f"without Prefect ({self.why})"
         at = f"at {without_credentials(self.api)}" if self.api else "on a server of this command's own"
         return f"through Prefect {at} ({self.why})"
 
     def record(self) -> dict[str, Any]:
-        """Say it for programs."""
+        """Return the way as plain data, for programs."""
         return {"used": self.prefect, "api": self.api and without_credentials(self.api), "why": self.why}
 
 

@@ -105,7 +105,7 @@ class IntegerLayer(nn.Module):
 
 
 class Prior(nn.Module):
-    """Gains, hyper latents' densities, and means and scales of the latents, as trained."""
+    """The prior: gains, hyper latents' densities, and means and scales of the latents, as trained."""
 
     def __init__(self, latents: int = 320, hyper: int = 64, width: int = 128):
         super().__init__()
@@ -136,7 +136,10 @@ class Prior(nn.Module):
         return at_quality(self.log_gain, quality).exp()
 
     def hyper_bits(self, hyper: Tensor, quality: Tensor) -> Tensor:
-        """Estimate the bits of z (rounded, or with uniform noise) under a logistic density per channel and quality."""
+        """Estimate the bits of each number of z, N x Z x h x w, under a logistic density per channel and quality.
+
+        z is rounded, or has uniform noise.
+        """
         mean = at_quality(self.hyper_mean, quality)[:, :, None, None]
         precision = torch.exp(-at_quality(self.hyper_log_scale, quality))[:, :, None, None]
         distance = (hyper - mean).abs()
@@ -154,7 +157,11 @@ class Prior(nn.Module):
     def parameters_of(
         self, features: Tensor, known: Tensor, step: int, classes: Tensor, quality: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Compute means in steps and levels in 0..63 (both whole multiples of their grid) of what a step codes."""
+        """Compute means in steps and levels in 0..63, N x M x h x w, of what a step codes.
+
+        Both are whole multiples of their grid. `features` are N x C x h x w, `known` the symbols of earlier steps, N x
+        M x h x w, `classes` each position's class, h x w.
+        """
         signed = requantise(self.embed(known), ACTIVATION_BITS, -ACTIVATION_LIMIT, ACTIVATION_LIMIT)
         around = activate(self.around(signed))
         bias = self.join_step[step][classes].permute(2, 0, 1)
@@ -188,7 +195,7 @@ def scale_of(level: Tensor) -> Tensor:
 
 
 def laplace_bits(residual: Tensor, scale: Tensor) -> Tensor:
-    """Estimate bits of residuals under a zero-mean Laplace density, integrated over cells of width 1.
+    """Estimate the bits of each residual under a zero-mean Laplace density, integrated over cells of width 1.
 
     `scale` is the standard deviation. What a good prior leaves of image transforms has heavier tails than the normal
     density.

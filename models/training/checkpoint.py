@@ -158,7 +158,10 @@ def save_checkpoint(
     progress: Progress,
     files: Files,
 ) -> None:
-    """Write networks by their names, the optimiser's moments by their parameters' names, and progress."""
+    """Write networks by their names, the optimiser's moments by their parameters' names, and progress to a URL.
+
+    Raises what `files` raise.
+    """
     tensors = {f"{part}/{k}": v for part, network in networks.items() for k, v in network.state_dict().items()}
     for name, parameter, _ in _named(optimiser):
         kept = {k: v for k, v in optimiser.state[parameter].items() if v is not None}

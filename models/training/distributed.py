@@ -26,7 +26,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one process that validates, reports and writes."""
+        """True for the one process that validates, reports and writes."""
         return self.rank == 0
 
 

@@ -174,7 +174,10 @@ def open_latents(request: ExploreRequest) -> Latents:
 
 
 def network_of(source: LatentsSource) -> tuple[Autoencoder, str] | None:
-    """Open the autoencoder that made the latents, and return it with its tag; None where they are a codec's."""
+    """Open the autoencoder that made the latents, and return it with its tag; None where they are a codec's.
+
+    Raises ModelError, StorageError.
+    """
     steps = [step for step in recipe_steps(source) if step["step"] == "represent"]
     if not steps:
         return None

@@ -315,7 +315,10 @@ def look_of(row: Mapping[str, Any], shape: tuple[int, int, int] | None) -> Look:
 
 
 def read_looks(work: LookWork, plan: Plan) -> tuple[dict[str, Look], list[dict[str, Any]]]:
-    """Read the looks of a plan whose shards are done, by key, and the failures of the other pictures."""
+    """Read the looks of a plan whose shards are done, by key, and the failures of the other pictures.
+
+    Raises StorageError.
+    """
     looks: dict[str, Look] = {}
     failures: list[dict[str, Any]] = []
     for shard in range(plan.shards):

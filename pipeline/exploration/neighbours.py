@@ -84,7 +84,7 @@ def open_index(source: LatentsSource) -> Index:
 
 
 class _UnfitError(Exception):
-    """What an earlier search has left is not about these vectors."""
+    """An index that an earlier search has left is not about these vectors."""
 
 
 def import_faiss() -> Any:

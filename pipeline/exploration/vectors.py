@@ -79,7 +79,7 @@ def find_latents(destination: Store, wanted: str | None) -> LatentsSource:
 
 
 def recipe_steps(source: LatentsSource) -> list[dict[str, Any]]:
-    """Read the steps of the branch that wrote the latents, as in a recipe."""
+    """Read the steps of the branch that wrote the latents, as in a recipe. Raises StorageError."""
     run = read_json(source.destination, record_path(source.newest.run))
     return run["recipe"]["branches"][source.branch]
 
@@ -94,7 +94,7 @@ def vector_batches(source: LatentsSource) -> Iterator[tuple[list[str], np.ndarra
     """Yield keys, vectors n x D float32, and how many rows had none; of a key in several runs only the newest row.
 
     Always in the same order. Rows are left out whose latent is in the stream only, contradicts its shape, is no number
-    or of another length than the first.
+    or of another length than the first. Raises StorageError.
     """
     seen: set[str] = set()
     width: int | None = None

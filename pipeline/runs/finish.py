@@ -85,7 +85,10 @@ def run_job(
 
 
 def develop_here(job: AnyWork, plan: Plan, progress: Callable[[bool], None]) -> None:
-    """Do every shard of a plan in this process, one after another; `progress` is told every picture (True: good)."""
+    """Do every shard of a plan in this process, one after another; `progress` is told every picture (True: good).
+
+    Raises what `run_shard` raises.
+    """
     for shard in range(plan.shards):
         run_shard(job, plan, shard, progress)
 
@@ -298,7 +301,7 @@ def _frames(source: Store, planned: list[SourcePicture], pixel_limit: int) -> di
 
 
 def failure_rows(destination: Store, plan: Plan, limit: int) -> list[dict[str, Any]]:
-    """Read the first `limit` rows of a run's failures, for people."""
+    """Read the first `limit` rows of a run's failures, for people. Raises StorageError."""
     rows: list[dict[str, Any]] = []
     for shard in range(plan.shards):
         names = ["key", "branch", "stage", "reason", "message"]

@@ -83,7 +83,7 @@ class Results:
         return False
 
     def warn(self) -> None:
-        """Say how many were left out, and where they lie."""
+        """Say how many results were left out, and where they lie."""
         for folder, count in self.destinations.items():
             _log.warning(
                 "%s holds results of earlier runs: %s left out; give results a place outside of the source",

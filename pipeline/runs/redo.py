@@ -65,7 +65,10 @@ def plan_failed(job: AnyWork, plans: Sequence[Plan], sequence: int, lease: Lease
 
 
 def failed_pictures(destination: Store, plans: Sequence[Plan]) -> list[Redone]:
-    """List what finished runs, oldest first, have left in `failures`, and no later one has developed."""
+    """List what finished runs, oldest first, have left in `failures`, and no later one has developed.
+
+    Raises StorageError.
+    """
     where: dict[str, tuple[int, int]] = {}
     for at, plan in enumerate(plans):
         for shard in range(plan.shards):
@@ -169,7 +172,7 @@ def _rows(destination: Store, table: str, run: str, shard: int) -> Iterator[dict
 def forget(destination: Store, plan: Plan) -> None:
     """Remove what a run that did pictures again has left beside its results, once those are in their places.
 
-    The plan goes last.
+    The plan goes last. Raises StorageError.
     """
     if not plan.folded:
         mark_plan(destination, replace(plan, folded=True))
@@ -193,11 +196,11 @@ def _tables_of(destination: Store, plan: Plan, shard: int) -> Iterable[str]:
 
 
 def targets_of(destination: Store, plan: Plan) -> list[tuple[str, int]]:
-    """List run and shard of which each shard of the plan does pictures again."""
+    """List run and shard of which each shard of the plan does pictures again. Raises StorageError."""
     return [(run, shard) for run, shard in read_json(destination, targets_path(plan.parts))]
 
 
 def pictures_again(destination: Store, chosen: Redone) -> list[SourcePicture]:
-    """List the pictures of one shard that are to be done again."""
+    """List the pictures of one shard that are to be done again. Raises StorageError."""
     pictures = shard_pictures(destination, chosen.plan, chosen.shard)
     return [one for one in pictures if chosen.keys is None or one.key in chosen.keys]

@@ -91,7 +91,10 @@ def conclude(prepared: SuiteRun, work: SuiteWork, summary: Summary, started: dat
 
 
 def measured_at(destination: Store) -> Measured:
-    """Read what finished runs at a suite's destination have measured; of a picture in several, the last counts."""
+    """Read what finished runs at a suite's destination have measured; of a picture in several, the last counts.
+
+    Raises StorageError.
+    """
     found: dict[str, list[Row]] = {"manifest": [], "scores": [], "failures": []}
     strips: set[str] = set()
     seen: set[str] = set()

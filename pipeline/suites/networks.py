@@ -34,7 +34,7 @@ class Chosen:
 def choose_networks(suite: Suite, names: Sequence[str]) -> list[Chosen]:
     """Choose the networks of those names or URLs, and the shipped ones of tasks that none of them is for.
 
-    Raises RequestError for a model that is for no task of the suite.
+    Raises RequestError for a model that is for no task of the suite, ModelError, StorageError.
     """
     tasks = list(dict.fromkeys(setting.task for setting in suite.settings))
     chosen = [_choose(name, tasks, suite) for name in names]

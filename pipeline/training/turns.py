@@ -208,7 +208,7 @@ class _Ending:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def at_latest(self, moment: float) -> None:
-        """Let it end at a moment of the monotonic clock, if it is the first that is told."""
+        """Let the turn end at a moment of the monotonic clock, if no earlier one was told before."""
         if not self._told:
             self._told = True
             self._until = min(self._until, moment)

@@ -103,7 +103,8 @@ def through(way: Way) -> Iterator[None]:
 def run_flow(flow: Any, request: BaseModel, show: Show) -> None:
     """Run a flow of one request, tell `show` its events, and raise what stopped it.
 
-    A flow that came to its end and is Failed raises nothing.
+    A flow that came to its end and is Failed raises nothing. Raises ApiError when Prefect's API fails during the run,
+    KeyboardInterrupt when the run was cancelled.
     """
     import httpx
     from prefect.exceptions import PrefectException, TerminationSignal

@@ -27,7 +27,10 @@ def compressed(quality: int) -> Callable[[np.ndarray, np.random.Generator], Spoi
 
 
 def psnr_b(restored: np.ndarray, clean: np.ndarray) -> float:
-    """Compute PSNR of luma, less what stands out at the borders of 8 x 8 blocks (Yim and Bovik, 2011), dB; uint8."""
+    """Compute PSNR of luma, less what stands out at the borders of 8 x 8 blocks (Yim and Bovik, 2011), in dB.
+
+    Both pictures are H x W x 1|3 uint8.
+    """
     restored, clean = (luma(pixels).astype(np.float64) for pixels in (restored, clean))
     height, width = restored.shape
     excess = 0.0

@@ -42,7 +42,10 @@ def scratches(height: int, width: int, generator: np.random.Generator) -> np.nda
 
 
 def holed(mask: Mask) -> Callable[[np.ndarray, np.random.Generator], Spoiled]:
-    """Make what blackens the pixels of a mask, which are known to be missing."""
+    """Make what blackens the pixels of a mask, which are known to be missing.
+
+    What is made raises PictureError for a picture of which all is missing, or nothing.
+    """
 
     def spoil(clean: np.ndarray, generator: np.random.Generator) -> Spoiled:
         height, width = clean.shape[:2]

@@ -22,7 +22,10 @@ _SMALLEST = 16
 
 
 def shrunk(scale: int) -> Callable[[np.ndarray, np.random.Generator], Spoiled]:
-    """Make what cuts sides to multiples of the scale and shrinks them with a = -0.5, antialiased, to 8 bits."""
+    """Make what cuts sides to multiples of the scale and shrinks them with a = -0.5, antialiased, to 8 bits.
+
+    What is made raises PictureError for a picture that is too small.
+    """
 
     def spoil(clean: np.ndarray, generator: np.random.Generator) -> Spoiled:
         height, width = (side // scale for side in clean.shape[:2])
@@ -35,7 +38,10 @@ def shrunk(scale: int) -> Callable[[np.ndarray, np.random.Generator], Spoiled]:
 
 
 def worn(clean: np.ndarray, generator: np.random.Generator) -> Spoiled:
-    """Shrink to half the size, and worse: by `realistic_degradation`'s defaults (blur, shrink, camera noise, JPEG)."""
+    """Shrink to half the size, and worse: by `realistic_degradation`'s defaults (blur, shrink, camera noise, JPEG).
+
+    Raises PictureError for a picture that is too small.
+    """
     cut = shrunk(2)(clean, generator).clean
     return Spoiled(cut, floats(realistic_degradation(cut, RealisticDegradation(factor=2), generator)), 2)
 
