@@ -1,4 +1,4 @@
-"""Autoencoders as steps: what the encoder says of a picture, and what the decoder makes of that.
+"""Autoencoders as steps: the latent that the encoder gives of a picture, and the picture that the decoder makes of it.
 
 `pipeline.networks.encoders` says what a model is given of a picture. PyTorch is imported once a step is loaded.
 """
@@ -27,12 +27,14 @@ DEFAULT_MODEL = "representation-small"
 
 
 class UseAutoencoder(Parameters):
+    """Parameters of `represent` and `reconstruct`."""
+
     model: str = Field(default=DEFAULT_MODEL, description="name of a shipped autoencoder, or URL of its weights")
 
 
 @dataclass(frozen=True)
 class Representer:
-    """A network that says of a picture what it is like: a vector, float32.
+    """A network that describes a picture by a vector, float32.
 
     `model` is name@hash, `weights` the whole SHA-256 of their file.
     """
@@ -43,7 +45,7 @@ class Representer:
 
 
 def represent(parameters: UseAutoencoder, sha256: str | None = None) -> Representer:
-    """A vector that says what the picture is like, into the latents table; the picture stays as it is."""
+    """Describe the picture by a vector, which goes into the latents table; the picture stays as it is."""
     from pipeline.networks.encoders import Part, model_input, open_autoencoder
 
     opened = open_autoencoder(parameters.model, sha256)
@@ -59,7 +61,7 @@ def represent(parameters: UseAutoencoder, sha256: str | None = None) -> Represen
 
 
 def reconstruct(parameters: UseAutoencoder, sha256: str | None = None) -> Restorer:
-    """What an autoencoder keeps of a picture: encoded and decoded at the model's size, then back to the picture's own.
+    """Encode and decode the picture at the model's size and resize it back: what an autoencoder keeps of it.
 
     The way back is bicubic; alpha, channels and bit depth are those of the picture.
     """

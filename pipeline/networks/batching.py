@@ -1,4 +1,4 @@
-"""The threads that own the device: pictures in work at once meet here, and those of one size travel in one batch."""
+"""The threads that own the device: pictures that are in work at once meet here, and those of one size share a batch."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ class _Request:
 
     @property
     def kind(self) -> tuple[int, tuple[int, ...]]:
+        """Network and shape, which all tensors of a batch have in common."""
         return (id(self.network), tuple(self.tensor.shape))
 
 
 class Batcher:
-    """Runs networks on one device for many threads. Use as a context manager; `apply` blocks until done.
+    """An owner of one device, which runs networks on it for many threads. A context manager; `apply` blocks until done.
 
     On a CPU the batch is 1: a batch is no faster there, and a result then never depends on its neighbours. On a GPU two
     threads, each with a stream of its own, take turns: while one computes, the other's batch is copied there or back.
@@ -60,7 +61,7 @@ class Batcher:
             thread.join(timeout=60)
 
     def apply(self, network: Network, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Give equal-sized C x h x w tensors through a network.
+        """Run a network on equal-sized C x h x w tensors and return its results, in their order.
 
         Raises what the network raised, and DeviceError once a thread of the device has ended by an error.
         """
@@ -92,7 +93,7 @@ class Batcher:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        """Answer everybody who waits, and who will ask: nobody may wait for a thread that is gone."""
+        """Answer all who wait, and will ask, with an error: nobody may wait for a thread that is gone."""
         with self._change:
             self._failure = DeviceError(f"the device {self.device} stopped working: {type(error).__name__}: {error}")
             waiting, self._requests = self._requests, []

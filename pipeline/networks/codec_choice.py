@@ -1,4 +1,4 @@
-"""What a user says of the learned codec: the step's parameters and the request's fields are one model."""
+"""The options of the learned codec: the step's parameters and the request's fields are one model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WAYS = ("quality", "target_bpp", "target_psnr")
 
 
 class CodecChoice(BaseModel):
-    """At most one of quality and targets; `quality` is never None where there is no target."""
+    """A model, and at most one of quality and targets; `quality` is never None where there is no target."""
 
     # commands that ask for no codec do not pay for its schema
     model_config = ConfigDict(defer_build=True)

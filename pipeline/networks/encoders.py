@@ -1,4 +1,4 @@
-"""Autoencoders ready for use, and what they are given of a picture.
+"""Autoencoders ready for use, and how a picture is brought to their shape.
 
 A model takes pictures of one shape. Whatever a picture's size, it is brought there as in training: whole, proportions
 not kept, by pixel-area averages (bilinear interpolation where it has to grow), colours to luma where the model is grey,
@@ -46,13 +46,13 @@ def open_autoencoder(name_or_url: str, sha256: str | None = None) -> OpenAutoenc
 
 
 def model_input(picture: Picture, shape: tuple[int, int, int]) -> Tensor:
-    """Bring a picture to the shape C, H, W of a model, as the module says: C x H x W float32 in 0..1."""
+    """Bring a picture to the shape C, H, W of a model, as described above: C x H x W float32 in 0..1."""
     pixels = over_white(to_8bit(picture.pixels))
     return torch.tensor(resized(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, shape)).float() / 255
 
 
 class Part(nn.Module):
-    """One way through a network, as the module that travels to the device with all its weights."""
+    """A single function of a network, as the module that travels to the device with all the network's weights."""
 
     def __init__(self, network: nn.Module, way: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -60,4 +60,5 @@ class Part(nn.Module):
         self.way = way
 
     def forward(self, pictures: Tensor) -> Tensor:
+        """Call the function on N x C x H x W pictures."""
         return self.way(pictures)

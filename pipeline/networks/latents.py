@@ -1,4 +1,4 @@
-"""Rows of the latents table and latents, and the pictures they hold."""
+"""Rows of the latents table: from latents and vectors, and back to latents and pictures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TAG = re.compile(r"(.{1,64})@([0-9a-f]{12})")
 
 
 def columns_of(latent: Latent) -> dict[str, Any]:
-    """The columns of the latents table that are about the latent itself."""
+    """Return the columns of the latents table that describe a codec's latent."""
     return {
         "latent": latent.symbols.reshape(-1),
         "shape": list(latent.symbols.shape),
@@ -42,7 +42,7 @@ def columns_of(latent: Latent) -> dict[str, Any]:
 
 
 def packed_columns(latent: Latent) -> dict[str, Any]:
-    """`columns_of` as they wait to be written: small, and without the latent itself where no table should hold it."""
+    """Return `columns_of` packed for writing; null for a latent of a picture over 40 megapixels."""
     columns = columns_of(latent)
     if latent.width * latent.height > MOST_PIXELS:
         return columns | {"latent": None, "hyper": None, "overflow": None}
@@ -50,7 +50,7 @@ def packed_columns(latent: Latent) -> dict[str, Any]:
 
 
 def vector_columns(vector: np.ndarray, picture: Picture) -> dict[str, Any]:
-    """The columns of the latents table that are about a vector (float32, finite) that says what a picture is like.
+    """Return the columns of the latents table for a vector (float32, finite) that describes a picture.
 
     Its numbers are kept in 8 bits, in steps of which the largest takes 127: no number is off by more than 1/254 of it.
     """
@@ -68,7 +68,7 @@ def vector_columns(vector: np.ndarray, picture: Picture) -> dict[str, Any]:
 
 
 def latent_of(row: Mapping[str, Any]) -> Latent:
-    """The mirror image of `columns_of`, for a row from any reader of Parquet: lists or arrays, in any integer type.
+    """Return the latent of a row from any reader of Parquet: lists or arrays, in any integer type; undoes `columns_of`.
 
     Nothing larger than the row itself is allocated. Raises LatentError.
     """
@@ -105,7 +105,7 @@ def latent_of(row: Mapping[str, Any]) -> Latent:
 
 
 def picture_of_row(row: Mapping[str, Any], device: str = "cpu", models: Sequence[str] = ()) -> np.ndarray:
-    """The colours H x W x 1|3 uint8 that a row of the latents table holds: those its stream gives on this device.
+    """Return the colours, H x W x 1|3 uint8, of a row of the latents table: those its stream gives on this device.
 
     `models` are URLs of weights that do not come with Darkroom. Raises LatentError.
     """
@@ -150,7 +150,7 @@ def _product(shape: tuple[int, int, int]) -> int:
 
 
 def _overflow(row: Mapping[str, Any], count: int) -> np.ndarray:
-    """Flat indexes within `count` symbols, each with its 16-bit value."""
+    """Return flat indexes within `count` symbols, each followed by its 16-bit value. Raises LatentError."""
     overflow = _numbers(row, "overflow", np.int32, None)
     places, values = overflow[::2], overflow[1::2]
     if len(places) != len(values) or len(places) > count:
@@ -161,7 +161,10 @@ def _overflow(row: Mapping[str, Any], count: int) -> np.ndarray:
 
 
 def _numbers(row: Mapping[str, Any], name: str, kind: Any, length: int | None) -> np.ndarray:
-    """A column's numbers, one-dimensional, each within the range of the type they are returned in."""
+    """Return a column's numbers, one-dimensional, each within the range of the type they are returned in.
+
+    Raises LatentError.
+    """
     values = _column(row, name)
     if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, (str, bytes)):
         raise LatentError(f"{name} is no list of numbers")

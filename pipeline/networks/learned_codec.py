@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CodecNetwork:
-    """A network that leaves a stream of a whole picture, and gives back what it holds.
+    """A network that encodes a whole picture to a stream, and decodes such a stream.
 
     `model` is name@hash, `weights` the whole SHA-256 of their file.
     """
@@ -31,11 +31,11 @@ class CodecNetwork:
 
 
 class AutoencodeParameters(CodecChoice, Parameters):
-    """A quality, or a target that it is chosen for; and the model."""
+    """Parameters of `autoencode`: a quality, or a target that it is chosen for; and the model."""
 
 
 def autoencode(parameters: AutoencodeParameters, sha256: str | None = None) -> CodecNetwork:
-    """Learned compression to a .drk stream and back, to a quality, size or PSNR; 16-bit pictures are rounded to 8."""
+    """Compress to a learned .drk stream and back, at a quality, size or PSNR; 16-bit pictures are rounded to 8 bits."""
     from pipeline.networks.streams import decode_with, encode_stream, load_codec, tag_of
 
     codec, weights = load_codec(parameters.model, sha256)

@@ -1,4 +1,4 @@
-"""Networks that give back what a picture has lost, as steps: noise, size, JPEG blocks, holes, sharpness, light.
+"""Networks that restore what a picture has lost, as steps: noise, size, JPEG blocks, holes, sharpness, light.
 
 All take grey and colour, uint8 and uint16, with alpha or without, of any size, and give the same kind back; inside they
 compute in float32, in tiles whose overlap makes them equal to the whole. Colour under fully transparent pixels is
@@ -35,6 +35,8 @@ _MUCH_MISSING = 0.4
 
 
 class Restore(Parameters):
+    """Parameters of every restoration, and of `deblur`."""
+
     strength: float = Field(default=1.0, ge=0, le=1, description="1 takes all that the network gives, 0 the input")
     model: str | None = Field(
         default=None,
@@ -46,16 +48,22 @@ class Restore(Parameters):
 
 
 class Automatic(Restore):
+    """Parameters of `deblock`, `enhance` and other restorations that leave good pictures alone."""
+
     auto: bool = Field(default=True, description="look first, and leave the picture as it is where nothing is wrong")
 
 
 class Denoise(Automatic):
+    """Parameters of `denoise`."""
+
     sigma: float | None = Field(
         default=None, ge=0, le=255, description="the noise, if known, in 8-bit levels (auto is not asked); null: blind"
     )
 
 
 class Upscale(Restore):
+    """Parameters of `upscale`."""
+
     factor: Literal[2, 3, 4] = Field(default=2, description="how many times longer each side becomes")
     variant: Literal["clean", "realistic"] = Field(
         default="clean", description="of good pictures made smaller, or of blurred, noisy JPEGs (factor 2 only)"
@@ -69,7 +77,10 @@ class Upscale(Restore):
 
 
 class Repair(Restore, Holes):
-    """`seed`, `kind`, `count`, `size` and `fraction` are those of `holes` and count only with `mask: holes`."""
+    """Parameters of `repair`.
+
+    `seed`, `kind`, `count`, `size` and `fraction` are those of `holes` and count only with `mask: holes`.
+    """
 
     mask: Literal["colour", "holes", "alpha"] = Field(
         default="colour",
@@ -84,7 +95,7 @@ class Repair(Restore, Holes):
 
 @dataclass(frozen=True)
 class Restored:
-    """What a step gave: pixels with alpha; why automatic mode left them alone; what the step itself warns of.
+    """The result of a restoration: pixels with alpha, why automatic mode left them alone, and a warning of the step.
 
     `given` is the colour that the network got, for comparison; None where comparing says nothing.
     """
@@ -109,7 +120,7 @@ class Restorer:
 
 
 def denoise(parameters: Denoise, sha256: str | None = None) -> Restorer:
-    """Noise taken away by a network, blind or told its sigma; clean pictures are left alone."""
+    """Remove noise with a network, blind or told its sigma; clean pictures are left alone."""
 
     def clean(pixels: np.ndarray) -> str | None:
         noise = noise_level(pixels)
@@ -119,7 +130,7 @@ def denoise(parameters: Denoise, sha256: str | None = None) -> Restorer:
 
 
 def deblock(parameters: Automatic, sha256: str | None = None) -> Restorer:
-    """JPEG artefacts taken away by a network, whatever the quality was; pictures without blocks are left alone."""
+    """Remove JPEG artefacts with a network, whatever the quality was; pictures without blocks are left alone."""
 
     def clean(pixels: np.ndarray) -> str | None:
         blocks = blockiness(pixels)
@@ -129,12 +140,12 @@ def deblock(parameters: Automatic, sha256: str | None = None) -> Restorer:
 
 
 def deblur(parameters: Restore, sha256: str | None = None) -> Restorer:
-    """Mild blur, of a lens or a motion of up to 15 pixels, taken away by a network."""
+    """Remove mild blur, of a lens or a motion of up to 15 pixels, with a network."""
     return _same_size("deblur", parameters, sha256)
 
 
 def enhance(parameters: Automatic, sha256: str | None = None) -> Restorer:
-    """Light, contrast and colour set right by a network; pictures in good light are left alone."""
+    """Correct light, contrast and colour with a network; pictures in good light are left alone."""
 
     def clean(pixels: np.ndarray) -> str | None:
         return None if bad_light(pixels) else "good light"
@@ -149,7 +160,10 @@ def _same_size(
     clean: Callable[[np.ndarray], str | None] = lambda pixels: None,
     condition: float | None = None,
 ) -> Restorer:
-    """A restorer of colour; what `clean` says in automatic mode is why the picture stays as it is. Alpha is kept."""
+    """Return a restorer of colour that keeps alpha.
+
+    In automatic mode `clean` may give a reason why the picture stays as it is.
+    """
     from pipeline.networks.tiles import fill_under_transparency, open_network, restore
 
     network = open_network(parameters.model, task, parameters.runtime, sha256)
@@ -169,7 +183,7 @@ def _same_size(
 
 
 def upscale(parameters: Upscale, sha256: str | None = None) -> Restorer:
-    """Sides two, three or four times longer by a network, of clean pictures or of blurred, noisy JPEGs."""
+    """Enlarge the sides two, three or four times with a network, for clean pictures or blurred, noisy JPEGs."""
     from pipeline.networks.tiles import enlarge_alpha, fill_under_transparency, open_network, restore
 
     kind = "realistic-" if parameters.variant == "realistic" else ""
@@ -192,7 +206,7 @@ def upscale(parameters: Upscale, sha256: str | None = None) -> Restorer:
 
 
 def repair(parameters: Repair, sha256: str | None = None) -> Restorer:
-    """Holes and scratches filled by a network; all other pixels stay as they are."""
+    """Fill holes and scratches with a network; all other pixels stay as they are."""
     from pipeline.networks.tiles import open_network, restore
 
     network = open_network(parameters.model, "inpaint", parameters.runtime, sha256)
@@ -219,7 +233,7 @@ def repair(parameters: Repair, sha256: str | None = None) -> Restorer:
 
 
 def _missing(picture: Picture, parameters: Repair) -> np.ndarray:
-    """Where pixels are missing: bool, H x W."""
+    """Return where pixels are missing: bool, H x W."""
     height, width = picture.pixels.shape[:2]
     if parameters.mask == "holes":
         return hole_mask(height, width, parameters, generator_for(parameters.seed, picture.key))
@@ -230,7 +244,10 @@ def _missing(picture: Picture, parameters: Repair) -> np.ndarray:
 
 
 def _wide_holes_filled(pixels: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels too far from any known one for the network get a smooth guess and count as known: pixels, missing."""
+    """Give pixels too far from any known one for the network a smooth guess, and count them as known.
+
+    Returns the pixels, and which are missing now.
+    """
     side = 2 * _GUESSED + 1
     far = cv2.erode(missing.astype(np.uint8), np.ones((side, side), np.uint8)).astype(bool)
     if not far.any():
@@ -239,7 +256,7 @@ def _wide_holes_filled(pixels: np.ndarray, missing: np.ndarray) -> tuple[np.ndar
 
 
 def _coarse_guess(pixels: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """A smooth picture of the same size and dtype through what is known, however far away that is."""
+    """Return a smooth picture of the same size and dtype through what is known, however far away that is."""
     height, width, channels = pixels.shape
     size = (-(-width // _GUESSED), -(-height // _GUESSED))
     known = cv2.resize((~missing).astype(np.float32), size, interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""Whether a restoration did what it says: noise before and after, and how far the result drifted from what it got."""
+"""Checks of a restoration: noise before and after, and how far the result drifted from its input."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Guards:
 
 
 def check(step: str, result: Restored) -> Guards:
-    """What is to be said of one restoration step and what it gave."""
+    """Compare the result of a restoration step with its input, and warn of large drifts."""
     if result.given is None:
         return Guards(warning=result.warning)
     before = noise_level(result.given)
@@ -61,7 +61,10 @@ def check(step: str, result: Restored) -> Guards:
 
 
 def together(steps: Sequence[Guards]) -> Guards:
-    """Of a branch's restoration steps: noise before the first and after the last, the largest drifts, all warnings."""
+    """Combine the checks of a branch's restoration steps.
+
+    Noise is that before the first step and after the last, drifts are the largest, and warnings are all kept.
+    """
     compared = [one for one in steps if one.noise_before is not None]
     warning = "; ".join(one.warning for one in steps if one.warning) or None
     if not compared:
@@ -76,13 +79,13 @@ def together(steps: Sequence[Guards]) -> Guards:
 
 
 def colour_drift(before: np.ndarray, after: np.ndarray) -> float:
-    """The largest change of a channel's mean, in 8-bit levels, 0..255."""
+    """Return the largest change of a channel's mean, in 8-bit levels, 0..255."""
     means = [np.array(cv2.mean(pixels)[: pixels.shape[2]]) / level_step(pixels) for pixels in (before, after)]
     return float(np.abs(means[0] - means[1]).max())
 
 
 def structure_drift(before: np.ndarray, after: np.ndarray) -> float:
-    """1 - SSIM of both pictures' luma made small and equally bright and contrasty, 0..2: only structure counts."""
+    """Return 1 - SSIM of both pictures' luma, made small and equal in brightness and contrast, 0..2."""
     shorter = 1 / max(_LEAST_MEAN, max(before.shape[:2]) / _MOST_PIXELS)
     size = (max(1, round(before.shape[1] * shorter)), max(1, round(before.shape[0] * shorter)))
     first, second = (

@@ -33,12 +33,12 @@ _ALPHA_SHARE = 10
 
 
 def open_codec(name_or_url: str) -> Codec:
-    """The codec of a shipped model, or of the safetensors file at a URL. Raises ModelError, StorageError."""
+    """Open the codec of a shipped model, or of the safetensors file at a URL. Raises ModelError, StorageError."""
     return load_codec(name_or_url)[0]
 
 
 def load_codec(name_or_url: str, sha256: str | None = None) -> tuple[Codec, str]:
-    """A codec with weights of that hash, or any (None), and the SHA-256 of its weights.
+    """Load a codec with weights of that hash, or any (None); return it and the SHA-256 of its weights.
 
     Raises ModelError, StorageError.
     """
@@ -50,12 +50,12 @@ def load_codec(name_or_url: str, sha256: str | None = None) -> tuple[Codec, str]
 
 
 def tag_of(codec: Codec) -> str:
-    """`name@` and the first 12 digits of the weights' hash, as written in tables."""
+    """Return `name@` and the first 12 digits of the weights' hash, as written in tables."""
     return f"{codec.name}@{codec.model_hash.hex()[:12]}"
 
 
 def find_codec(digits: str, name: str, codecs: Sequence[Codec] = ()) -> Codec:
-    """The codec whose weights' hash begins with these hexadecimal digits: one of `codecs`, or a shipped one.
+    """Find the codec whose weights' hash begins with these hexadecimal digits: one of `codecs`, or a shipped one.
 
     Raises PictureError("unknown_model"), which names the model it was.
     """
@@ -76,7 +76,7 @@ def find_codec(digits: str, name: str, codecs: Sequence[Codec] = ()) -> Codec:
 
 
 def encode_stream(codec: Codec, picture: Picture, choice: CodecChoice, apply: Apply) -> tuple[bytes, Latent]:
-    """A picture as the bytes of a `.drk` file at the quality or target chosen, and the latent inside it.
+    """Encode a picture as the bytes of a `.drk` file at the chosen quality or target; return them and the latent.
 
     Raises PictureError("step_failed") when the target cannot be met or the format cannot hold the picture.
     """
@@ -104,7 +104,7 @@ def decode_stream(
     crop: Crop | None = None,
     reserve: Reserve = at_once,
 ) -> Picture:
-    """The picture in a `.drk` file, or its part `crop`, for which only the tiles around it are decoded.
+    """Decode the picture in a `.drk` file, or its part `crop`, for which only the tiles around it are decoded.
 
     `reserve` is told from the header how many pixels there will be, before anything large is allocated.
     Raises PictureError and nothing else: truncated, corrupt, too_large, unsupported (another version of the format),
@@ -122,7 +122,7 @@ def decode_stream(
 def decode_with(
     codec: Codec, data: bytes, key: str, apply: Apply, crop: Crop | None = None, pixel_limit: int = PIXEL_LIMIT
 ) -> Picture:
-    """`decode_stream` where the codec is known. Raises PictureError."""
+    """Decode a `.drk` file as `decode_stream` does, where the codec is known. Raises PictureError."""
     box = None if crop is None else (crop.left, crop.top, crop.width, crop.height)
     try:
         return _picture(key, decompress(codec, data, apply, box, pixel_limit))

@@ -27,10 +27,10 @@ _TILE, _TILE_ENLARGED = 896, 512
 
 @dataclass(frozen=True)
 class Network:
-    """What runs, and what must be known to run it in tiles.
+    """A module, and what must be known to run it in tiles.
 
-    `run` takes N x 3 x h x w float32 in 0..1, or N x 4 x h x w with the condition as last plane, and gives
-    N x 3 x (scale h) x (scale w). One that `samples` must be told of the whole picture first: see `network_for`.
+    `run` takes N x 3 x h x w float32 in 0..1, or N x 4 x h x w with the condition as last plane, and gives N x 3 x
+    (scale h) x (scale w). A network that `samples` needs a sample of the whole picture first: see `network_for`.
     `model` is name@hash, `weights` the whole SHA-256 of the file.
     """
 
@@ -44,7 +44,7 @@ class Network:
 
 
 def open_network(name_or_url: str | None, task: str, runtime: Runtime = "auto", sha256: str | None = None) -> Network:
-    """The network of a step; what runs is one object however many steps use it.
+    """Open the network of a step; its module is one object however many steps use it.
 
     `sha256` is the hash that the weights must have; None: whatever lies there is taken. Raises ModelError,
     StorageError.
@@ -64,7 +64,7 @@ def open_network(name_or_url: str | None, task: str, runtime: Runtime = "auto", 
 
 @lru_cache(maxsize=16)
 def _planes(network: RestorationNetwork | OnnxNetwork) -> _Planes:
-    """One object for one network, for pictures travel in one batch only through the same object."""
+    """Return one object for one network, for pictures travel in one batch only through the same object."""
     return _Planes(network)
 
 
@@ -76,6 +76,7 @@ class _Planes(nn.Module):
         self.network = network.to(memory_format=torch.channels_last)
 
     def forward(self, planes: Tensor) -> Tensor:
+        """Apply the network to N x 3 x h x w planes, or N x 4 x h x w with the condition as last plane."""
         planes = planes.contiguous(memory_format=torch.channels_last)
         return self.network(planes[:, :3], planes[:, 3:] if planes.shape[1] > 3 else None)
 
@@ -89,11 +90,12 @@ class _Sampled(nn.Module):
         self.sampled = nn.Buffer(sampled)
 
     def forward(self, picture: Tensor) -> Tensor:
+        """Apply the network to N x 3 x h x w tiles of the picture."""
         return self.network(picture, self.sampled.expand(len(picture), -1, -1, -1))
 
 
 def network_for(network: Network, pixels: np.ndarray, white: float) -> nn.Module:
-    """What restores tiles of this picture, H x W x 1|3 with values of 0..white."""
+    """Return the module that restores tiles of this picture, H x W x 1|3 with values of 0..white."""
     if not network.samples:
         return network.run
     assert isinstance(network.run, _Planes)
@@ -110,7 +112,7 @@ def restore(
     strength: float = 1.0,
     condition: float | np.ndarray | None = None,
 ) -> np.ndarray:
-    """Pixels (H x W x 1|3, uint8|uint16) through a network: as many channels, the same dtype, sides times its scale.
+    """Restore pixels (H x W x 1|3, uint8|uint16) with a network: channels and dtype kept, sides times its scale.
 
     `condition` is a number for the whole picture or a mask, bool H x W, of pixels that are missing and not looked at.
     `strength` mixes the result with the input, enlarged by bicubic interpolation where the network enlarges.
@@ -154,7 +156,7 @@ def restore(
 
 
 def enlarge_alpha(network: Network, alpha: np.ndarray, apply: Apply, strength: float) -> np.ndarray:
-    """Enlarge alpha (h x w x 1) as a grey picture, held between its neighbours: no ringing beside an edge."""
+    """Enlarge alpha (h x w x 1) as a grey picture, kept between its neighbours: no ringing beside an edge."""
     plane = np.ascontiguousarray(alpha[:, :, 0])
     size = (plane.shape[1] * network.scale, plane.shape[0] * network.scale)
     low, high = (
@@ -168,7 +170,7 @@ def enlarge_alpha(network: Network, alpha: np.ndarray, apply: Apply, strength: f
 
 
 def fill_under_transparency(picture: Picture) -> np.ndarray:
-    """Give the colour, H x W x 1|3, where fully transparent pixels take on that of their visible neighbours."""
+    """Return the colour, H x W x 1|3, with that of fully transparent pixels filled from their visible neighbours."""
     colour = np.ascontiguousarray(picture.colour)
     if picture.alpha is None or picture.alpha.all():
         return colour

@@ -1,1 +1,1 @@
-"""The page engine: templates, charts, galleries and words for numbers."""
+"""The page engine: templates, charts, galleries and numbers for people."""

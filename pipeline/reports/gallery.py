@@ -44,7 +44,7 @@ class GalleryEntry:
 
 
 def choose_gallery(metrics: pa.Table) -> list[tuple[str, Rank, str]]:
-    """Which pictures to show: (branch, rank, key), branches in order of first appearance, each best to worst by PSNR.
+    """Choose the pictures to show: (branch, rank, key), branches in order of first appearance, best to worst by PSNR.
 
     Two pictures give best and worst, one gives median. A branch without any PSNR shows the first, middle and last key
     in the same slots (the report then calls them examples). At most `MAX_GALLERY` entries: with many branches each
@@ -69,7 +69,7 @@ def choose_gallery(metrics: pa.Table) -> list[tuple[str, Rank, str]]:
 
 
 def shrunk(pixels: np.ndarray, max_side: int = MAX_SIDE) -> np.ndarray:
-    """A picture (H x W x 1|3 uint8) with no side over `max_side`, by area means; itself where it is small enough."""
+    """Return a picture (H x W x 1|3 uint8) with no side over `max_side`, by area means; a small one as it is."""
     height, width = pixels.shape[:2]
     scale = max_side / max(height, width)
     if scale >= 1:
@@ -79,7 +79,7 @@ def shrunk(pixels: np.ndarray, max_side: int = MAX_SIDE) -> np.ndarray:
 
 
 def _data_uri(pixels: np.ndarray, max_side: int) -> str:
-    """A picture (H x W x 1|3 uint8) in a data URI, no side over `max_side`: JPEG, small ones WebP without loss.
+    """Return a picture (H x W x 1|3 uint8) as a data URI, no side over `max_side`: JPEG, small ones WebP without loss.
 
     JPEG takes a sixth of WebP's time, which every run would wait for at its end, for half as many bytes again.
     """
@@ -95,7 +95,7 @@ def _data_uri(pixels: np.ndarray, max_side: int) -> str:
 
 
 def gallery_groups(branches: Sequence[str], gallery: Sequence[GalleryEntry]) -> list[dict[str, Any]]:
-    """Entries (the first `MAX_GALLERY`) grouped by branch in the order of `branches`, pictures as data URIs."""
+    """Return entries (the first `MAX_GALLERY`) grouped by branch in the order of `branches`, pictures as data URIs."""
     entries = gallery[:MAX_GALLERY]
     max_side = MAX_SIDE if len(entries) <= 18 else 640 if len(entries) <= 32 else 480
     pixels = [side for entry in entries for side in (entry.before, entry.after)]

@@ -1,4 +1,4 @@
-"""What every page is made of: templates, style sheets and scripts that ship here, all in one file."""
+"""The parts of every page: templates, style sheets and scripts that ship here, all in one file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.reports.text import duration, moment, number, size
 
 @functools.cache
 def environment() -> jinja2.Environment:
-    """The templates, compiled once, every value escaped, with the filters that write numbers for people."""
+    """Return the templates, compiled once, every value escaped, with the filters that write numbers for people."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline.reports", "templates"),
         autoescape=True,
@@ -24,6 +24,6 @@ def environment() -> jinja2.Environment:
 
 
 def asset(name: str) -> str:
-    """A style sheet or script that ships beside the templates."""
+    """Return the text of a style sheet or script that ships beside the templates."""
     loader = jinja2.PackageLoader("pipeline.reports", "templates")
     return loader.get_source(jinja2.Environment(autoescape=True), name)[0].strip()

@@ -60,7 +60,7 @@ class Series:
 
 
 def svg_text(figure: Figure, name: str, title: str, texts: Mapping[str, str]) -> str:
-    """The figure as an <svg> element with ids that begin with `name`; `texts` replaces whole labels, escaped."""
+    """Return the figure as an <svg> element with ids that begin with `name`; `texts` replaces whole labels, escaped."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
@@ -91,7 +91,7 @@ def _plain(value: float, _position: int = 0) -> str:
 
 
 def logarithmic_axis(axes: Axes, low: float, high: float) -> None:
-    """A logarithmic x axis with plain numbers; narrow ranges get finer ticks."""
+    """Give `axes` a logarithmic x axis with plain numbers; narrow ranges get finer ticks."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
@@ -105,7 +105,7 @@ def logarithmic_axis(axes: Axes, low: float, high: float) -> None:
 
 
 def rate_distortion(series: Sequence[Series]) -> str | None:
-    """Scatter of bits per pixel (x, logarithmic) against PSNR in dB (y): a mark per picture, the means bigger.
+    """Draw bits per pixel (x, logarithmic) against PSNR in dB (y) as SVG: a mark per picture, the means bigger.
 
     Identical pictures and rates of 0 are left out, a large run is thinned evenly to about 2,000 marks.
     None when nothing is left to draw.
@@ -143,10 +143,10 @@ def rate_distortion(series: Sequence[Series]) -> str | None:
 
 
 def distributions(series: Sequence[Series], name: str, label: str, logarithmic: bool = False) -> str | None:
-    """Histograms of x, one row per branch on a common axis, each scaled to its own peak; the mean is a line.
+    """Draw histograms of x as SVG, one row per branch on a common axis, each scaled to its own peak.
 
-    `name` begins the ids inside the SVG ([a-z-]+), `label` is the axis label with its unit. On a logarithmic axis
-    values of 0 and below are left out. None when nothing is left to draw.
+    A vertical line is the mean. `name` begins the ids inside the SVG ([a-z-]+), `label` is the axis label with its
+    unit. On a logarithmic axis values of 0 and below are left out. None when nothing is left to draw.
     """
     rows = [Series(s.name, s.colour, s.x[s.x > 0] if logarithmic else s.x) for s in series]
     rows = [row for row in rows if len(row.x)]

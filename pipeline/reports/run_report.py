@@ -79,7 +79,7 @@ _HISTOGRAMS = (
 def render_report(
     run: Mapping[str, Any], metrics: pa.Table, failures: pa.Table, gallery: Sequence[GalleryEntry]
 ) -> str:
-    """The report as HTML text (UTF-8 encodable), a pure function of its arguments.
+    """Render the report of a run as HTML text (UTF-8 encodable), a pure function of its arguments.
 
     `run` is the content of run.json; `metrics` and `failures` have the schemas of `pipeline.destination.schemas`; of
     `gallery` the first `MAX_GALLERY` entries are shown.
@@ -123,7 +123,7 @@ def render_report(
 
 
 def _chain(recipe: Mapping[str, Any], branch: str) -> list[dict[str, Any]]:
-    """The branch's steps, each with its name and its parameters as (name, text)."""
+    """Return the branch's steps, each with its name and its parameters as (name, text)."""
 
     def text(value: Any) -> str:
         return value if isinstance(value, str) else json.dumps(value, default=str)
@@ -135,7 +135,7 @@ def _chain(recipe: Mapping[str, Any], branch: str) -> list[dict[str, Any]]:
 
 
 def _branch_table(branches: Sequence[str], metrics: pa.Table, failures: pa.Table) -> dict[str, Any]:
-    """Means per branch: the columns that hold anything, and one row per branch of cells (value, text, best)."""
+    """Return means per branch: the columns that hold anything, and one row per branch of cells (value, text, best)."""
     scale = dict.fromkeys(("encode_s", "decode_s", "develop_s"), 1000.0)
     means = metrics.group_by("branch").aggregate([(c.name, "mean") for c in COLUMNS] + [("key", "count")]).to_pylist()
     by_branch = {row["branch"]: row for row in means}
@@ -168,7 +168,7 @@ def _branch_table(branches: Sequence[str], metrics: pa.Table, failures: pa.Table
 
 
 def _charts(branches: Sequence[str], colours: Mapping[str, str], metrics: pa.Table) -> list[dict[str, Any]]:
-    """SVGs with their captions; charts without anything to draw are left out, and all of them for one picture."""
+    """Draw SVGs with their captions; charts without anything to draw are left out, and all of them for one picture."""
     if pc.count_distinct(metrics["key"]).as_py() < 2:
         return []
     shown = [b for b in colours if b in set(branches)][:_MAX_CHART_BRANCHES]
@@ -200,7 +200,7 @@ def _charts(branches: Sequence[str], colours: Mapping[str, str], metrics: pa.Tab
 
 
 def _restorations(metrics: pa.Table) -> dict[str, Any] | None:
-    """What automatic mode left alone and what was warned of, the worst first; None without restorations."""
+    """Return what automatic mode left alone and the warnings, the worst first; None without restorations."""
     told = ("colour_drift", "structure_drift", "noise_before", "warning", "skipped")
     rows = metrics.select(["key", "branch", "noise_after", *told])
     restored = [pc.is_valid(rows[name]) for name in told]
@@ -222,7 +222,7 @@ def _restorations(metrics: pa.Table) -> dict[str, Any] | None:
 
 
 def _reasons(failures: pa.Table) -> list[dict[str, Any]]:
-    """Reasons with their counts, most frequent first, and their shares of all failures."""
+    """Return the reasons of failures with their counts, most frequent first, and their shares of all failures."""
     counted = [(row["values"], row["counts"]) for row in failures["reason"].value_counts().to_pylist()]
     counted.sort(key=lambda pair: (-pair[1], pair[0]))
     return [
@@ -232,7 +232,7 @@ def _reasons(failures: pa.Table) -> list[dict[str, Any]]:
 
 
 def _failure_rows(failures: pa.Table) -> list[dict[str, Any]]:
-    """The first rows, with messages cut to a readable length."""
+    """Return the first rows of failures, with messages cut to a readable length."""
     rows = failures.slice(0, MAX_FAILURE_ROWS).to_pylist()
     for row in rows:
         if len(row["message"]) > _MAX_MESSAGE:

@@ -1,4 +1,4 @@
-"""Numbers, bytes, times and counts in words for people."""
+"""Numbers, bytes, times and counts as text for people."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ MISSING = "—"
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """1234.5 -> "1,234.5"; None -> "—"."""
+    """Write a number for people: 1234.5 -> "1,234.5"; None -> "—"."""
     return MISSING if value is None else f"{value:,.{digits}f}"
 
 
 def size(count: float | None) -> str:
-    """Bytes for people, powers of 1000: 1234567 -> "1.23 MB"."""
+    """Write a number of bytes for people, in powers of 1000: 1234567 -> "1.23 MB"; None -> "—"."""
     if count is None:
         return MISSING
     if count < 999.5:
@@ -26,7 +26,7 @@ def size(count: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people: "0.42 s", "12.3 s", "3 min 07 s", "2 h 05 min"."""
+    """Write seconds for people: "0.42 s", "12.3 s", "3 min 07 s", "2 h 05 min"; None -> "—"."""
     if seconds is None:
         return MISSING
     if seconds < 59.95:
@@ -37,7 +37,7 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(iso: str | None) -> str:
-    """An ISO 8601 time as "28 July 2026, 14:03 UTC"; what is no such time is given back as it is."""
+    """Write an ISO 8601 time as "28 July 2026, 14:03 UTC"; text that is no such time is returned as it is."""
     if not iso:
         return MISSING
     try:
@@ -49,5 +49,5 @@ def moment(iso: str | None) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """For people: "1 run", "2,000 runs"."""
+    """Write a count with its noun: "1 run", "2,000 runs"."""
     return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -1,1 +1,1 @@
-"""What can be asked: forms, recipes, the catalogue of steps, and the Job."""
+"""Requests: forms, recipes, the catalogue of steps, and the Job."""

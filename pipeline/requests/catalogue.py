@@ -1,4 +1,4 @@
-"""The catalogue of steps: importing this module registers all of them, ours and those of installed packages."""
+"""The catalogue of steps: importing this module registers all of them, Darkroom's and those of installed packages."""
 
 from pipeline.networks import autoencoders, learned_codec, restoration  # noqa: F401
 from pipeline.requests.plugins import load_plugins

@@ -9,7 +9,7 @@ COMPRESSED, DECOMPRESSED = "compressed", "decompressed"
 
 
 def compression(request: CompressRequest) -> DevelopRequest:
-    """One branch, `compressed`, whose streams are kept and measured; no pictures are written."""
+    """Return the request to develop by one branch, `compressed`: streams are kept and measured, no pictures written."""
     chosen = {name: getattr(request, name) for name in CodecChoice.model_fields}
     step = {"step": "autoencode"} | {name: value for name, value in chosen.items() if value is not None}
     recipe = {"name": "compress", "branches": {COMPRESSED: [step]}, "output": {"format": "none"}}
@@ -17,7 +17,7 @@ def compression(request: CompressRequest) -> DevelopRequest:
 
 
 def decompression(request: DecompressRequest) -> DevelopRequest:
-    """One branch without steps, `decompressed`, whose pictures are written; nothing is measured."""
+    """Return the request to develop by a branch without steps, `decompressed`: pictures are written, none measured."""
     output = {"format": request.format or "png"}
     recipe = {"name": "decompress", "branches": {DECOMPRESSED: []}, "output": output}
     return DevelopRequest(**request.shared(), recipe=recipe, measure=False, crop=request.crop, model=request.model)

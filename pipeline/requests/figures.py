@@ -17,7 +17,7 @@ Figures = TypeVar("Figures")
 def read_figures(
     url: str, kind: TypeAdapter[Figures], what: str, example: str, options: StorageOptions | None
 ) -> Figures:
-    """The content of a file.
+    """Read a file of figures, at most 16 MiB of JSON, and check it.
 
     Raises StorageError, and RequestError, which says that the file holds no `what` and that `example` is how to write
     it.

@@ -1,4 +1,4 @@
-"""What forms and commands show of a request: its fields, in which order, in which words; and sizes as people write."""
+"""Forms: the fields of a request as forms and commands show them, and sizes as people write them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNITS = {"": 1, "b": 1} | {
 
 
 def field_order(model: type[BaseModel]) -> list[str]:
-    """Names of the fields that forms and commands show: its `first`, what is particular to it, then the rest."""
+    """Return the names of the fields that forms and commands show: its `first`, those that only it has, the rest."""
     shown = [name for name, field in model.model_fields.items() if not _for_python(field.metadata)]
     first = [name for name in getattr(model, "first", ()) if name in shown]
     own = [name for name in model.__annotations__ if name in shown]
@@ -39,7 +39,7 @@ def _as_form(schema: dict[str, Any], model: type[BaseModel]) -> None:
 
 
 def _field(name: str, about: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a field for people: a title in words, and one that may be left out is empty, not "None"."""
+    """Return the schema of a field for people: a title in words, and one that may be left out is empty, not "None"."""
     words = name.replace("_", " ").capitalize()
     for ending, unit in ((" s", " (seconds)"), (" gib", " (GiB)")):
         words = words.removesuffix(ending) + unit if words.endswith(ending) else words
@@ -61,7 +61,7 @@ class Form(BaseModel):
 
     @property
     def verb(self) -> str:
-        """The name of the command and of the flow."""
+        """Name of the command and of the flow."""
         return type(self).__name__.removesuffix("Request").lower()
 
     @property
@@ -81,7 +81,10 @@ class Form(BaseModel):
 
 
 def parse_size(text: str) -> int:
-    """Bytes, at least 1: `512 MB` and `512M` are 512,000,000, `512 MiB` is 536,870,912. Raises ValueError."""
+    """Return a size in bytes, at least 1: `512 MB` and `512M` are 512,000,000, `512 MiB` is 536,870,912.
+
+    Raises ValueError.
+    """
     found = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)\s*", text)
     if not found or found[2].lower() not in _UNITS:
         raise ValueError(f"{text!r} is not a size; write it like 512 MB, 2 GiB or 1048576")

@@ -37,7 +37,7 @@ _NOT_RECORDED = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the rows of a picture besides the recipe.
+    """The settings that decide the rows of a picture besides the recipe.
 
     `strict`: files that are no pictures are failures. `copies`: what no step has changed is a copy of its source.
     `codecs` are those that streams in the source may need.
@@ -53,7 +53,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """A run over pictures, resolved: `request` with its recipe written out, and what it comes to.
+    """A run over pictures, resolved: `request` with its recipe written out, and its stores, settings and fingerprint.
 
     `models` are the SHA-256 of the weights that streams in the source may need, by their URLs.
     """
@@ -68,7 +68,7 @@ class Job:
 
     @property
     def home(self) -> Store:
-        """Where the lease is and whatever is ours: the destination itself."""
+        """Store of the lease and of the run's records: the destination itself."""
         return self.destination
 
     @property
@@ -81,15 +81,15 @@ class Job:
 
     @property
     def access(self) -> Access:
-        """How its stores are reached, for whoever takes up its record."""
+        """Access to the job's stores, for whoever takes up its record."""
         return Access.of(self.request)
 
     def objects(self) -> Iterator[StoredObject]:
-        """List the objects of the source that the request is about, in the order of their keys."""
+        """Return an iterator over the objects of the source that the request is about, in the order of their keys."""
         return objects_of(self.source, self.request)
 
     def record(self) -> dict[str, Any]:
-        """The job as plain data, without access to its stores: what is kept beside a plan, and what travels."""
+        """Return the job as plain data, without access to its stores: what is kept beside a plan, and what travels."""
         resolved = {
             "darkroom": version(),
             "fingerprint": self.fingerprint,
@@ -104,7 +104,7 @@ class Job:
     def from_record(
         cls, record: Mapping[str, Any], access: Access | None = None, other_darkroom: bool = False, **changes: Any
     ) -> Job:
-        """The job of a record, opened where it is to be done; `changes` are fields of its request for this place.
+        """Make the job of a record, opened where it is to be done; `changes` are fields of its request for this place.
 
         Raises RunError, which names both sides, where this place would do something else: another version of a step or
         of the package that adds it, other weights, another Darkroom (with `other_darkroom` only if that comes to
@@ -132,7 +132,7 @@ class Job:
 
 
 def resolve(request: DevelopRequest) -> Job:
-    """What a request comes to: its recipe and the weights of its steps are read, and its stores opened.
+    """Resolve a request into a job: its recipe and the weights of its steps are read, and its stores opened.
 
     Nothing is asked of the stores yet. Raises RecipeError, ModelError, and StorageError for an address that cannot be
     one.
@@ -141,7 +141,7 @@ def resolve(request: DevelopRequest) -> Job:
 
 
 def check_request(request: DevelopRequest) -> Job:
-    """Resolve a request, and knock at both of its stores.
+    """Resolve a request, and check access to both of its stores.
 
     Stores whose access is in a Prefect block that was not read yet are left for later. The device is looked for where
     the work is done in this process.
@@ -179,7 +179,7 @@ def _resolved(request: DevelopRequest, recipe: Recipe, planned_models: Mapping[s
 
 
 def _codecs(urls: tuple[str, ...], planned: Mapping[str, str]) -> dict[str, tuple[Codec, str]]:
-    """The codecs that streams in the source may need, with the SHA-256 of their weights."""
+    """Load the codecs that streams in the source may need, with the SHA-256 of their weights."""
     if not urls:
         # PyTorch stays unloaded where nothing needs it
         return {}
@@ -189,7 +189,7 @@ def _codecs(urls: tuple[str, ...], planned: Mapping[str, str]) -> dict[str, tupl
 
 
 def _decisive(request: DevelopRequest) -> dict[str, Any]:
-    """The settings that change rows, for the fingerprint."""
+    """Return the settings that change rows, for the fingerprint."""
     # not the models: a stream is only ever decoded by the very weights it was made with
     settings = {"pixel_limit": request.pixel_limit, "measure": request.measure, "crop": request.crop}
     # only where they are chosen: what was developed before there were frames stays developed
@@ -200,18 +200,18 @@ def _decisive(request: DevelopRequest) -> dict[str, Any]:
 
 
 def recorded(request: RunRequest) -> dict[str, Any]:
-    """A request as plain data, without how it was begun and how its stores are reached."""
+    """Return a request as plain data, without how it was begun and how its stores are reached."""
     return request.model_dump(mode="json", exclude=_NOT_RECORDED)
 
 
 def fields_of(record: Mapping[str, Any], access: Access | None) -> dict[str, Any]:
-    """The fields of the request of a record, with the access that is given here."""
+    """Return the fields of the request of a record, with the access that is given here."""
     given = {name: getattr(access or Access(), name) for name in Access.model_fields}
     return given | {name: value for name, value in record.items() if name != "resolved"}
 
 
 def check_darkroom(planned: Mapping[str, Any]) -> None:
-    """Raise RunError, which names both, where what was planned is another Darkroom's."""
+    """Raise RunError, which names both versions, where what was planned is another Darkroom's."""
     if planned.get("darkroom", version()) != version():
         raise RunError(
             f"planned with Darkroom {planned['darkroom']}, but {here()} has Darkroom {version()}; install the same "
@@ -247,7 +247,7 @@ def _step_versions(recipe: Recipe) -> dict[str, list[int]]:
 
 
 def _packages(recipe: Recipe) -> list[str]:
-    """Which packages besides Darkroom add steps of a recipe, with their versions."""
+    """Return the packages besides Darkroom that add steps of a recipe, with their versions."""
     return sorted({item.step.package for branch in recipe.branches for item in branch.steps if item.step.package})
 
 
@@ -256,10 +256,10 @@ def _by(planned: Mapping[str, Any]) -> str:
 
 
 def here() -> str:
-    """This machine, by the name that its owner knows."""
+    """Return the name of this machine."""
     return platform.node() or "this machine"
 
 
 def version() -> str:
-    """The version that is installed here."""
+    """Return the version of Darkroom that is installed here."""
     return importlib.metadata.version("darkroom")

@@ -1,4 +1,4 @@
-"""What a user asks of models and of what they say of pictures: to explore, search, train, sweep and generate."""
+"""Requests about models and latents: to explore, search, train, sweep and generate."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ Sizes = Annotated[dict[str, Any] | None, BeforeValidator(_json)]
 
 
 class TrainingSettings(Form):
-    """What every training needs to know, be it one or many."""
+    """The settings of every training, be it one or many."""
 
     first = ("task", "source")
 
@@ -178,7 +178,7 @@ class SweepRequest(TrainingSettings):
 
 
 class GenerateRequest(Form):
-    """New pictures from an autoencoder: samples, a way between two pictures, what each number of a latent does."""
+    """Make new pictures with an autoencoder: samples, a way between two pictures, what each number of a latent does."""
 
     model: Annotated[str, _AUTOENCODERS] = Field(
         min_length=1, description="autoencoder: name of a shipped one, or URL of its weights"

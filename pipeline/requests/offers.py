@@ -14,13 +14,13 @@ SHIPPED = Path(__file__).parent / "recipes"
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with Darkroom."""
+    """Return the names of the recipes that come with Darkroom, sorted."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
 @dataclass(frozen=True)
 class _RecipeOffer(Offer):
-    """Names and another as an `Offer`, or a recipe that is written into the form."""
+    """An `Offer` of names, another name, or a recipe that is written into the form."""
 
     def __call__(self, schema: dict[str, Any]) -> None:
         super().__call__(schema)

@@ -1,4 +1,4 @@
-"""What is asked of sets of pictures: one model for the command line, the Prefect form and the Python signature."""
+"""Requests about sets of pictures: one model for the command line, the Prefect form and the Python signature."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MemoryText = Annotated[str | None, AfterValidator(_as_size)]
 
 
 class RunRequest(Form):
-    """What every run over the pictures of a source needs to know, whatever it does to them."""
+    """A request for a run over the pictures of a source, whatever it does to them."""
 
     first = ("source", "destination")
 
@@ -103,7 +103,7 @@ class RunRequest(Form):
         return self
 
     def shared(self) -> dict[str, Any]:
-        """The fields that every request of a run has, for another request about the same pictures."""
+        """Return the fields that every request of a run has, for another request about the same pictures."""
         return {name: getattr(self, name) for name in RunRequest.model_fields}
 
 

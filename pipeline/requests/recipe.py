@@ -1,4 +1,4 @@
-"""Recipes: named branches of steps, read from YAML, checked before anything runs; a fingerprint of what they do."""
+"""Recipes: named branches of steps, read from YAML and checked before anything runs, and their fingerprints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SIZE_LIMIT = 1 << 20
 
 
 class Output(BaseModel):
-    """How developed pictures are stored; `none` stores none (streams of codec branches are kept all the same)."""
+    """The storage of developed pictures; `none` stores none (streams of codec branches are kept all the same)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     format: Literal["png", "jpeg", "webp", "avif", "tiff", "jpeg2000", "same", "none"] = "png"
@@ -63,7 +63,7 @@ class Recipe:
     branches: tuple[Branch, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe with every parameter spelled out, as plain data for run.json and the report."""
+        """Return the recipe with every parameter spelled out, as plain data for run.json and the report."""
         return {
             "name": self.name,
             "reference": self.reference,
@@ -75,14 +75,14 @@ class Recipe:
         }
 
     def as_request(self) -> dict[str, Any]:
-        """The recipe as a file would say it, for `parse_recipe` in a place where that file is not."""
+        """Return the recipe as a file would say it, for `parse_recipe` in a place where that file is not."""
         said = self.as_dict()
         branches = {name: {"steps": steps, "output": said["outputs"][name]} for name, steps in said["branches"].items()}
         return {"name": self.name, "reference": self.reference, "branches": branches}
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """A shipped recipe by name or one from a YAML file. Raises RecipeError with what to do."""
+    """Load a shipped recipe by name, or one from a YAML file of at most 1 MiB. Raises RecipeError."""
     path = SHIPPED / f"{name_or_path}.yaml" if _NAME.fullmatch(name_or_path) else Path(name_or_path)
     if not path.is_file():
         path = Path(name_or_path)
@@ -106,7 +106,7 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def yaml_mistake(error: Exception) -> str:
-    """What is wrong with a YAML file and in which line, in one line; the parser's own words draw the place below."""
+    """Say in one line what is wrong with a YAML file, and in which line of it."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return " ".join(str(error).split())
     mark = error.problem_mark or error.context_mark
@@ -115,7 +115,7 @@ def yaml_mistake(error: Exception) -> str:
 
 
 def parse_recipe(content: object, where: str = "the recipe") -> Recipe:
-    """Plain data (as from YAML) to a checked recipe. Raises RecipeError."""
+    """Check plain data (as from YAML) and return it as a recipe; `where` names it in messages. Raises RecipeError."""
     if not isinstance(content, Mapping) or not isinstance(content.get("branches"), Mapping) or not content["branches"]:
         raise RecipeError(f"{where} needs `branches:`, a table of names and lists of steps")
     unknown = sorted(set(map(str, content)) - {"name", "reference", "branches", "output"})
@@ -134,7 +134,7 @@ Weights = Mapping[str, Sequence[str | None]]
 
 
 def open_networks(recipe: Recipe, planned: Weights | None = None) -> Recipe:
-    """The recipe with the network of every step that has one, loaded; steps that are equal share theirs.
+    """Return the recipe with the network of every step that has one, loaded; equal steps share one.
 
     With `planned` the networks must have those weights. Raises RecipeError where weights cannot be had, or are others.
     """
@@ -160,12 +160,11 @@ def open_networks(recipe: Recipe, planned: Weights | None = None) -> Recipe:
 
 
 def fingerprint(recipe: Recipe, settings: Mapping[str, Any]) -> str:
-    """64 hexadecimal digits that change whenever the output would: steps, versions, parameters, weights, settings.
+    """Return 64 hexadecimal digits that change whenever the output would.
 
-    Of a step from another package that package and its version are part of it.
-
-    The networks of the recipe are those of `open_networks`. `settings` are the request's fields that decide the output
-    (pixel limit, metrics on or off, crop). The recipe's name is not part of it.
+    They depend on steps, versions, parameters, weights and settings; for a step from another package on that package
+    and its version. The networks of the recipe are those of `open_networks`. `settings` are the request's fields that
+    decide the output (pixel limit, metrics on or off, crop). The recipe's name is not part of it.
     """
     branches = []
     for branch in recipe.branches:
@@ -183,9 +182,10 @@ def fingerprint(recipe: Recipe, settings: Mapping[str, Any]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without the silent loss of a branch or parameter that is written twice."""
+    """A YAML loader that refuses a branch or parameter that is written twice, which would be lost in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return a YAML table as a dictionary. Raises ValueError for a name that stands twice in it."""
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -238,17 +238,17 @@ def _output(content: object, common: dict[str, Any], where: str) -> Output:
 
 
 def _short_hash(item: BranchStep) -> str | None:
-    """The first 12 digits of the hash of a step's weights."""
+    """Return the first 12 digits of the hash of a step's weights; None for a step without a network."""
     return None if item.step.load is None else item.network.model.partition("@")[2]
 
 
 def _package(step: BranchStep) -> list[str]:
-    """The package that a step comes from, with its version; nothing for those of Darkroom."""
+    """Return the package that a step comes from, with its version; nothing for steps of Darkroom."""
     return [step.step.package] if step.step.package else []
 
 
 def _plain(error: ValidationError, model: type[BaseModel]) -> str:
-    """pydantic's findings as one line for people."""
+    """Write pydantic's findings as one line for people."""
     told = []
     for found in error.errors():
         message = found["msg"].removeprefix("Value error, ")

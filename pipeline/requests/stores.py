@@ -1,4 +1,4 @@
-"""The stores that requests name: how they are reached, and those of requests that are no `Job`, opened.
+"""The stores that requests name: how they are reached, and opened for requests that are no `Job`.
 
 No recipe, step or network is loaded for them, so that commands that run none start quickly.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Access(BaseModel):
-    """How the stores of a job are reached: what a record leaves out."""
+    """The access to the stores of a job, which a record leaves out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     source_storage: Storage = None
@@ -32,49 +32,52 @@ class Access(BaseModel):
 
     @classmethod
     def of(cls, request: BaseModel) -> Access:
-        """That of a request, with whichever of the fields it has."""
+        """Return the access of a request, with whichever of the fields it has."""
         return cls(**{name: getattr(request, name) for name in cls.model_fields if hasattr(request, name)})
 
     def without_secrets(self) -> Access:
-        """Leave out what blocks of Prefect hold: whoever gets this asks Prefect for it, by the names that stay."""
+        """Return the access without what blocks of Prefect hold.
+
+        Whoever gets it asks Prefect, by the names that stay.
+        """
         sides = [side for side in ("source", "destination") if getattr(self, f"{side}_block")]
         return self.model_copy(update={f"{side}_storage": None for side in sides})
 
 
 @dataclass(frozen=True)
 class Stores:
-    """The two ends of a request that is no job, opened."""
+    """The source and destination of a request that is no job, opened."""
 
     source: Store
     destination: Store
 
 
 def stores_of(request: RunRequest | AssembleRequest) -> Stores:
-    """Both stores of a request; nothing is asked of them yet. Raises StorageError for what can be no address."""
+    """Open both stores of a request; nothing is asked of them yet. Raises StorageError for what can be no address."""
     source = open_store(request.source, request.source_storage)
     return Stores(source, open_store(request.destination, request.destination_storage))
 
 
 def store_of(request: DestinationRequest | GenerateRequest) -> Store:
-    """The store that a request has as its only end. Raises StorageError for what can be no address."""
+    """Open the destination of a request that has no source. Raises StorageError for what can be no address."""
     return open_store(request.destination, request.destination_storage)
 
 
 def run_of(request: SearchRequest) -> Store:
-    """The destination of the run that a request looks into. Raises StorageError for what can be no address."""
+    """Open the destination of the run that a request searches. Raises StorageError for what can be no address."""
     return open_store(request.run, request.run_storage)
 
 
 def pictures_of_run(plan: Plan, request: ExploreRequest | SearchRequest) -> Store:
-    """The store that a run's pictures came from, reached as the request says. Raises StorageError."""
+    """Open the store that a run's pictures came from, reached as the request says. Raises StorageError."""
     return open_store(plan.source, request.source_storage)
 
 
 def objects_of(source: Store, request: RunRequest) -> Iterator[StoredObject]:
-    """List the objects of a source that a request is about, in the order of their keys. Raises StorageError."""
+    """Return an iterator over the objects of a source that a request is about, by key. Raises StorageError."""
     return list_objects(source, request.include, request.suffixes, request.exclude)
 
 
 def beside_sources(url: str, request: TrainRequest | SweepRequest | ExploreRequest) -> Store:
-    """The store at a URL, reached as a request's sources are. Raises StorageError for what can be no address."""
+    """Open the store at a URL, reached as a request's sources are. Raises StorageError for what can be no address."""
     return open_store(url, request.source_storage)

@@ -1,4 +1,4 @@
-"""What is asked about what runs have left: to check it, tidy it up, and put frames together again."""
+"""Requests about what runs have left: to check it, tidy it up, and put frames together again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.requests.form import Form, Storage
 
 
 class DestinationRequest(Form):
-    """What is asked about the runs at a destination."""
+    """A request about the runs at a destination."""
 
     first = ("destination",)
 

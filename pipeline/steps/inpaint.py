@@ -17,7 +17,10 @@ Level = Annotated[int, Field(ge=0, le=255)]
 
 
 class Inpaint(Holes):
-    """Parameters of `inpaint`. `seed`, `count`, `size` and `fraction` are those of `holes`; they need `mask: holes`."""
+    """Parameters of `inpaint`.
+
+    `seed`, `kind`, `count`, `size` and `fraction` are those of `holes` and count only with `mask: holes`.
+    """
 
     method: Literal["telea", "navier_stokes"] = Field(
         default="telea", description="Telea 2004, or Bertalmio et al. 2001"
