@@ -19,7 +19,7 @@ test: $(VENV)/installed
 	$(PYTEST)
 
 quick: $(VENV)/installed
-	$(PYTEST) tests/test_rooms.py tests/test_errors.py tests/pipeline/requests tests/pipeline/steps tests/pipeline/reports
+	$(PYTEST) tests/test_rooms.py tests/test_errors.py tests/test_docstrings.py tests/pipeline/requests tests/pipeline/steps tests/pipeline/reports
 
 test-slow: $(VENV)/installed
 	$(PYTEST) -m "slow or not slow" --hypothesis-profile searching

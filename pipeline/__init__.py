@@ -1,1 +1,1 @@
-"""What happens to pictures: storage, decoding, steps, metrics, tables, runs. No Prefect here."""
+"""All that happens to pictures: storage, decoding, steps, metrics, tables, runs. No Prefect here."""

@@ -1,4 +1,4 @@
-"""What goes wrong with pictures, requests, runs and storage: one tree of errors.
+"""Errors of pictures, requests, runs and storage, in one tree.
 
     DarkroomError                1   (in models.errors, with the errors of models)
     ├── RequestError             2

@@ -109,7 +109,7 @@ def _ratio_of_energies(total: np.ndarray, difference: np.ndarray, constant: floa
 
 
 def _tile_similarity(x: np.ndarray, y: np.ndarray, kernel: np.ndarray, whole: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Sum, per channel, the contrast-structure map and (if `whole`, else zeros) the SSIM map of one tile.
+    """Return sums per channel of the contrast-structure map and (if `whole`, else zeros) the SSIM map of one tile.
 
     With s = x + y and d = x - y, 4 * mean_x * mean_y = mean_s^2 - mean_d^2 and the like for sums, variances and the
     covariance: four filtered maps instead of five, and exactly 1 for identical tiles. s is centred on zero, which does

@@ -1,4 +1,4 @@
-"""What a picture is once decoded."""
+"""A decoded picture, its metadata, and crops of it."""
 
 from __future__ import annotations
 

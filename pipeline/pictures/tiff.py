@@ -1,4 +1,4 @@
-"""What TIFF needs beyond Pillow: single planes of 16-bit files, its EXIF, and writing 8 and 16 bits with profiles."""
+"""TIFF beyond Pillow: single planes of 16-bit files, EXIF, and writing 8 and 16 bits with profiles."""
 
 from __future__ import annotations
 

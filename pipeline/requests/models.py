@@ -15,7 +15,7 @@ _AUTOENCODERS = offering(lambda: shipped_models("autoencoder"), "URL of weights"
 
 
 class ExploreRequest(RunRequest):
-    """Explore what latents say of pictures: maps, clusters, neighbours, near-duplicates, anomalies, probes."""
+    """A request to explore what latents say of pictures: maps, clusters, neighbours, duplicates, anomalies, probes."""
 
     source: str = Field(min_length=1, description="destination of a run that left latents, or pictures")
     destination: str = Field("", description="where latents and findings go; default: beside the run that SOURCE is")
@@ -41,7 +41,7 @@ class ExploreRequest(RunRequest):
 
 
 class SearchRequest(Form):
-    """Find the pictures of a run that are most like a given one, by their latents."""
+    """A request for the pictures of a run that are most like a given one, by their latents."""
 
     picture: str = Field(min_length=1, description="path or URL of a picture")
     run: str = Field(min_length=1, description="destination of a run that left latents")
@@ -122,7 +122,7 @@ class TrainingSettings(Form):
 
 
 class TrainRequest(TrainingSettings):
-    """Train a network on every picture below the sources and keep its weights and card at a URL."""
+    """A request to train a network on every picture below the sources and keep its weights and card at a URL."""
 
     model: str = Field(min_length=1, description="URL the weights go to, ending in the model's name")
     start: str | None = Field(None, description="URL of weights to begin from; another restoration's may do")
@@ -141,7 +141,7 @@ class TrainRequest(TrainingSettings):
 
 
 class TrainPlanRequest(Form):
-    """Train all models of a plan in turns, each for its share of the time; go on with all of them at will."""
+    """A request to train all models of a plan in turns, each for its share of the time, or to go on with a plan."""
 
     first = ("plan", "source", "destination")
 
@@ -158,7 +158,7 @@ class TrainPlanRequest(Form):
 
 
 class SweepRequest(TrainingSettings):
-    """Search for the best sizes, losses and rates of a training: one training a trial, all results at a destination."""
+    """A request for the best sizes, losses and rates of a training: one training a trial, results at a destination."""
 
     destination: str = Field(min_length=1, description="where trials, table and page go")
     space: str | dict[str, Any] = Field(description="YAML or JSON file of what is tried; see docs/train.md")
@@ -178,7 +178,7 @@ class SweepRequest(TrainingSettings):
 
 
 class GenerateRequest(Form):
-    """Make new pictures with an autoencoder: samples, a way between two pictures, what each number of a latent does."""
+    """A request for new pictures of an autoencoder: samples, a way between two pictures, or a traversal of a latent."""
 
     model: Annotated[str, _AUTOENCODERS] = Field(
         min_length=1, description="autoencoder: name of a shipped one, or URL of its weights"

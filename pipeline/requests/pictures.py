@@ -118,7 +118,7 @@ StreamModels = Annotated[tuple[str, ...], Field(description="URL of weights that
 
 
 class DevelopRequest(RunRequest):
-    """Develop an image set: read pictures from a source, run a recipe, measure, write to a destination."""
+    """A request to develop an image set: read pictures from a source, run a recipe, measure, write to a destination."""
 
     recipe: RecipeChoice = Field("default", description="name of a shipped recipe, or a YAML file")
     measure: bool = Field(True, description="compute quality metrics")
@@ -127,13 +127,16 @@ class DevelopRequest(RunRequest):
 
 
 class CompressRequest(RunRequest, CodecChoice):
-    """Compress an image set to .drk streams, at a quality or to a target; every stream is decoded once and measured."""
+    """A request to compress an image set to .drk streams, at a quality or to a target.
+
+    Every stream is decoded once and measured.
+    """
 
     deadline_s: float = Field(3600, gt=0, description="seconds one picture may spend in one stage")
 
 
 class DecompressRequest(RunRequest):
-    """Decompress the .drk streams of a source to pictures, or to a part of each."""
+    """A request to decompress the .drk streams of a source to pictures, or to a part of each."""
 
     suffixes: tuple[str, ...] = Field((".drk",), description="only keys with one of these endings; default .drk")
     deadline_s: float = Field(3600, gt=0, description="seconds one picture may spend in one stage")
@@ -145,7 +148,7 @@ class DecompressRequest(RunRequest):
 
 
 class EvaluateRequest(RunRequest):
-    """Compare codecs on the pictures of a source, or with a suite restorations: figures, baselines and a report."""
+    """A request to compare codecs on the pictures of a source, or restorations by a suite: figures and a report."""
 
     suite: Literal["denoise", "upscale", "deblock", "inpaint", "deblur", "enhance"] | None = Field(
         None, description="compare restorations of this kind instead of codecs"

@@ -36,10 +36,7 @@ class Access(BaseModel):
         return cls(**{name: getattr(request, name) for name in cls.model_fields if hasattr(request, name)})
 
     def without_secrets(self) -> Access:
-        """Return the access without what blocks of Prefect hold.
-
-        Whoever gets it asks Prefect, by the names that stay.
-        """
+        """Return the access without what blocks of Prefect hold, which are read from Prefect by the names that stay."""
         sides = [side for side in ("source", "destination") if getattr(self, f"{side}_block")]
         return self.model_copy(update={f"{side}_storage": None for side in sides})
 

@@ -25,7 +25,7 @@ class DestinationRequest(Form):
 
 
 class VerifyRequest(DestinationRequest):
-    """Check every object and row that runs have left at a destination; repair what is wrong."""
+    """A request to check every object and row that runs have left at a destination, and to repair what is wrong."""
 
     quick: bool = Field(False, description="compare sizes with a listing, and read no object")
     repair: bool = Field(False, description="do again what is wrong, as it was asked for, and check again")
@@ -35,14 +35,14 @@ class VerifyRequest(DestinationRequest):
 
 
 class GcRequest(DestinationRequest):
-    """Remove what no commit names at a destination: what killed runs have left."""
+    """A request to remove what no commit names at a destination: what killed runs have left."""
 
     dry_run: bool = Field(False, description="only say what would be removed")
     older_than: float = Field(0, ge=0, description="only what was written so many hours ago, or more")
 
 
 class AssembleRequest(Form):
-    """Put the developed frames of animations, pages, videos and stacks together again, a file for each."""
+    """A request to put developed frames of animations, pages, videos and stacks together again, a file for each."""
 
     source: str = Field(min_length=1, description="destination of the run that developed the frames")
     destination: str = Field(min_length=1, description="where files go: s3://bucket/prefix, a folder, memory://…")

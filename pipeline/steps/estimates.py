@@ -68,7 +68,7 @@ def blockiness(pixels: np.ndarray) -> float:
     """Return how much stronger steps are on an 8 x 8 grid than on the next strongest grid beside it, in 8-bit levels.
 
     Some 1 for JPEG at quality 70, 4 at quality 10. The grid may begin anywhere; the mean of both directions, without
-    sides under 24 pixels, which have no grid to speak of. Small pictures may seem blocky by chance.
+    sides under 24 pixels, which are too short to show a grid. Small pictures may seem blocky by chance.
     """
     steps = [np.zeros(8), np.zeros(8)]
     counts = [np.zeros(8), np.zeros(8)]

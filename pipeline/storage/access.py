@@ -1,4 +1,4 @@
-"""What every kind of store shares: what a store and an object are, options, and how often something is tried again."""
+"""The parts that every kind of store shares: stores, objects, options, and how often something is tried again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class StorageOptions(BaseModel):
-    """How to reach an S3 service. The AWS libraries find by themselves whatever is left None.
+    """The options for reaching an S3 service. The AWS libraries find by themselves whatever is left None.
 
     They read `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`,
     `AWS_DEFAULT_REGION`, `AWS_PROFILE`, the shared credentials file and the instance's role.
