@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from darkroom.rooms import install
 
 if TYPE_CHECKING:
+    from darkroom import events
     from darkroom.calls import (
         assemble,
         collect,
@@ -62,6 +63,7 @@ __all__ = [
     "decompress_file",
     "develop",
     "evaluate",
+    "events",
     "explore",
     "forecast",
     "generate",
@@ -98,6 +100,8 @@ if not TYPE_CHECKING:  # for a type checker a module with __getattr__ has every 
         """Load a name of the face when it is first used (PEP 562)."""
         if name not in __all__:
             raise AttributeError(f"module 'darkroom' has no attribute {name!r}")
+        if name == "events":
+            return import_module("darkroom.events")
         value = getattr(import_module(_HOMES.get(name, "darkroom.calls")), name)
         globals()[name] = value
         return value

@@ -7,7 +7,7 @@ Prefect (the engine dask, its cluster, blocks) is for commands and flows.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from pydantic import BaseModel, ValidationError
@@ -15,10 +15,10 @@ from pydantic import BaseModel, ValidationError
 from darkroom import options as face
 from darkroom.options import Location
 from pipeline.errors import RequestError
+from pipeline.events import Tell, silent
 
 if TYPE_CHECKING:
     from models.cards import Card
-    from models.training.loop import Report
     from pipeline.destination.run_record import Summary
     from pipeline.evaluation.rate_distortion import Evaluation
     from pipeline.exploration.explore import Exploration
@@ -53,8 +53,6 @@ __all__ = [
 #: fields of requests that only Prefect can carry out
 OF_PREFECT = frozenset({"engine", "cluster", "source_block", "destination_block"})
 _Request = TypeVar("_Request", bound=BaseModel)
-#: told of every picture whether it was good
-Progress = Callable[[bool], None]
 
 
 def develop(
@@ -62,13 +60,14 @@ def develop(
     destination: Location,
     *,
     recipe: Location | Mapping[str, Any] = "default",
-    progress: Progress = lambda good: None,
+    tell: Tell = silent,
     **options: Unpack[face.DevelopOptions],
 ) -> Summary:
     """Develop an image set: run a recipe over every picture of a source, measure, and write to a destination.
 
     `recipe` is the name of a shipped one, a YAML file, or what such a file says. Only pictures that are new or changed
-    are developed; a run that was stopped is gone on with. `progress` is told of every picture whether it was good.
+    are developed; a run that was stopped is gone on with. `tell` is given every event (`darkroom.events`), such as
+    `Advanced` for each picture.
 
     Raises RequestError, RecipeError, PlanError, ModelError and StorageError before anything is written where the
     request cannot be met, LeaseHeld where another run is at work, StorageError when storage fails for good. A picture
@@ -78,7 +77,7 @@ def develop(
     from pipeline.runs.finish import develop as run
 
     request = _asked(DevelopRequest, options, source=source, destination=destination, recipe=recipe)
-    return run(request, progress=progress)
+    return run(request, tell=tell)
 
 
 def forecast(
@@ -104,7 +103,7 @@ def compress(
     source: Location,
     destination: Location,
     *,
-    progress: Progress = lambda good: None,
+    tell: Tell = silent,
     **options: Unpack[face.CompressOptions],
 ) -> Summary:
     """Compress an image set to .drk streams with the learned codec, at a quality or to a target, and measure each.
@@ -116,14 +115,14 @@ def compress(
     from pipeline.runs.finish import develop as run
 
     request = _asked(CompressRequest, options, source=source, destination=destination)
-    return run(compression(request), progress=progress)
+    return run(compression(request), tell=tell)
 
 
 def decompress(
     source: Location,
     destination: Location,
     *,
-    progress: Progress = lambda good: None,
+    tell: Tell = silent,
     **options: Unpack[face.DecompressOptions],
 ) -> Summary:
     """Decompress all .drk streams of a source to pictures, or to a part of each.
@@ -135,7 +134,7 @@ def decompress(
     from pipeline.runs.finish import develop as run
 
     request = _asked(DecompressRequest, options, source=source, destination=destination)
-    return run(decompression(request), progress=progress)
+    return run(decompression(request), tell=tell)
 
 
 def compress_file(source: Location, destination: Location, **options: Unpack[face.CompressOptions]) -> FileReport:
@@ -166,7 +165,7 @@ def evaluate(
     destination: Location,
     *,
     suite: None = None,
-    progress: Progress = ...,
+    tell: Tell = ...,
     **options: Unpack[face.EvaluateOptions],
 ) -> Evaluation: ...
 @overload
@@ -175,7 +174,7 @@ def evaluate(
     destination: Location,
     *,
     suite: face.Suite,
-    progress: Progress = ...,
+    tell: Tell = ...,
     **options: Unpack[face.EvaluateOptions],
 ) -> SuiteEvaluation: ...
 def evaluate(
@@ -183,7 +182,7 @@ def evaluate(
     destination: Location,
     *,
     suite: face.Suite | None = None,
-    progress: Progress = lambda good: None,
+    tell: Tell = silent,
     **options: Unpack[face.EvaluateOptions],
 ) -> Evaluation | SuiteEvaluation:
     """Compare codecs on the pictures of a source or, with a suite, restorations; write tables, figures and a report.
@@ -196,17 +195,17 @@ def evaluate(
     if suite:
         from pipeline.suites.run import evaluate_suite
 
-        return evaluate_suite(request, progress=progress)
+        return evaluate_suite(request, tell=tell)
     from pipeline.evaluation.evaluate import evaluate as compare
 
-    return compare(request, progress=progress)
+    return compare(request, tell=tell)
 
 
 def explore(
     source: Location,
     destination: Location = "",
     *,
-    progress: Progress = lambda good: None,
+    tell: Tell = silent,
     **options: Unpack[face.ExploreOptions],
 ) -> Exploration:
     """Explore what latents say of pictures: maps, clusters, neighbours, near-duplicates, anomalies, and one page.
@@ -218,7 +217,7 @@ def explore(
     from pipeline.requests.models import ExploreRequest
 
     request = _asked(ExploreRequest, options, source=source, destination=destination)
-    return look(request, progress=progress)
+    return look(request, tell=tell)
 
 
 def search(picture: Location, run: Location, **options: Unpack[face.SearchOptions]) -> Found:
@@ -248,20 +247,21 @@ def train(
     source: Location | Sequence[Location],
     model: Location,
     *,
-    progress: Callable[[Report], None] = lambda line: None,
+    tell: Tell = silent,
     **options: Unpack[face.TrainOptions],
 ) -> Card | None:
     """Train a network on all pictures below the sources; weights, card and a report go to the URL `model`.
 
-    The same call resumes from its checkpoint. `progress` gets a report of every step. Returns the card; None in the
-    processes of torchrun but the first. Ctrl-C ends it after the step at hand, with a checkpoint, as KeyboardInterrupt.
+    The same call resumes from its checkpoint. `tell` is given `Read`, `Noted`, and `Stepped` for every step. Returns
+    the card; None in the processes of torchrun but the first. Ctrl-C ends it after the step at hand, with a checkpoint,
+    as KeyboardInterrupt.
     Raises RequestError, DataError, CheckpointError, TrainingError, DistributedError, StorageError.
     """
     from pipeline.requests.models import TrainRequest
     from pipeline.training.train import run_training
 
     request = _asked(TrainRequest, options, task=task, source=_several(source), model=model)
-    return run_training(request, progress)
+    return run_training(request, tell)
 
 
 def sweep(
@@ -270,6 +270,7 @@ def sweep(
     destination: Location,
     *,
     space: Location | Mapping[str, Any],
+    tell: Tell = silent,
     **options: Unpack[face.SweepOptions],
 ) -> SweepSummary:
     """Search for the best sizes, losses and rates of a training: one training a trial, all results at a destination.
@@ -281,10 +282,10 @@ def sweep(
     from pipeline.training.sweep import run_sweep
 
     named = {"task": task, "source": _several(source), "destination": destination, "space": space}
-    return run_sweep(_asked(SweepRequest, options, **named))
+    return run_sweep(_asked(SweepRequest, options, **named), tell)
 
 
-def verify(destination: Location, **options: Unpack[face.VerifyOptions]) -> Verification:
+def verify(destination: Location, *, tell: Tell = silent, **options: Unpack[face.VerifyOptions]) -> Verification:
     """Check every object and row that runs have left at a destination; with `repair`, do again what is wrong.
 
     Raises PlanError where there is no run, StorageError, and for repairs LeaseHeld.
@@ -292,10 +293,10 @@ def verify(destination: Location, **options: Unpack[face.VerifyOptions]) -> Veri
     from pipeline.requests.upkeep import VerifyRequest
     from pipeline.upkeep.verify import verify as check
 
-    return check(_asked(VerifyRequest, options, destination=destination))
+    return check(_asked(VerifyRequest, options, destination=destination), tell)
 
 
-def collect(destination: Location, **options: Unpack[face.CollectOptions]) -> Collection:
+def collect(destination: Location, *, tell: Tell = silent, **options: Unpack[face.CollectOptions]) -> Collection:
     """Remove what no commit names at a destination: what killed runs have left. The command calls this `gc`.
 
     Raises PlanError where there is no run or a commit is not readable, LeaseHeld, StorageError.
@@ -303,10 +304,12 @@ def collect(destination: Location, **options: Unpack[face.CollectOptions]) -> Co
     from pipeline.requests.upkeep import GcRequest
     from pipeline.upkeep.collect import collect as tidy
 
-    return tidy(_asked(GcRequest, options, destination=destination))
+    return tidy(_asked(GcRequest, options, destination=destination), tell)
 
 
-def assemble(source: Location, destination: Location, **options: Unpack[face.AssembleOptions]) -> list[Assembled]:
+def assemble(
+    source: Location, destination: Location, *, tell: Tell = silent, **options: Unpack[face.AssembleOptions]
+) -> list[Assembled]:
     """Put the developed frames of animations, pages, videos and stacks together again, a file for each.
 
     Raises PlanError (no finished run, no frames, unknown branch), StorageError.
@@ -314,7 +317,7 @@ def assemble(source: Location, destination: Location, **options: Unpack[face.Ass
     from pipeline.requests.upkeep import AssembleRequest
     from pipeline.upkeep.assemble import assemble as join
 
-    return join(_asked(AssembleRequest, options, source=source, destination=destination))
+    return join(_asked(AssembleRequest, options, source=source, destination=destination), tell)
 
 
 def _asked(kind: type[_Request], options: Mapping[str, Any], **named: Any) -> _Request:

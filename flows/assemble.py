@@ -19,9 +19,7 @@ _SHOWN = 100
 @retried("assemble {request.source}")
 def assemble_files(request: AssembleRequest) -> list[Assembled]:
     """Put together every file of a destination; a retry begins anew."""
-    return assemble_plainly(
-        request, lambda count: tell("files", count), lambda done: tell("picture", done.path is not None)
-    )
+    return assemble_plainly(request, tell)
 
 
 @darkroom_flow("assemble")
@@ -32,9 +30,8 @@ def assemble(request: AssembleRequest) -> State:
     StorageError.
     """
     done = assemble_files(request)
-    tell("assembled", done)
     create_table_artifact([asdict(one) for one in done[:_SHOWN]], key="assemble-files", description="First 100 files")
     failed = sum(one.path is None for one in done)
     counts = {"files": len(done), "failed": failed, "frames": sum(one.frames for one in done)}
     message = f"{len(done) - failed} files of {counts['frames']:,} frames put together, {failed} failed"
-    return ended(request, message, failed > 0, facts={"counts": counts})
+    return ended(request, done, message, failed > 0, facts={"counts": counts})

@@ -17,4 +17,5 @@ def compress(request: CompressRequest) -> State:
 
     Completed or Failed as `develop` is; raises what `develop` raises.
     """
-    return run_ended(request, run_job(check_request(compression(request))))
+    summary = run_job(check_request(compression(request)))
+    return run_ended(request, summary, summary)

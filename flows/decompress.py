@@ -17,4 +17,5 @@ def decompress(request: DecompressRequest) -> State:
 
     Completed or Failed as `develop` is; raises what `develop` raises.
     """
-    return run_ended(request, run_job(check_request(decompression(request))))
+    summary = run_job(check_request(decompression(request)))
+    return run_ended(request, summary, summary)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -16,10 +15,11 @@ from flows.orchestration.task_runs import run_shards
 from pipeline.destination.lease import hold
 from pipeline.destination.plans import Plan
 from pipeline.destination.run_record import Summary
+from pipeline.events import Event, Listed, Tell
 from pipeline.requests.job import Job, check_request
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import failure_rows, finish_run
-from pipeline.runs.planning import plan_run
+from pipeline.runs.planning import plan_run, planned
 from pipeline.shards.work import AnyWork
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -32,13 +32,13 @@ def develop(request: DevelopRequest) -> State:
     Completed when all is written and at most `max_failure_rate` of the pictures failed, else Failed; what was good is
     kept either way. Raises what stopped the run: StorageError, RecipeError, PlanError.
     """
-    return run_ended(request, run_job(check_request(request)))
+    summary = run_job(check_request(request))
+    return run_ended(request, summary, summary)
 
 
 def run_job(job: Job) -> Summary:
     """Plan, develop every shard, finish, leave artifacts; only inside a flow. Raises what `run_work` raises."""
     plan, summary = run_work(job)
-    tell("finished", summary)
     _leave_artifacts(job, plan, summary)
     return summary
 
@@ -52,26 +52,26 @@ def run_work(job: AnyWork, name: str | None = None) -> tuple[Plan, Summary]:
     logger = get_run_logger()
     started = datetime.now(UTC)
     with hold(job.home, job.request.take_over) as lease:
-        plan = plan_run(job, _listing_told(), lease)
+        plan = plan_run(job, _logged(), lease)
         lease.run = plan.run
         run = name or plan.run
-        tell("planned", replace(plan, run=run))
+        tell(replace(planned(plan), run=run))
         logger.info("run %s: %d pictures in %d shards, %d done before", run, plan.objects, plan.shards, plan.done)
         if plan.shards:
             run_shards(job, plan)
         return plan, finish_run(job, plan, started)
 
 
-def _listing_told() -> Callable[[int], None]:
-    """Make what tells every batch of a listing, and logs one every few seconds."""
+def _logged() -> Tell:
+    """Make what tells every event of a planning, and logs how far the listing is every few seconds."""
     logger, last = get_run_logger(), time.monotonic()
 
-    def told(count: int) -> None:
+    def told(event: Event) -> None:
         nonlocal last
-        tell("listing", count)
-        if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
+        tell(event)
+        if isinstance(event, Listed) and time.monotonic() - last > _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            logger.info("listing: %d objects so far", count)
+            logger.info("listing: %d objects so far", event.objects)
 
     return told
 

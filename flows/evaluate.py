@@ -33,27 +33,24 @@ def _evaluate_codecs(request: EvaluateRequest) -> State:
     comparison = prepare(request)
     job = check_request(comparison.develop)
     evaluation = conclude(comparison, job, run_job(job))
-    tell("evaluated", evaluation)
     summary = evaluation.summary
     if evaluation.bd_rates:
         rows = [rounded(row) for row in evaluation.bd_rates]
         create_table_artifact(rows, key="evaluate-bd-rate", description=f"Run {summary.run}, BD-rates in percent")
     if evaluation.report:
         link_report(evaluation.report, f"Evaluation of run {summary.run}", "evaluate-page")
-    return run_ended(request, summary, evaluation.report)
+    return run_ended(request, evaluation, summary, evaluation.report)
 
 
 def _evaluate_suite(request: EvaluateRequest) -> State:
     started = datetime.now(UTC)
     prepared = prepare_suite(request)
-    work = suite_work(request, prepared, lambda count: tell("listing", count))
+    work = suite_work(request, prepared, tell)
     _, done = run_work(work, work.run)
     evaluation = conclude_suite(prepared, work, done, started)
     summary = evaluation.summary
-    tell("finished", summary)
-    tell("evaluated", evaluation)
     if evaluation.means:
         rows = [rounded(row) for row in evaluation.means]
         create_table_artifact(rows, key="evaluate-suite", description=f"Run {summary.run}, means")
     link_report(evaluation.report, f"Evaluation of run {summary.run}", "evaluate-page")
-    return run_ended(request, summary, evaluation.report)
+    return run_ended(request, evaluation, summary, evaluation.report)

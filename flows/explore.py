@@ -10,6 +10,7 @@ from flows.orchestration.progress import tell
 from flows.orchestration.states import darkroom_flow, ended, link_report, message_of, retried, rounded
 from flows.orchestration.task_runs import run_shards
 from pipeline.destination.run_record import Summary
+from pipeline.events import Began
 from pipeline.exploration.explore import Exploration, explore_latents, planned_looks, representation
 from pipeline.requests.job import check_request
 from pipeline.requests.models import ExploreRequest
@@ -18,7 +19,7 @@ from pipeline.requests.models import ExploreRequest
 @retried("explore")
 def find_out(request: ExploreRequest, summary: Summary | None) -> Exploration:
     """Explore the latents that are there, and write tables and page."""
-    return explore_latents(request, summary, lambda text: tell("stage", text))
+    return explore_latents(request, summary, tell)
 
 
 @darkroom_flow("explore")
@@ -30,12 +31,11 @@ def explore(request: ExploreRequest) -> State:
     """
     developed = representation(request)
     summary = run_job(check_request(developed)) if developed else None
-    tell("stage", "looking at pictures")
+    tell(Began("looking at pictures"))
     with planned_looks(request) as (work, plan):
         if plan.shards:
             run_shards(work, plan)
     exploration = find_out(request, summary)
-    tell("explored", exploration)
     if exploration.findings.probes:
         rows = [rounded(vars(probe)) for probe in exploration.findings.probes]
         create_table_artifact(rows, key="explore-probes", description=f"Probes of {request.source}")
@@ -48,4 +48,4 @@ def explore(request: ExploreRequest) -> State:
     if summary:
         message += f"; {message_of(summary)}"
     failed = summary is not None and summary.status == "failed"
-    return ended(request, message, failed, facts={"report": exploration.report})
+    return ended(request, exploration, message, failed, facts={"report": exploration.report})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from prefect import State
 from prefect.artifacts import create_table_artifact
 
-from flows.orchestration.progress import tell
 from flows.orchestration.states import darkroom_flow, ended, link_report, retried, rounded
 from pipeline.generation.results import Generation
 from pipeline.requests.models import GenerateRequest
@@ -27,7 +26,6 @@ def generate(request: GenerateRequest) -> State:
     and StorageError.
     """
     generation = make_pictures(request)
-    tell("generated", generation)
     if generation.traversal:
         rows = [rounded(row) for row in generation.traversal.rows[:100]]
         create_table_artifact(rows, key="generate-traversal", description=f"{generation.card.name}: what numbers do")
@@ -35,4 +33,4 @@ def generate(request: GenerateRequest) -> State:
     samples = 0 if generation.samples is None else len(generation.samples)
     message = f"{samples:,} samples of {generation.card.name}"
     facts = {"counts": {"samples": samples}, "report": generation.page}
-    return ended(request, message, data=generation.facts, facts=facts)
+    return ended(request, generation, message, data=generation.facts, facts=facts)

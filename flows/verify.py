@@ -21,7 +21,7 @@ _SHOWN = 100
 @retried("verify {request.destination}")
 def verify_destination(request: VerifyRequest) -> Verification:
     """Check every shard of a destination; a retry begins anew."""
-    return verify_plainly(request, lambda count: tell("shards", count), lambda good: tell("shard", good))
+    return verify_plainly(request, tell)
 
 
 @darkroom_flow("verify")
@@ -31,7 +31,6 @@ def verify(request: VerifyRequest) -> State:
     Completed when all is well at the end, else Failed. Raises PlanError, LeaseHeld and StorageError.
     """
     found = verify_destination(request)
-    tell("verified", found)
     if found.findings:
         rows = [asdict(one) for one in found.findings[:_SHOWN]]
         create_table_artifact(rows, key="verify-findings", description=f"First {_SHOWN} of {len(found.findings)}")
@@ -39,24 +38,23 @@ def verify(request: VerifyRequest) -> State:
     message = (
         f"{counted(found.objects, 'object')} of {counted(found.runs, 'run')} checked, {len(found.findings):,} wrong"
     )
-    return ended(request, message, bool(found.findings), facts={"counts": counts})
+    return ended(request, found, message, bool(found.findings), facts={"counts": counts})
 
 
 @retried("gc {request.destination}")
 def collect_leftovers(request: GcRequest) -> Collection:
     """Remove what no commit names at a destination."""
-    return collect(request, lambda count: tell("removed", count))
+    return collect(request, tell)
 
 
 @darkroom_flow("gc")
 def gc(request: GcRequest) -> State:
     """Remove what no commit names at a destination. Raises PlanError, LeaseHeld and StorageError."""
     found = collect_leftovers(request)
-    tell("collected", found)
     would = "would be " if found.dry_run else ""
     counts = {"objects": sum(found.objects.values()), "bytes": sum(found.bytes.values())}
     if found.objects:
         rows = [{"folder": name, "objects": n, "bytes": found.bytes[name]} for name, n in found.objects.items()]
         create_table_artifact(rows, key="gc-removed", description=f"What {would}removed at {found.destination}")
     message = f"{counted(counts['objects'], 'object')} of {counted(counts['bytes'], 'byte')} {would}removed"
-    return ended(request, message, facts={"counts": counts})
+    return ended(request, found, message, facts={"counts": counts})

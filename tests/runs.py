@@ -8,14 +8,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import duckdb
 import pyarrow.parquet as pq
 
 from pipeline.destination.schemas import SCHEMAS
+from pipeline.events import Event, Tell
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.storage.store import list_objects, open_store, read
 from tests.picture_files import smooth
@@ -27,6 +29,9 @@ QUICK: dict[str, Any] = {
 }
 #: what may differ between two runs of the same work
 TIMINGS = ("encode_s", "decode_s", "develop_s")
+
+
+Told = TypeVar("Told", bound=Event)
 
 
 def picture_file(number: int = 0, height: int = 40, width: int = 56) -> bytes:
@@ -48,6 +53,16 @@ def fill(folder: Path, count: int, **size: int) -> Path:
 def request(source: object, destination: object, recipe: Any = QUICK, **changes: Any) -> DevelopRequest:
     settings: dict[str, Any] = {"shard_size": 3, "workers": 2, "device": "cpu"} | changes
     return DevelopRequest(source=str(source), destination=str(destination), recipe=recipe, **settings)
+
+
+def only(kind: type[Told], take: Callable[[Told], object]) -> Tell:
+    """Give what passes the events of one kind on, and no others."""
+
+    def tell(event: Event) -> None:
+        if isinstance(event, kind):
+            take(event)
+
+    return tell
 
 
 def table(destination: Path, name: str, columns: str = "*") -> list[tuple]:

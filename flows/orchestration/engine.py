@@ -72,7 +72,7 @@ class Engine:
 
 def plain_shard(work: Work, plan: Plan, shard: int, stop: Stop) -> dict[str, int]:
     """Develop and commit one shard; return how many objects there were, and how many failed."""
-    commit = run_shard(work.job(), plan, shard, lambda good: tell("picture", good), stop=stop)
+    commit = run_shard(work.job(), plan, shard, tell, stop)
     return {"objects": commit.objects, "failed": commit.failed}
 
 

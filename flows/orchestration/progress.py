@@ -1,16 +1,18 @@
-"""How a run tells whoever started it, in the same process, where it is."""
+"""How a flow tells whoever started it, in the same process, where it is: Prefect's tasks can be given no function."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-_listeners: list[Callable[[str, object], None]] = []
+from pipeline.events import Event, Tell
+
+_listeners: list[Tell] = []
 
 
 @contextmanager
-def listen(listener: Callable[[str, object], None]) -> Iterator[None]:
-    """Call `listener(name, value)` for every event told while inside; may come from several threads."""
+def listen(listener: Tell) -> Iterator[None]:
+    """Give a listener every event that flows tell while inside; they may come from several threads."""
     _listeners.append(listener)
     try:
         yield
@@ -18,15 +20,7 @@ def listen(listener: Callable[[str, object], None]) -> Iterator[None]:
         _listeners.remove(listener)
 
 
-def tell(name: str, value: object) -> None:
-    """Tell every listener in this process an event of a run and its value.
-
-    Events: listing (int: objects so far), planned (Plan), picture (bool: good), finished (Summary), evaluated
-    (Evaluation), generated (Generation), stage (str: what is being done), explored (Exploration), reading (pictures
-    read and there), report (training Report), trained (Card), trial (TrialReport), swept (SweepSummary), shards (int:
-    how many are checked), shard (bool: all is well), verified (Verification), removed (int: so far), collected
-    (Collection), ended (str: the message of the last state), files (int: how many will be), assembled (list of
-    Assembled).
-    """
+def tell(event: Event) -> None:
+    """Tell an event to everyone who listens."""
     for listener in list(_listeners):
-        listener(name, value)
+        listener(event)

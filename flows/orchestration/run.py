@@ -10,22 +10,22 @@ from flows.orchestration.engine import Engine, outcomes
 from flows.orchestration.threads import threads_engine
 from pipeline.destination.plans import Plan
 from pipeline.errors import RequestError
+from pipeline.events import Advanced, Committed, Tell
 from pipeline.shards.work import AnyWork
 
 
 def develop_shards(
     job: AnyWork,
     plan: Plan,
-    progress: Callable[[bool], None],
-    ended: Callable[[dict[str, int]], None] = lambda counts: None,
+    tell: Tell,
     task: Callable[..., Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Develop every shard of a plan. Raises what stopped the run.
 
-    Storage that fails as a whole ends it at once; another error of a shard when all others are done. `progress` is
-    called for pictures that other processes develop (True: good), `ended` with the counts of every shard. With a task
-    of Prefect every shard is a task run; `environment` are variables for the processes that an engine starts.
+    Storage that fails as a whole ends it at once; another error of a shard when all others are done. Told are
+    `Committed` for every shard, and `Advanced` for pictures that other processes develop. With a task of Prefect every
+    shard is a task run; `environment` are variables for the processes that an engine starts.
     """
     if not plan.shards:
         # workers take seconds to start
@@ -35,8 +35,8 @@ def develop_shards(
             for counts in outcomes(range(plan.shards), engine):
                 if engine.elsewhere:
                     for good in [True] * (counts["objects"] - counts["failed"]) + [False] * counts["failed"]:
-                        progress(good)
-                ended(counts)
+                        tell(Advanced(good))
+                tell(Committed(**counts))
         except BaseException:
             # leaving the engine waits for what is under way
             engine.stop()

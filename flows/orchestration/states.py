@@ -28,6 +28,7 @@ from pipeline.destination.run_record import Summary
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.destination.stage_figures import share
 from pipeline.errors import StorageError
+from pipeline.events import Finished
 from pipeline.requests.form import Form
 from pipeline.storage.access import without_credentials
 
@@ -87,16 +88,24 @@ def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
 
 
 def ended(
-    request: Form, message: str, failed: bool = False, data: Any = None, facts: Mapping[str, Any] | None = None
+    request: Form,
+    result: object,
+    message: str,
+    failed: bool = False,
+    data: Any = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> State:
-    """Make the last state of a flow that came to its end; `facts` go with the event that says so."""
+    """Tell the result of a flow that came to its end, and return its last state.
+
+    `data` goes with the state, `facts` go with the event in Prefect that says so.
+    """
     _emit(FAILED if failed else COMPLETED, request, {"message": message} | dict(facts or {}))
-    tell("ended", message)
+    tell(Finished(result))
     return Failed(message=message, data=data) if failed else Completed(message=message, data=data)
 
 
-def run_ended(request: Form, summary: Summary, report: str | None = None) -> State:
-    """Make the last state of a flow over pictures: Failed when too many of them failed, else Completed."""
+def run_ended(request: Form, result: object, summary: Summary, report: str | None = None) -> State:
+    """Tell the result of a flow over pictures; return its last state: Failed when too many failed, else Completed."""
     facts = {
         "run": summary.run,
         "status": summary.status,
@@ -105,7 +114,7 @@ def run_ended(request: Form, summary: Summary, report: str | None = None) -> Sta
         "report": report or summary.report,
         "tables": table_urls(request, summary.run),
     }
-    return ended(request, message_of(summary), failed=summary.status == "failed", facts=facts)
+    return ended(request, result, message_of(summary), failed=summary.status == "failed", facts=facts)
 
 
 def message_of(summary: Summary) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from prefect import State, task
@@ -24,6 +23,7 @@ from flows.orchestration.run import develop_shards
 from flows.orchestration.states import artifact_key
 from pipeline.destination.plans import Plan
 from pipeline.errors import Cancelled
+from pipeline.events import Committed, Event
 from pipeline.shards.work import AnyWork
 
 #: runs of more shards are one task run
@@ -56,18 +56,21 @@ def develop_all(work: Work, plan: Plan) -> None:
 
 def _develop(job: AnyWork, plan: Plan, of_prefect: Any) -> None:
     artifact: Any = create_progress_artifact(0.0, key=artifact_key("progress"), description=f"run {plan.run}")
-    done, told = 0, 0.0
+    done, updated = 0, 0.0
 
-    def ended(counts: dict[str, int]) -> None:
-        nonlocal done, told
-        done += counts["objects"]
-        if done == plan.objects or time.monotonic() - told > _SECONDS_BETWEEN_UPDATES:
-            told = time.monotonic()
+    def told(event: Event) -> None:
+        nonlocal done, updated
+        tell(event)
+        if not isinstance(event, Committed):
+            return
+        done += event.objects
+        if done == plan.objects or time.monotonic() - updated > _SECONDS_BETWEEN_UPDATES:
+            updated = time.monotonic()
             text = f"run {plan.run}: {done} of {plan.objects}"
             update_progress_artifact(artifact, 100 * done / plan.objects, description=text)
 
     with _server_for_workers(job) as environment:
-        develop_shards(job, plan, partial(tell, "picture"), ended, of_prefect, environment)
+        develop_shards(job, plan, told, of_prefect, environment)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ takes time: another anchor or other published curves need no picture to be devel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,13 +15,14 @@ import pyarrow.compute as pc
 
 from pipeline.destination.layout import evaluation_path, part_path, read_json, record_path
 from pipeline.destination.parquet import read_part, to_parquet
-from pipeline.destination.plans import Plan, earlier_plans
+from pipeline.destination.plans import earlier_plans
 from pipeline.destination.run_record import Summary, keep
 from pipeline.errors import RequestError
 from pipeline.evaluation.codec_grids import Trial, choose_codecs, trials
 from pipeline.evaluation.published import PublishedCurve, choose_curves, read_curves
 from pipeline.evaluation.rate_distortion import MEASURED, Evaluation, Name, compare, measured_points, published_points
 from pipeline.evaluation.report import render_evaluation
+from pipeline.events import Tell, silent
 from pipeline.requests.job import Job, check_request
 from pipeline.requests.pictures import DevelopRequest, EvaluateRequest
 from pipeline.runs.finish import DevelopShards, run_job
@@ -43,9 +44,7 @@ class Comparison:
 
 def evaluate(
     request: EvaluateRequest,
-    planned: Callable[[Plan], None] = lambda plan: None,
-    progress: Callable[[bool], None] = lambda good: None,
-    listing: Callable[[int], None] = lambda count: None,
+    tell: Tell = silent,
     develop_shards: DevelopShards | None = None,
 ) -> Evaluation:
     """Run an evaluation without Prefect; see `pipeline.runs.finish.run_job` for the parameters and what is raised.
@@ -54,7 +53,7 @@ def evaluate(
     """
     comparison = prepare(request)
     job = check_request(comparison.develop)
-    return conclude(comparison, job, run_job(job, planned, progress, listing, develop_shards))
+    return conclude(comparison, job, run_job(job, tell, develop_shards))
 
 
 def prepare(request: EvaluateRequest) -> Comparison:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from pipeline.destination.parquet import to_parquet
 from pipeline.destination.plans import Plan, SourcePicture, earlier_plans, shard_pictures
 from pipeline.destination.run_record import Summary, keep
 from pipeline.errors import RequestError
+from pipeline.events import Began, Tell, silent
 from pipeline.exploration.anomalies import (
     fit_patch_memory,
     latent_distances,
@@ -74,19 +75,17 @@ class Exploration:
 
 def explore(
     request: ExploreRequest,
-    planned: Callable[[object], None] = lambda plan: None,
-    progress: Callable[[bool], None] = lambda good: None,
-    stage: Callable[[str], None] = lambda text: None,
+    tell: Tell = silent,
     develop_shards: DevelopShards | None = None,
 ) -> Exploration:
-    """Explore without Prefect; `stage` is told what is being done.
+    """Explore without Prefect; `Began` is told of every stage, and what `pipeline.runs.finish.run_job` tells.
 
     For the other parameters see `pipeline.runs.finish.run_job`. Raises RequestError when there is nothing to explore,
     and what `pipeline.runs.finish.develop` raises.
     """
     developed = representation(request)
-    summary = develop(developed, planned, progress, develop_shards=develop_shards) if developed else None
-    return explore_latents(request, summary, stage, develop_shards)
+    summary = develop(developed, tell, develop_shards) if developed else None
+    return explore_latents(request, summary, tell, develop_shards)
 
 
 def representation(request: ExploreRequest) -> DevelopRequest | None:
@@ -106,7 +105,7 @@ def representation(request: ExploreRequest) -> DevelopRequest | None:
 def explore_latents(
     request: ExploreRequest,
     summary: Summary | None = None,
-    stage: Callable[[str], None] = lambda text: None,
+    tell: Tell = silent,
     develop_shards: DevelopShards | None = None,
 ) -> Exploration:
     """Explore the latents that are there, and write tables and page; see `explore`.
@@ -114,14 +113,14 @@ def explore_latents(
     Raises RequestError, StorageError, LeaseHeld.
     """
     started = datetime.now(UTC)
-    stage("reading latents")
+    tell(Began("reading latents"))
     basis = read_basis(request)
     with hold(basis.work.destination, request.take_over) as lease:
-        stage("looking at pictures")
+        tell(Began("looking at pictures"))
         plan = _plan_looks(basis, lease)
-        (develop_shards or develop_here)(basis.work, plan, lambda good: None)
-        findings = _find_out(request, basis, plan, stage)
-        stage("writing")
+        (develop_shards or develop_here)(basis.work, plan, silent)
+        findings = _find_out(request, basis, plan, tell)
+        tell(Began("writing"))
         exploration = _write(basis, findings, started, summary)
         _remove_looks(basis.work.destination)
     return exploration
@@ -208,7 +207,7 @@ def read_basis(request: ExploreRequest) -> Basis:
     return Basis(opened, vectors, labels, network, work)
 
 
-def _find_out(request: ExploreRequest, basis: Basis, looks_taken: Plan, stage: Callable[[str], None]) -> Findings:
+def _find_out(request: ExploreRequest, basis: Basis, looks_taken: Plan, tell: Tell) -> Findings:
     source, vectors, network = basis.opened.source, basis.vectors, basis.network
     notes: list[str] = []
     if vectors.all > len(vectors.keys):
@@ -223,22 +222,22 @@ def _find_out(request: ExploreRequest, basis: Basis, looks_taken: Plan, stage: C
     gone = sum(look is None for look in looks)
     if gone:
         notes.append(f"{gone:,} pictures could not be read again; they have no thumbnail and fewer scores")
-    stage("neighbours")
+    tell(Began("neighbours"))
     # one more, for the nearest of each is itself
     similarities, rows = exact_index(vectors.keys, vectors.values).nearest(vectors.values, NEIGHBOURS + 1)
     rows, similarities = _without_self(rows, similarities)
-    stage("near-duplicates")
+    tell(Began("near-duplicates"))
     pairs = [(row, near) for others in rows.T[:_NEAREST] for row, near in enumerate(others.tolist()) if near >= 0]
     duplicates = find_duplicates(looks, pairs)
-    stage("anomalies")
+    tell(Began("anomalies"))
     anomalies = _anomalies(vectors.values, looks, network, choose_device(request.device), request.seed)
-    stage("clusters")
+    tell(Began("clusters"))
     components = principal_components(vectors.values, request.seed)
     groups_by_mean = kmeans(components.values, request.clusters, request.seed)
-    stage("maps")
+    tell(Began("maps"))
     umap = umap_map(components.values, request.seed) if request.umap else None
     by_density = hdbscan(components.values[:, :10] if umap is None else umap, request.seed)
-    stage("probes")
+    tell(Began("probes"))
     return Findings(
         source,
         vectors,

@@ -22,6 +22,7 @@ from pipeline.destination.run_record import Summary, account_of
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.destination.stage_figures import together
 from pipeline.errors import PictureError, RunError, StorageError
+from pipeline.events import Tell, silent
 from pipeline.frames.shared_file import SharedFile
 from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import to_8bit
@@ -29,7 +30,7 @@ from pipeline.reports.gallery import GalleryEntry, choose_gallery, shrunk
 from pipeline.reports.run_report import render_report
 from pipeline.requests.job import Job, check_request
 from pipeline.requests.pictures import DevelopRequest
-from pipeline.runs.planning import plan_run
+from pipeline.runs.planning import plan_run, planned
 from pipeline.runs.redo import fold, forget
 from pipeline.shards.shard import run_shard
 from pipeline.shards.work import AnyWork, as_work
@@ -42,15 +43,13 @@ _NAMED = 20
 #: the report reads at most this many rows of a table; larger runs are reported on from evenly spaced shards
 _REPORT_ROWS = 200_000
 
-#: what does all shards of a plan and calls its last argument for every picture (True: good)
-DevelopShards = Callable[[AnyWork, Plan, Callable[[bool], None]], None]
+#: what does all shards of a plan, and tells `Advanced` of every picture
+DevelopShards = Callable[[AnyWork, Plan, Tell], None]
 
 
 def develop(
     request: DevelopRequest,
-    planned: Callable[[Plan], None] = lambda plan: None,
-    progress: Callable[[bool], None] = lambda good: None,
-    listing: Callable[[int], None] = lambda count: None,
+    tell: Tell = silent,
     develop_shards: DevelopShards | None = None,
 ) -> Summary:
     """Resolve a request and run it, without Prefect; see `run_job` for the parameters and for what is raised.
@@ -58,39 +57,37 @@ def develop(
     Raises RecipeError, ModelError and StorageError for a request that cannot be met.
     """
     # before the lease, so that a request that cannot be met leaves nothing at the destination
-    return run_job(check_request(request), planned, progress, listing, develop_shards)
+    return run_job(check_request(request), tell, develop_shards)
 
 
 def run_job(
     job: AnyWork,
-    planned: Callable[[Plan], None] = lambda plan: None,
-    progress: Callable[[bool], None] = lambda good: None,
-    listing: Callable[[int], None] = lambda count: None,
+    tell: Tell = silent,
     develop_shards: DevelopShards | None = None,
 ) -> Summary:
     """Plan, develop every shard and finish; the shards in this process unless `develop_shards` does them elsewhere.
 
-    `listing` is told how many objects were listed so far, `planned` the plan, `progress` every picture (True: good).
+    Told are `Listed`, `Planned`, and `Advanced` for every picture.
     Raises StorageError and PlanError when the run cannot start, LeaseHeld when another one is at work at
     the destination, LeaseLost when another takes it over, StorageError when storage fails for good; running again goes
     on where it stopped.
     """
     started = datetime.now(UTC)
     with hold(job.home, job.request.take_over) as lease:
-        plan = plan_run(job, listing, lease)
+        plan = plan_run(job, tell, lease)
         lease.run = plan.run
-        planned(plan)
-        (develop_shards or develop_here)(job, plan, progress)
+        tell(planned(plan))
+        (develop_shards or develop_here)(job, plan, tell)
         return finish_run(job, plan, started)
 
 
-def develop_here(job: AnyWork, plan: Plan, progress: Callable[[bool], None]) -> None:
-    """Do every shard of a plan in this process, one after another; `progress` is told every picture (True: good).
+def develop_here(job: AnyWork, plan: Plan, tell: Tell) -> None:
+    """Do every shard of a plan in this process, one after another; `Advanced` is told of every picture.
 
     Raises what `run_shard` raises.
     """
     for shard in range(plan.shards):
-        run_shard(job, plan, shard, progress)
+        run_shard(job, plan, shard, tell)
 
 
 def finish_run(job: AnyWork, plan: Plan, started: datetime) -> Summary:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.destination.layout import commit_path, commits_of, listed
 from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
+from pipeline.events import Tell, silent
 from pipeline.requests.job import Job
 from pipeline.runs.planning import (
     Found,
@@ -39,8 +40,8 @@ class Forecast:
     run: str | None = None
 
 
-def forecast(job: AnyWork, listing: Callable[[int], None] = lambda count: None) -> Forecast:
-    """Look at source and destination as a run would, and change neither; `listing` is told what was listed so far.
+def forecast(job: AnyWork, tell: Tell = silent) -> Forecast:
+    """Look at source and destination as a run would, and change neither; `Listed` is told now and then.
 
     Raises StorageError, PlanError.
     """
@@ -57,7 +58,7 @@ def forecast(job: AnyWork, listing: Callable[[int], None] = lambda count: None) 
         again = [pictures_again(destination, one) for one in failed_pictures(destination, before.finished)]
         return replace(_sized(none, again), status="retry_failed") if again else none
     found = Found()
-    would = _sized(none, shards_to_do(job, before, found, listing))
+    would = _sized(none, shards_to_do(job, before, found, tell))
     return replace(would, status="develop" if would.shards else "nothing_to_do", done=found.done)
 
 

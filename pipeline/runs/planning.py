@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from pipeline.destination.layout import FOLDERS, plan_path, read_json, record_pa
 from pipeline.destination.lease import Lease
 from pipeline.destination.plans import Plan, SourcePicture, earlier_plans, read_plan, read_record, write_plan
 from pipeline.errors import PlanError, StorageError
+from pipeline.events import Listed, Planned, Tell, silent
 from pipeline.requests.pictures import RunRequest
 from pipeline.runs.listing import Results, may_have_frames, pictures_of
 from pipeline.runs.partition import cut, write_parts
@@ -38,10 +39,10 @@ _FILTERS = ("include", "exclude", "suffixes", "frames", "frame_limit")
 _log = logging.getLogger("darkroom.plan")
 
 
-def plan_run(job: AnyWork, listing: Callable[[int], None] = lambda count: None, lease: Lease | None = None) -> Plan:
+def plan_run(job: AnyWork, tell: Tell = silent, lease: Lease | None = None) -> Plan:
     """List the source, leave out what is done, and write the plan; or find the unfinished run and go on with it.
 
-    `listing` is told how many objects were listed so far. With a `lease` the plan is under it, and is only written
+    `Listed` is told now and then. With a `lease` the plan is under it, and is only written
     while it holds. Raises StorageError (source or destination not usable), PlanError, LeaseLost.
     """
     before = what_was_done(job)
@@ -55,7 +56,7 @@ def plan_run(job: AnyWork, listing: Callable[[int], None] = lambda count: None, 
     if job.request.retry_failed:
         return plan_failed(job, before.finished, before.sequence, lease)
     found = Found()
-    shards = shards_to_do(job, before, found, listing)
+    shards = shards_to_do(job, before, found, tell)
     parts = write_parts(destination, shards, f"{mark}\n{source.url}\n{before.sequence}\n")
     last = before.last
     if not parts.objects and last:
@@ -69,6 +70,11 @@ def plan_run(job: AnyWork, listing: Callable[[int], None] = lambda count: None, 
         lease.confirm()
     write_plan(destination, plan, job.record())
     return replace(plan, done=found.done, done_failed=found.failed, lease=token)
+
+
+def planned(plan: Plan) -> Planned:
+    """Tell a plan as an event."""
+    return Planned(plan.run, plan.objects, plan.shards, plan.done, plan.resumed)
 
 
 def plan_pictures(job: AnyWork, pictures: Sequence[SourcePicture], most: int, lease: Lease) -> Plan:
@@ -144,15 +150,13 @@ def what_was_done(job: AnyWork) -> Before:
     return Before(sequence, own, last[0] if last else None, unfinished, same_work, folded)
 
 
-def shards_to_do(
-    job: AnyWork, before: Before, found: Found, listing: Callable[[int], None]
-) -> Iterator[list[SourcePicture]]:
+def shards_to_do(job: AnyWork, before: Before, found: Found, tell: Tell) -> Iterator[list[SourcePicture]]:
     """Yield shards of the pictures to develop, while the source is listed.
 
     Raises PlanError where it holds no object.
     """
     request = job.request
-    pictures = _to_do(job, before, found, listing)
+    pictures = _to_do(job, before, found, tell)
     yield from cut(pictures, request.shard_size, request.shard_bytes)
     if not found.listed:
         raise nothing_listed(request)
@@ -176,7 +180,7 @@ class Found:
     failed: int = 0
 
 
-def _to_do(job: AnyWork, before: Before, found: Found, listing: Callable[[int], None]) -> Iterator[SourcePicture]:
+def _to_do(job: AnyWork, before: Before, found: Found, tell: Tell) -> Iterator[SourcePicture]:
     """Yield the pictures to develop, in the order of their objects' keys, while the source is listed."""
     request, source = job.request, job.source
     results = Results(source)
@@ -184,7 +188,7 @@ def _to_do(job: AnyWork, before: Before, found: Found, listing: Callable[[int], 
     settled = settled_objects(job.destination, [(plan.run, plan.shards) for plan in before.finished])
     for batch in batches(join(objects, settled), request.frames):
         found.listed += len(batch)
-        listing(found.listed)
+        tell(Listed(found.listed))
         known: dict[str, Pictures] = {}
         todo: list[StoredObject] = []
         for one, pictures in batch:

@@ -15,6 +15,7 @@ from pipeline.destination.lease import confirm
 from pipeline.destination.parquet import to_parquet
 from pipeline.destination.plans import Plan, shard_pictures
 from pipeline.errors import Cancelled, RunError, StorageError
+from pipeline.events import Tell, silent
 from pipeline.networks.batching import Batcher
 from pipeline.shards.in_work import Window, read_begun
 from pipeline.shards.stream import Done, ShardStream
@@ -27,15 +28,16 @@ def run_shard(
     job: AnyWork,
     plan: Plan,
     shard: int,
-    progress: Callable[[bool], None] = lambda good: None,
+    tell: Tell = silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> Commit:
     """Do one planned shard and commit it; a shard that is committed already is only read.
 
-    `progress` is called once a picture (True: good) from this thread. When `stop` says True nothing is committed and
+    `Advanced` is told once a picture, from this thread. When `stop` says True nothing is committed and
     Cancelled is raised; when storage fails as a whole likewise StorageError. Running again overwrites whatever was
-    left. An earlier attempt may have ended without a word: pictures that were in work then are tried alone first, and
-    those that end a process of their own are failures. Raises RunError for a plan that is of another job.
+    left.
+    An earlier attempt may have ended without a word: pictures that were in work then are tried alone first, and those
+    that end a process of their own are failures. Raises RunError for a plan that is of another job.
     """
     if plan.fingerprint != job.fingerprint:
         raise RunError(
@@ -65,7 +67,7 @@ def run_shard(
         stream = ShardStream(work, batcher, found)
         window = Window(destination, begun_path(plan.run, shard), crashed, stream.results.put)
         try:
-            done = stream.run(progress, stop, window)
+            done = stream.run(tell, stop, window)
             seconds = time.monotonic() - started
             commit = _commit(work, plan, shard, done, stream.bytes_read, seconds, stream.stage_figures(seconds))
         except BaseException:

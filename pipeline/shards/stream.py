@@ -14,6 +14,7 @@ import cv2
 
 from pipeline.destination.plans import SourcePicture
 from pipeline.errors import Cancelled, PictureError, StorageError
+from pipeline.events import Advanced, Tell
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.batching import Batcher
 from pipeline.shards.in_work import Window
@@ -60,8 +61,8 @@ class ShardStream:
         self.times = StageTimes()
         self.bytes_read = 0
 
-    def run(self, progress: Callable[[bool], None], stop: Callable[[], bool], window: Window) -> list[Done]:
-        """Take all pictures through the stages; return their results, in the order of the shard's objects.
+    def run(self, tell: Tell, stop: Callable[[], bool], window: Window) -> list[Done]:
+        """Do every object of the shard, tell `Advanced` of each, and return all results in the objects' order.
 
         Raises Cancelled when `stop` says True, StorageError when storage fails as a whole.
         """
@@ -103,7 +104,7 @@ class ShardStream:
                 index, done = result
                 if index not in results:
                     results[index] = done
-                    progress(done.developed.manifest["status"] != "failed")
+                    tell(Advanced(done.developed.manifest["status"] != "failed"))
         finally:
             with self.lock:
                 self.abandoned.update(range(len(self.found)))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
-from pipeline.destination.plans import Plan
+from pipeline.events import Event, Planned, Tell, silent
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.runs.finish import DevelopShards, run_job
 from pipeline.runs.forecast import Forecast, forecast
@@ -17,9 +17,7 @@ from pipeline.suites.work import suite_work
 
 def evaluate_suite(
     request: EvaluateRequest,
-    planned: Callable[[Plan], None] = lambda plan: None,
-    progress: Callable[[bool], None] = lambda good: None,
-    listing: Callable[[int], None] = lambda count: None,
+    tell: Tell = silent,
     develop_shards: DevelopShards | None = None,
 ) -> SuiteEvaluation:
     """Run a request's suite, without Prefect; see `pipeline.runs.finish.run_job` for the parameters and what is raised.
@@ -28,9 +26,9 @@ def evaluate_suite(
     """
     started = datetime.now(UTC)
     prepared = prepare_suite(request)
-    work = suite_work(request, prepared, listing)
+    work = suite_work(request, prepared, tell)
     # people know the run by the name of its evaluation
-    summary = run_job(work, lambda plan: planned(replace(plan, run=work.run)), progress, develop_shards=develop_shards)
+    summary = run_job(work, partial(_tell_named, tell, work.run), develop_shards)
     return conclude(prepared, work, summary, started)
 
 
@@ -39,3 +37,8 @@ def forecast_suite(request: EvaluateRequest) -> Forecast:
     work = suite_work(request, prepare_suite(request))
     found = forecast(work)
     return replace(found, branches=(f"suite {request.suite}",), run=work.run if found.run else None)
+
+
+def _tell_named(tell: Tell, run: str, event: Event) -> None:
+    """Tell what a run tells, under the name by which people know it."""
+    tell(replace(event, run=run) if isinstance(event, Planned) else event)

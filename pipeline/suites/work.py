@@ -22,6 +22,7 @@ from models.errors import ModelError
 from pipeline.destination.layout import evaluation_folder, strip_path
 from pipeline.destination.plans import SourcePicture
 from pipeline.errors import PictureError, RequestError, RunError
+from pipeline.events import Listed, Tell, silent
 from pipeline.frames.shared_file import SharedFile
 from pipeline.pictures.picture import Reserve
 from pipeline.requests.job import Settings, check_darkroom, fields_of, here, recorded, version
@@ -178,10 +179,8 @@ class SuiteWork:
         return f"{rows['scores']} rows of scores + {branch_failures} failures for {decoded} pictures; {fewest} are due"
 
 
-def suite_work(
-    request: EvaluateRequest, prepared: SuiteRun, listing: Callable[[int], None] = lambda count: None
-) -> SuiteWork:
-    """List the source, and return the work of a checked request; `listing` is told how many objects there are.
+def suite_work(request: EvaluateRequest, prepared: SuiteRun, tell: Tell = silent) -> SuiteWork:
+    """List the source, and return the work of a checked request; `Listed` is told how many objects there are.
 
     Raises PlanError where the source holds none, StorageError.
     """
@@ -192,7 +191,7 @@ def suite_work(
     results.warn()
     if not found:
         raise nothing_listed(request)
-    listing(len(found))
+    tell(Listed(len(found)))
     mark = fingerprint(request, stores.source.url, prepared.suite, networks)
     listed = json.dumps([[entry.key, entry.etag, entry.size] for entry in found])
     run = f"s{hashlib.sha256((mark + listed).encode()).hexdigest()[:12]}"

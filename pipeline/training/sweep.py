@@ -26,6 +26,7 @@ from models.training.data import PictureSource
 from models.training.distributed import ALONE
 from models.training.loop import Report, TrainingPlan, train
 from pipeline.errors import RequestError
+from pipeline.events import Noted, Stepped, Tell, Tried, silent
 from pipeline.requests.models import SweepRequest, TrainRequest
 from pipeline.storage.files import StoredFiles
 from pipeline.training.sweep_journal import Journal
@@ -38,23 +39,6 @@ _STUDY = "sweep"
 _BEFORE_PRUNING = 4
 #: seconds after which the page is drawn again
 _PAGE_EVERY = 60
-
-
-@dataclass(frozen=True)
-class TrialReport:
-    """A line of progress: of trial `number`, with `done` others of `of` behind it; what it drew (choices as JSON).
-
-    `line` is its training's own, `ended` its state once it has one.
-    """
-
-    number: int
-    done: int
-    of: int
-    options: dict[str, Any]
-    line: Report | None = None
-    ended: str = ""
-    value: float | None = None
-    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,9 +66,7 @@ class _Pruned(Exception):
 
 def run_sweep(
     request: SweepRequest,
-    report: Callable[[TrialReport], None] = lambda line: None,
-    reading: Callable[[int, int], None] = lambda read, of: None,
-    note: Callable[[str], None] = lambda text: None,
+    tell: Tell = silent,
 ) -> SweepSummary:
     """Run the trials that are still to be run; the table at the destination is new after each of them.
 
@@ -97,16 +79,16 @@ def run_sweep(
     _check_figure(request, space)
     files.check_writable(f"{_root(request)}/trials.parquet")
     study = _open_study(request, space)
-    pictures = _picture_cache(request, study, reading, note)
+    pictures = _picture_cache(request, study, tell)
     _take_up_again(study)
     drawn = time.monotonic()
     while (done := len(_counted(study))) < request.trials:
         trial = study.ask()
         options = draw(space, trial)
-        told = partial(TrialReport, trial.number, done, request.trials, trial.params)
-        report(told())
-        ended = _run_trial(request, study, trial, options, pictures, partial(_pass_on, report, told))
-        report(told(**ended))
+        told = partial(Tried, trial.number, done, request.trials, trial.params)
+        tell(told())
+        ended = _run_trial(request, study, trial, options, pictures, partial(_pass_on, tell, told))
+        tell(told(**ended))
         write_table(request, space, _counted(study))
         # drawing takes seconds, which a sweep of short trials would mostly spend on it
         if time.monotonic() - drawn > _PAGE_EVERY:
@@ -115,8 +97,8 @@ def run_sweep(
     return _write(request, study, space)
 
 
-def _pass_on(report: Callable[[TrialReport], None], told: Callable[[Report], TrialReport], line: Report) -> None:
-    report(told(line))
+def _pass_on(tell: Tell, told: Callable[[Stepped], Tried], line: Report) -> None:
+    tell(told(Stepped(**vars(line))))
 
 
 def _run_trial(
@@ -187,7 +169,7 @@ def _training(
 
 
 def _picture_cache(
-    swept: SweepRequest, study: optuna.Study, reading: Callable[[int, int], None], note: Callable[[str], None]
+    swept: SweepRequest, study: optuna.Study, tell: Tell
 ) -> Callable[[TrainRequest, TrainingPlan], PictureSource]:
     """Make what reads the pictures of a trial: once for trials that want them alike.
 
@@ -201,10 +183,10 @@ def _picture_cache(
         if wanted not in kept:
             # no two sets in memory at once
             kept.clear()
-            kept[wanted] = read_pictures(request, plan, reading)
+            kept[wanted] = read_pictures(request, plan, tell)
             _check_mark(swept, study, kept[wanted].mark)
             if kept[wanted].left_out:
-                note(left_out_note(kept[wanted]))
+                tell(Noted(left_out_note(kept[wanted])))
         return kept[wanted]
 
     return cached

@@ -32,6 +32,7 @@ from models.training.small_pictures import split_by_name
 from models.training.tasks import AUTOENCODER_LOSS, objective_of, suited_rate, task_of
 from pipeline.destination.lease import hold
 from pipeline.errors import RequestError
+from pipeline.events import Noted, Read, Stepped, Tell, silent
 from pipeline.requests.models import TrainRequest
 from pipeline.requests.stores import beside_sources
 from pipeline.storage.files import StoredFiles
@@ -47,16 +48,14 @@ HELD_OUT_SHARE = 0.05
 
 def run_training(
     request: TrainRequest,
-    report: Callable[[Report], None] = lambda line: None,
-    reading: Callable[[int, int], None] = lambda read, of: None,
-    note: Callable[[str], None] = lambda text: None,
+    tell: Tell = silent,
 ) -> Card | None:
     """Read the pictures, train or resume, save weights, card and a report; return the card.
 
-    `report` gets a line a step, `reading` how many pictures of how many are read, `note` a sentence of what one should
-    know, such as pictures left out. Under torchrun every process calls this; only the first reports and writes, and
-    only it gets a card. Ctrl-C ends training after the step at hand: the checkpoint is written, then KeyboardInterrupt
-    is raised. Raises RequestError, DataError, CheckpointError, TrainingError, DistributedError, StorageError.
+    Told are `Read`, `Noted` (pictures left out, say) and `Stepped`. Under torchrun every process calls this; only the
+    first tells and writes, and only it gets a card. Ctrl-C ends training after the step at hand: the checkpoint is
+    written, then KeyboardInterrupt is raised.
+    Raises RequestError, DataError, CheckpointError, TrainingError, DistributedError, StorageError.
     """
     ranks = ranks_from_environment()
     plan = plan_of(request, ranks)
@@ -64,12 +63,11 @@ def run_training(
         check_writable(request, plan)
     log = tensorboard_log(request.log) if request.log and ranks.first else nullcontext()
     with alone_at(request) if ranks.first else nullcontext(), log as write, joined(ranks, plan.device):
-        listeners = [report, *([write] if write else [])]
-        pictures = read_pictures(request, plan, reading if ranks.first else None)
+        pictures = read_pictures(request, plan, tell if ranks.first else silent)
         if pictures.left_out and ranks.first:
-            note(left_out_note(pictures))
+            tell(Noted(left_out_note(pictures)))
         with interruptible(ranks) as stopped:
-            network, progress = train(plan, pictures, lambda line: _tell(listeners, line), stopped, ranks)
+            network, progress = train(plan, pictures, _reporter(tell, write), stopped, ranks)
             if stopped() and ranks.first:
                 raise KeyboardInterrupt
     if not ranks.first:
@@ -77,7 +75,7 @@ def run_training(
     kept = set_aside(request)
     card = keep(request, plan, network, progress, pictures, ranks)
     if kept and not kept.endswith(f"@{card.sha256[:12]}.safetensors"):
-        note(f"the codec's earlier weights, which its streams need, are kept as {kept}")
+        tell(Noted(f"the codec's earlier weights, which its streams need, are kept as {kept}"))
     return card
 
 
@@ -218,15 +216,17 @@ def plan_of(request: TrainRequest, ranks: Ranks) -> TrainingPlan:
     return plan
 
 
-def read_pictures(
-    request: TrainRequest, plan: TrainingPlan, reading: Callable[[int, int], None] | None = None
-) -> PictureSource:
+def read_pictures(request: TrainRequest, plan: TrainingPlan, tell: Tell = silent) -> PictureSource:
     """Read what the request's task trains on: whole small pictures for an autoencoder, large ones for others.
 
     An autoencoder never sees a source's test pictures; of the others a share of 0.05 is held out. Raises DataError,
     StorageError.
     """
     memory = request.memory_gib << 30
+
+    def reading(read: int, of: int) -> None:
+        tell(Read(read, of))
+
     if request.task != "autoencoder":
         return read_training_set(
             request.source, memory_limit=memory, files=plan.files, decoder=DECODER, progress=reading
@@ -258,9 +258,15 @@ def least_pictures(plan: TrainingPlan) -> int:
     return 2 if plan.task == "autoencoder" and objective_of(plan.loss, plan.corrupt).weights.get(CONTRAST) else 1
 
 
-def _tell(listeners: list[Callable[[Report], None]], line: Report) -> None:
-    for listener in listeners:
-        listener(line)
+def _reporter(tell: Tell, log: Callable[[Report], None] | None) -> Callable[[Report], None]:
+    """Make what takes the reports of a training: they are told, and written to a log where there is one."""
+
+    def report(line: Report) -> None:
+        tell(Stepped(**vars(line)))
+        if log:
+            log(line)
+
+    return report
 
 
 @contextmanager

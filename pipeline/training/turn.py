@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Any
 
-from models.training.loop import Report
+from pipeline.events import Event, Stepped
 from pipeline.requests.models import TrainRequest
 from pipeline.training.train import run_training
 
@@ -29,16 +29,16 @@ def main() -> int:
     # whoever starts a plan in a shell's background ignores it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def report(line: Report) -> None:
+    def tell(event: Event) -> None:
         nonlocal told
-        if line.validation or time.monotonic() - told > _EVERY_S:
+        if isinstance(event, Stepped) and (event.validation or time.monotonic() - told > _EVERY_S):
             told = time.monotonic()
-            _say({"step": line.step, "seconds": line.seconds, "score": line.score, "word": line.word})
+            _say({"step": event.step, "seconds": event.seconds, "score": event.score, "word": event.word})
 
     try:
         request = TrainRequest(**json.loads(sys.stdin.readline()))
         threading.Thread(target=_listen, daemon=True).start()
-        card = run_training(request, report)
+        card = run_training(request, tell)
     except KeyboardInterrupt:
         return 0
     except Exception as error:  # one training that fails must not end the others

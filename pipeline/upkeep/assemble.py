@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any
@@ -23,6 +23,7 @@ from pipeline.destination.layout import ASSEMBLED, assembled_path, part_path, pi
 from pipeline.destination.parquet import read_part
 from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.errors import PictureError, PlanError
+from pipeline.events import Advanced, Began, Tell, silent
 from pipeline.frames.writers import ENDINGS, write_frames
 from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import Picture
@@ -66,13 +67,12 @@ class _File:
 
 def assemble(
     request: AssembleRequest,
-    planned: Callable[[int], None] = lambda count: None,
-    progress: Callable[[Assembled], None] = lambda done: None,
+    tell: Tell = silent,
 ) -> list[Assembled]:
     """Put the frames of a run's destination together again below the request's own, and say so in `assembled.json`.
 
-    Results lie at `pictures/<branch>/<file>`, with another ending behind it where the format is another. `planned` is
-    told how many there will be, `progress` each of them. What cannot be put together is named in the list, not raised.
+    Results lie at `pictures/<branch>/<file>`, with another ending behind it where the format is another. Told are
+    `Began`, and `Advanced` for every file. What cannot be put together is named in the list, not raised.
     Raises PlanError (no finished run, no frames, unknown branch), StorageError.
     """
     stores = stores_of(request)
@@ -87,11 +87,11 @@ def assemble(
     if not files:
         raise PlanError(f"{request.source} holds no frames; they come of animations, pages, videos and stacks")
     todo = [(branch, name) for branch in request.branch or branches for name in sorted(files)]
-    planned(len(todo))
+    tell(Began("putting together", len(todo)))
     done = []
     for branch, name in todo:
         done.append(_assemble_file(request, source, destination, branch, name, files[name], paths))
-        progress(done[-1])
+        tell(Advanced(done[-1].path is not None))
     write(destination, ASSEMBLED, (json.dumps([asdict(one) for one in done], indent=1) + "\n").encode())
     return done
 

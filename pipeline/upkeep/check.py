@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ from pipeline.destination.leftovers import Paths, branches_of, leftovers
 from pipeline.destination.plans import Plan, earlier_plans, shard_pictures
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import PlanError, StorageError
+from pipeline.events import Advanced, Began, Tell, silent
 from pipeline.storage.store import Store, read, size
 
 _READERS = 8
@@ -62,13 +63,12 @@ class Verification:
 def check(
     destination: Store,
     quick: bool,
-    planned: Callable[[int], None] = lambda shards: None,
-    progress: Callable[[bool], None] = lambda good: None,
+    tell: Tell = silent,
 ) -> Verification:
     """Check every shard of every run at a destination; nothing is changed there.
 
-    Objects are read and compared with their checksums, or with `quick` looked up in a listing. `planned` is told how
-    many shards there are, `progress` every one (True: all is well). Raises PlanError where there is no run,
+    Objects are read and compared with their checksums, or with `quick` looked up in a listing. Told are `Began`, and
+    `Advanced` for every shard. Raises PlanError where there is no run,
     StorageError when the destination cannot be read at all.
     """
     every = earlier_plans(destination)
@@ -76,7 +76,7 @@ def check(
     if not plans:
         raise PlanError(f"{destination.url} holds no run; give the destination of one")
     found = Verification(destination.url, quick, holder(destination), len(plans))
-    planned(sum(plan.shards for plan, _ in plans))
+    tell(Began("checking shards", sum(plan.shards for plan, _ in plans)))
     seen = _listing(destination) if quick else None
     claimed = Paths()
     with ThreadPoolExecutor(_READERS, thread_name_prefix="verify") as pool:
@@ -88,7 +88,7 @@ def check(
             for shard in range(plan.shards):
                 before = len(found.findings)
                 own.add(of_run.check_shard(shard))
-                progress(len(found.findings) == before)
+                tell(Advanced(len(found.findings) == before))
             of_run.check_sum()
             claimed.update(own)
     # what a damaged commit names is not known, and would all look left over

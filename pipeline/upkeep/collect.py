@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +10,7 @@ from pipeline.destination.lease import hold
 from pipeline.destination.leftovers import Leftover, ahead, leftovers, named_paths, remove
 from pipeline.destination.plans import earlier_plans
 from pipeline.errors import PlanError
+from pipeline.events import Removed, Tell, silent
 from pipeline.requests.stores import store_of
 from pipeline.requests.upkeep import GcRequest
 
@@ -28,8 +28,8 @@ class Collection:
     examples: list[str]
 
 
-def collect(request: GcRequest, progress: Callable[[int], None] = lambda count: None) -> Collection:
-    """Remove leftovers at a destination, holding its lease; `progress` is told how many objects are gone.
+def collect(request: GcRequest, tell: Tell = silent) -> Collection:
+    """Remove leftovers at a destination, holding its lease; `Removed` is told of every object.
 
     Nothing else is touched: neither what a commit names, nor plans and runs that can be taken up again, nor files that
     are not a run's. Raises PlanError where there is no run or a commit is not readable, LeaseHeld, StorageError.
@@ -55,5 +55,5 @@ def collect(request: GcRequest, progress: Callable[[int], None] = lambda count: 
         examples = [one.key for one in found[:_EXAMPLES]]
         if not request.dry_run:
             for gone, _ in enumerate(ahead(found, lambda one: remove(destination, one)), 1):
-                progress(gone)
+                tell(Removed(gone))
     return Collection(destination.url, request.dry_run, dict(objects), dict(sizes), examples)

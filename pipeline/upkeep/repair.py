@@ -6,7 +6,7 @@ goes through the run of any shard, and takes the place of what was there (`pipel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -16,6 +16,7 @@ from pipeline.destination.layout import key_of, listed
 from pipeline.destination.lease import Lease
 from pipeline.destination.plans import DEVELOP, Plan, SourcePicture, earlier_plans, kind_of, read_record, shard_pictures
 from pipeline.errors import PlanError, RunError, StorageError
+from pipeline.events import Tell
 from pipeline.requests.job import Job
 from pipeline.requests.stores import Access
 from pipeline.requests.upkeep import VerifyRequest
@@ -32,8 +33,7 @@ def repair(
     destination: Store,
     found: Verification,
     lease: Lease,
-    planned: Callable[[int], None],
-    progress: Callable[[bool], None],
+    tell: Tell,
 ) -> Verification:
     """Mend what was found wrong and check again; more than once where an older run's pictures are those of a later one.
 
@@ -53,7 +53,7 @@ def repair(
                 if isinstance(error, StorageError) and error.kind != "missing":
                     raise
                 not_repaired[f"run {run}: {error}"] = None
-        before, found = found, check(destination, request.quick, planned, progress)
+        before, found = found, check(destination, request.quick, tell)
         if not found.findings or found.findings == before.findings:
             break
     left = {(finding.run, finding.path) for finding in found.findings}

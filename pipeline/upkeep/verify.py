@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pipeline.destination.layout import VERIFICATION
 from pipeline.destination.lease import hold
+from pipeline.events import Tell, silent
 from pipeline.requests.stores import store_of
 from pipeline.requests.upkeep import VerifyRequest
 from pipeline.storage.store import write
@@ -14,8 +13,7 @@ from pipeline.upkeep.check import Verification, check
 
 def verify(
     request: VerifyRequest,
-    planned: Callable[[int], None] = lambda shards: None,
-    progress: Callable[[bool], None] = lambda good: None,
+    tell: Tell = silent,
 ) -> Verification:
     """Check a destination; with `repair` mend what can be and check again, with `report` write a page there.
 
@@ -28,12 +26,12 @@ def verify(
         from pipeline.upkeep.repair import repair
 
         with hold(destination, request.take_over) as lease:
-            found = check(destination, request.quick, planned, progress)
+            found = check(destination, request.quick, tell)
             if found.findings:
-                found = repair(request, destination, found, lease, planned, progress)
+                found = repair(request, destination, found, lease, tell)
             found.in_use = None
     else:
-        found = check(destination, request.quick, planned, progress)
+        found = check(destination, request.quick, tell)
     if request.report:
         from pipeline.upkeep.report import render_verification
 

@@ -33,10 +33,12 @@ from rich.table import Table
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from pipeline.destination.stage_figures import share, slowest
+from pipeline.events import Advanced
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import develop
 from pipeline.threads import cores
 from tests.benchmarks.measuring import write_photographs
+from tests.runs import only
 
 RECIPES: dict[str, dict[str, Any]] = {
     "denoise": {
@@ -91,7 +93,7 @@ def run(name: str, source: Path, destination: Path, options: argparse.Namespace)
         workers=options.workers,
     )
     with watched(torch.cuda.current_device()) as shares:
-        summary = develop(request, progress=lambda good: moments.append(time.perf_counter()))
+        summary = develop(request, tell=only(Advanced, lambda _: moments.append(time.perf_counter())))
     if summary.counts["failed"] or summary.counts["branch_failures"]:
         raise SystemExit(f"{name}: {summary.reasons}")
     seconds = moments[-1] - moments[0]

@@ -92,13 +92,14 @@ def develop_flow(source: str, destination: str, api: str, home: str, told: Any) 
     os.environ |= {"PREFECT_API_URL": api, "PREFECT_HOME": home, "PREFECT_LOGGING_LEVEL": "ERROR"}
     from flows.develop import develop
     from flows.orchestration.progress import listen
+    from pipeline.events import Advanced, Event
     from pipeline.requests.pictures import DevelopRequest
 
     done = 0
 
-    def count(event: str, _: object) -> None:
+    def count(event: Event) -> None:
         nonlocal done
-        done += event == "picture"
+        done += isinstance(event, Advanced)
 
     def tell() -> None:
         while True:

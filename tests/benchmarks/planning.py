@@ -27,6 +27,7 @@ from rich.table import Table
 from pipeline.destination.layout import part_path
 from pipeline.destination.plans import read_plan
 from pipeline.destination.schemas import SCHEMAS
+from pipeline.events import Event, Listed
 from pipeline.requests.job import resolve
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.planning import plan_run
@@ -65,7 +66,10 @@ def plan_names(count: int, destination: str) -> dict[str, Any]:
     started = time.perf_counter()
     seen: list[tuple[int, float]] = []
 
-    def listing(names: int) -> None:
+    def listing(event: Event) -> None:
+        if not isinstance(event, Listed):
+            return
+        names = event.objects
         if not seen or names - seen[-1][0] >= 100_000 or names == count:
             seen.append((names, time.perf_counter() - started))
 

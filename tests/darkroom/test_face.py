@@ -37,6 +37,7 @@ NAMES = [
     "decompress_file",
     "develop",
     "evaluate",
+    "events",
     "explore",
     "forecast",
     "generate",
@@ -94,7 +95,7 @@ def test_options_are_the_fields_of_the_request(name: str) -> None:
     request, typed = CALLS[name]
     parameters = inspect.signature(getattr(darkroom, name)).parameters
     assert parameters["options"].annotation == f"Unpack[face.{typed.__name__}]"
-    own = set(parameters) - {"options", "progress"}
+    own = set(parameters) - {"options", "tell"}
     listed = set(typing.get_type_hints(typed, localns={"StorageOptions": darkroom.StorageOptions}))
     assert own | listed == set(request.model_fields) - calls.OF_PREFECT
     assert not own & listed
@@ -108,11 +109,13 @@ def test_nothing_is_loaded_before_it_is_used() -> None:
 
 def test_a_run_from_python_and_what_it_left(tmp_path: Path) -> None:
     source, out = fill(tmp_path / "in", 3), tmp_path / "out"
-    told: list[bool] = []
+    told: list[darkroom.events.Event] = []
     assert darkroom.forecast(source, out, recipe=QUICK).objects == 3
     assert not out.exists()
-    summary = darkroom.develop(source, out, recipe=QUICK, device="cpu", include=["*.png"], progress=told.append)
-    assert (summary.status, summary.counts["good"], told) == ("complete", 3, [True] * 3)
+    summary = darkroom.develop(source, out, recipe=QUICK, device="cpu", include=["*.png"], tell=told.append)
+    assert (summary.status, summary.counts["good"]) == ("complete", 3)
+    planned = darkroom.events.Planned(summary.run, objects=3, shards=1, done=0, resumed=False)
+    assert told == [darkroom.events.Listed(3), planned] + [darkroom.events.Advanced(good=True)] * 3
     assert darkroom.develop(source, out, recipe=QUICK, device="cpu", include=["*.png"]).status == "nothing_to_do"
     destination = darkroom.open_destination(out)
     assert destination.table("metrics").count_rows() == 6

@@ -29,6 +29,7 @@ from pipeline.destination.commits import Commit
 from pipeline.destination.plans import Plan
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import RequestError, StorageError
+from pipeline.events import Advanced, Finished, Planned
 from pipeline.requests.job import Job
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.requests.stores import Access
@@ -49,10 +50,10 @@ def pictures(s3_store: Store) -> Store:
     return s3_store
 
 
-def run_flow(asked: DevelopRequest) -> tuple[State, dict[str, list[Any]]]:
+def run_flow(asked: DevelopRequest) -> tuple[State, dict[type, list[Any]]]:
     """The flow's final state, and everything it told while it ran."""
-    told: dict[str, list[Any]] = {}
-    with listen(lambda name, value: told.setdefault(name, []).append(value)):
+    told: dict[type, list[Any]] = {}
+    with listen(lambda event: told.setdefault(type(event), []).append(event)):
         state = develop(asked, return_state=True)
     return state, told
 
@@ -110,11 +111,11 @@ def test_s3_to_s3_completes_with_artifacts_and_the_tables_of_a_plain_run(
         patch.setattr(engine, "run_shard", noted)
         state, told = run_flow(request(pictures.url, out))
     assert sorted(ran) == [0, 1], "one task run is one shard, never one picture"
-    summary = told["finished"][0]
+    summary = told[Finished][0].result
     assert (state.type.value, state.message) == ("COMPLETED", f"6 pictures, 1 failed, 10 rows (run {summary.run})")
     assert (summary.counts["good"], summary.counts["failed"]) == (5, 1)
-    assert sorted(told["picture"]) == [False] + [True] * 5
-    assert told["planned"][0].shards == 2
+    assert sorted(one.good for one in told[Advanced]) == [False] + [True] * 5
+    assert told[Planned][0].shards == 2
 
     kept = artifacts(last_flow_run())
     names = ("summary", "failures", "report", "progress", "stages", "tables")
@@ -143,8 +144,8 @@ def test_s3_to_s3_completes_with_artifacts_and_the_tables_of_a_plain_run(
     assert len(parts(open_store(out))) == 8
 
     again, told = run_flow(request(pictures.url, out))
-    assert (again.type.value, told["finished"][0].status) == ("COMPLETED", "nothing_to_do")
-    assert "picture" not in told
+    assert (again.type.value, told[Finished][0].result.status) == ("COMPLETED", "nothing_to_do")
+    assert Advanced not in told
 
 
 def test_too_many_failures_are_a_failed_state_with_everything_kept(pictures: Store, bucket: str) -> None:
@@ -155,7 +156,7 @@ def test_too_many_failures_are_a_failed_state_with_everything_kept(pictures: Sto
     assert "1 of 6 pictures failed" in str(state.message)
     (event,) = events("darkroom.run.failed", f"s3://{bucket}/out")
     assert event["payload"]["counts"]["failed"] == 1
-    assert told["finished"][0].status == "failed"
+    assert told[Finished][0].result.status == "failed"
     assert len(list(list_objects(open_store(f"s3://{bucket}/out"), ["pictures/gamma/*"]))) == 5
     assert "develop-report" in artifacts(last_flow_run())
 
@@ -198,7 +199,7 @@ def test_a_saved_block_gives_access_by_name(
     asked = request(pictures.url, f"s3://{bucket}/out", source_block=name, destination_block=name)
     state, told = run_flow(asked)
     assert state.is_completed(), state.message
-    assert told["finished"][0].counts["good"] == 5
+    assert told[Finished][0].result.counts["good"] == 5
     assert json.dumps(last_flow_run().parameters).count(name) == 2
     monkeypatch.setenv("DARKROOM_S3_TOKEN", "of somebody else")
     options = with_blocks(asked).source_storage
@@ -256,7 +257,7 @@ def test_a_shard_that_fails_for_good_ends_the_run_at_once(
     assert state.is_failed()
     assert calls == [0]
     assert isinstance(state.result(raise_on_failure=False), StorageError)
-    assert "finished" not in told
+    assert Finished not in told
     (event,) = events("darkroom.run.failed", f"s3://{bucket}/out")
     assert event["payload"]["message"] == "StorageError: the store said no"
 
@@ -267,7 +268,7 @@ def test_many_shards_are_one_task_run(pictures: Store, bucket: str, monkeypatch:
     monkeypatch.setattr(task_runs, "develop_shard", None)
     state, told = run_flow(request(pictures.url, f"s3://{bucket}/many"))
     assert state.is_completed(), state.message
-    assert sorted(told["picture"]) == [False] + [True] * 5
+    assert sorted(one.good for one in told[Advanced]) == [False] + [True] * 5
     assert artifacts(last_flow_run())["develop-progress"].data == 100.0
     pipeline_run.develop(request(pictures.url, f"s3://{bucket}/plain"))
     assert parts(open_store(f"s3://{bucket}/many")) == parts(open_store(f"s3://{bucket}/plain"))

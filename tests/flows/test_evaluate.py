@@ -16,6 +16,7 @@ from flows.orchestration.progress import listen
 from pipeline.errors import RequestError
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.evaluate import evaluate as evaluate_plainly
+from pipeline.events import Finished, Planned
 from pipeline.requests.pictures import EvaluateRequest
 from tests.flows.in_process import invoke
 from tests.pipeline.evaluation.test_bd_rate import EMBEDDED
@@ -41,13 +42,13 @@ def asked(source: Path, destination: Path, **changes: Any) -> EvaluateRequest:
 @pytest.mark.usefixtures("prefect_server")
 def test_the_flow_gives_what_a_plain_evaluation_gives_and_leaves_artifacts(source: Path, tmp_path: Path) -> None:
     """State Completed, a table of BD-rates and a link to the report; the same points as without Prefect."""
-    told: dict[str, Any] = {}
-    with listen(lambda name, value: told.update({name: value})):
+    told: dict[type, Any] = {}
+    with listen(lambda event: told.update({type(event): event})):
         state = evaluate(asked(source, tmp_path / "out"), return_state=True)
-    found: Evaluation = told["evaluated"]
+    found: Evaluation = told[Finished].result
     assert state.is_completed()
     assert str(state.message).endswith(f" rows (run {found.summary.run})")
-    assert (found.pictures, found.left_out, told["planned"].shards) == (4, 1, 2)
+    assert (found.pictures, found.left_out, told[Planned].shards) == (4, 1, 2)
     assert Path(found.report or "").exists()
     plain = evaluate_plainly(asked(source, tmp_path / "plain"))
     assert [(point["branch"], point["bpp"]) for point in found.points] == [

@@ -14,6 +14,7 @@ from prefect.client.schemas.filters import FlowRunFilter
 from flows.evaluate import evaluate
 from flows.orchestration.progress import listen
 from pipeline.errors import RequestError
+from pipeline.events import Finished, Planned
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.suites.conclude import SuiteEvaluation
 from pipeline.suites.run import evaluate_suite
@@ -42,13 +43,13 @@ def asked(source: Path, destination: Path, **changes: Any) -> EvaluateRequest:
 @pytest.mark.usefixtures("prefect_server")
 def test_the_flow_gives_what_a_plain_run_gives_and_leaves_artifacts(source: Path, tmp_path: Path) -> None:
     """State Completed, a table of means and a link to the report; the same figures as without Prefect."""
-    told: dict[str, Any] = {}
-    with listen(lambda name, value: told.update({name: value})):
+    told: dict[type, Any] = {}
+    with listen(lambda event: told.update({type(event): event})):
         state = evaluate(asked(source, tmp_path / "out"), return_state=True)
-    found: SuiteEvaluation = told["evaluated"]
+    found: SuiteEvaluation = told[Finished].result
     assert state.is_completed()
     assert str(state.message).endswith(f" failed (run {found.summary.run})")
-    assert (found.pictures, told["planned"].objects) == (2, 3)
+    assert (found.pictures, told[Planned].objects) == (2, 3)
     plain = evaluate_suite(asked(source, tmp_path / "plain"))
     assert [(row["method"], row["psnr_y"]) for row in found.means] == [
         (row["method"], row["psnr_y"]) for row in plain.means

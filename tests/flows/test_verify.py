@@ -9,6 +9,7 @@ import pytest
 
 from flows.orchestration.progress import listen
 from flows.verify import gc, verify
+from pipeline.events import Advanced, Finished
 from pipeline.requests.upkeep import GcRequest, VerifyRequest
 from pipeline.runs.finish import develop
 from tests.runs import fill, request
@@ -23,13 +24,13 @@ def test_flows_end_as_the_destination_is(tmp_path: Path) -> None:
     (out / "pictures/gamma/001.png.png").unlink()
     leftover = out / "pictures/gamma/nobody.png"
     leftover.write_bytes(b"x")
-    told: dict[str, list[Any]] = {}
-    with listen(lambda name, value: told.setdefault(name, []).append(value)):
+    told: dict[type, list[Any]] = {}
+    with listen(lambda event: told.setdefault(type(event), []).append(event)):
         found = verify(VerifyRequest(destination=str(out)), return_state=True)
         mended = verify(VerifyRequest(destination=str(out), repair=True), return_state=True)
         removed = gc(GcRequest(destination=str(out)), return_state=True)
     assert (found.is_failed(), found.message) == (True, "10 objects of 1 run checked, 1 wrong")
     assert mended.is_completed()
     assert (removed.message, leftover.exists()) == ("1 object of 1 byte removed", False)
-    assert [len(one.findings) for one in told["verified"]] == [1, 0]
-    assert told["shard"] == [False, False, True]
+    assert [len(one.result.findings) for one in told[Finished]] == [1, 0]
+    assert [one.good for one in told[Advanced]] == [False, False, True]

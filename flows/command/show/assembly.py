@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from rich import box
@@ -10,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present
-from flows.command.show.prefect import Show, carry_out, outcome, way_of
+from flows.command.show.prefect import carry_out, way_of
 from flows.command.show.run import run_bar
 from pipeline.requests.upkeep import AssembleRequest
 from pipeline.upkeep.assemble import Assembled
@@ -23,13 +22,8 @@ def assemble(request: AssembleRequest, prefect: bool | None) -> int:
     """Put frames together with a progress bar and a closing table; return the exit code."""
     way = way_of(request, prefect)
 
-    def plain(show: Show) -> None:
-        done = assemble_plainly(request, partial(show, "files"), lambda one: show("picture", one.path is not None))
-        show("assembled", done)
-
-    with run_bar(way) as (show, told):
-        carry_out(way, "flows.assemble.assemble", request, plain, show)
-    files = outcome(told, "assembled")
+    with run_bar(way) as show:
+        files = carry_out(way, "flows.assemble.assemble", request, lambda tell: assemble_plainly(request, tell), show)
     present({"files": files}, lambda: _print(files), way)
     return 1 if any(one.path is None for one in files) else 0
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present
-from flows.command.show.prefect import Show, carry_out, outcome, way_of
+from flows.command.show.prefect import carry_out, way_of
 from flows.command.show.run import engine_of, forecast_evaluation, print_ending, run_bar
 from pipeline.evaluation.rate_distortion import Evaluation, Name
 from pipeline.reports.text import counted
@@ -33,14 +33,8 @@ def evaluate(request: EvaluateRequest, prefect: bool | None, dry_run: bool) -> i
     # what is wrong with the request shows at once, before any server starts
     plainly, show_result = (_suite if request.suite else _codecs_compared)(request)
 
-    def plain(show: Show) -> None:
-        evaluation = plainly(request, partial(show, "planned"), partial(show, "picture"), partial(show, "listing"))
-        show("finished", evaluation.summary)
-        show("evaluated", evaluation)
-
-    with run_bar(way) as (show, told):
-        carry_out(way, "flows.evaluate.evaluate", request, plain, show)
-    found = outcome(told, "evaluated")
+    with run_bar(way) as show:
+        found = carry_out(way, "flows.evaluate.evaluate", request, lambda tell: plainly(request, tell), show)
     present(_plain(found), lambda: show_result(found), way)
     return 1 if found.summary.status == "failed" else 0
 

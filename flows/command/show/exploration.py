@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present
-from flows.command.show.prefect import Show, carry_out, outcome, way_of
+from flows.command.show.prefect import carry_out, way_of
 from flows.command.show.run import engine_of, run_bar
+from pipeline.events import Tell
 from pipeline.reports.text import counted
 from pipeline.requests.models import ExploreRequest, SearchRequest
+
+if TYPE_CHECKING:
+    from pipeline.exploration.explore import Exploration
 
 
 def explore(request: ExploreRequest, prefect: bool | None) -> int:
@@ -31,13 +34,11 @@ def explore(request: ExploreRequest, prefect: bool | None) -> int:
         else:
             open_latents(request)
 
-    def plain(show: Show) -> None:
-        plan, picture = partial(show, "planned"), partial(show, "picture")
-        show("explored", explore_plainly(request, plan, picture, partial(show, "stage"), engine_of(request)))
+    def plain(tell: Tell) -> Exploration:
+        return explore_plainly(request, tell, engine_of(request))
 
-    with run_bar(way) as (show, told):
-        carry_out(way, "flows.explore.explore", request, plain, show)
-    found = outcome(told, "explored")
+    with run_bar(way) as show:
+        found = carry_out(way, "flows.explore.explore", request, plain, show)
     present(_plain(found), lambda: print_exploration(found), way)
     summary = found.summary
     return 1 if summary and summary.status == "failed" else 0

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present
-from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
+from flows.command.show.prefect import carry_out, through, way_of
+from pipeline.events import Tell
 from pipeline.generation.results import Generation, Traversal
 from pipeline.requests.models import GenerateRequest
 
 
 def generate(request: GenerateRequest, prefect: bool | None) -> int:
     """Make pictures and say what there is; return the exit code."""
-    way, told = way_of(request, prefect), dict[str, Any]()
+    way = way_of(request, prefect)
 
-    def plain(show: Show) -> None:
+    def plain(_: Tell) -> Generation:
         from pipeline.generation.generate import generate as generate_plainly
 
-        show("generated", generate_plainly(request))
+        return generate_plainly(request)
 
     with through(way), out.status("making pictures"):
-        carry_out(way, "flows.generate.generate", request, plain, told.__setitem__)
-    made = outcome(told, "generated")
+        made = carry_out(way, "flows.generate.generate", request, plain)
     present(made.facts | {"page": made.page}, lambda: _print(made), way)
     return 0
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 from rich.text import Text
@@ -18,12 +18,13 @@ from flows.command.console import manner, out
 from flows.orchestration.api import ApiError, Way, choose_way
 from flows.orchestration.progress import listen
 from pipeline.errors import RequestError, RunError
+from pipeline.events import Event, Finished, Tell, silent
 from pipeline.storage.access import without_credentials
 
 #: seconds that an API has to answer
 PATIENCE = 8.0
 
-Show = Callable[[str, Any], None]
+Result = TypeVar("Result")
 Request = TypeVar("Request", bound=BaseModel)
 
 
@@ -41,16 +42,17 @@ def way_of(request: BaseModel, asked: bool | None) -> Way:
     return choose_way(asked, needed)
 
 
-def carry_out(way: Way, flow: str, request: BaseModel, plain: Callable[[Show], None], show: Show) -> None:
+def carry_out(way: Way, flow: str, request: BaseModel, plain: Callable[[Tell], Result], show: Tell = silent) -> Result:
     """Run the flow `module.function` of a request, or what does the same plainly; only inside `through`.
 
-    Both tell `show` their events; what stopped them is raised.
+    Either tells `show` its events, and gives the same result. What stopped it is raised.
     """
-    if way.prefect:
-        module, _, function = flow.rpartition(".")
-        run_flow(getattr(import_module(module), function), request, show)
-    else:
-        plain(show)
+    if not way.prefect:
+        result = plain(show)
+        show(Finished(result))
+        return result
+    module, _, function = flow.rpartition(".")
+    return cast(Result, run_flow(getattr(import_module(module), function), request, show))
 
 
 @contextmanager
@@ -100,21 +102,21 @@ def through(way: Way) -> Iterator[None]:
         yield
 
 
-def run_flow(flow: Any, request: BaseModel, show: Show) -> None:
-    """Run a flow of one request, tell `show` its events, and raise what stopped it.
+def run_flow(flow: Any, request: BaseModel, show: Tell) -> object:
+    """Run a flow of one request, tell `show` its events, and return its result; a failed run is a result, too.
 
-    A flow that came to its end and is Failed raises nothing. Raises ApiError when Prefect's API fails during the run,
-    KeyboardInterrupt when the run was cancelled.
+    Raises what stopped it: ApiError when Prefect's API fails during the run, KeyboardInterrupt when the run was
+    cancelled, RunError where it ended without a word.
     """
     import httpx
     from prefect.exceptions import PrefectException, TerminationSignal
 
-    ended: list[Any] = []
+    finished: list[Finished] = []
 
-    def noted(event: str, value: Any) -> None:
-        if event == "ended":
-            ended.append(value)
-        show(event, value)
+    def noted(event: Event) -> None:
+        if isinstance(event, Finished):
+            finished.append(event)
+        show(event)
 
     of_prefect = (httpx.HTTPError, PrefectException)
     try:
@@ -123,7 +125,7 @@ def run_flow(flow: Any, request: BaseModel, show: Show) -> None:
         if state.is_cancelled():
             raise KeyboardInterrupt
         error = state.result(raise_on_failure=False)
-        if isinstance(error, BaseException) and not ended:
+        if isinstance(error, BaseException) and not finished:
             raise error
     except TerminationSignal as signalled:
         raise KeyboardInterrupt from signalled
@@ -132,13 +134,9 @@ def run_flow(flow: Any, request: BaseModel, show: Show) -> None:
             f"Prefect's API failed during the run: {_first_line(error)}; see to its server, then give the same command "
             "again: it goes on where this one ended"
         ) from error
-
-
-def outcome(told: dict[str, Any], event: str) -> Any:
-    """Return what a flow told at its end. Raises RunError where it told nothing."""
-    if event not in told:
+    if not finished:
         raise RunError("the flow ended without a summary; its log in Prefect says why, and so does --verbose")
-    return told[event]
+    return finished[-1].result
 
 
 def _say(way: Way) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -12,9 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import amount, manner, out, present, progress_bars
-from flows.command.show.prefect import Show, carry_out, outcome, through, way_of, with_access
+from flows.command.show.prefect import carry_out, through, way_of, with_access
 from flows.orchestration.api import Way
 from pipeline.destination.stage_figures import share, slowest
+from pipeline.events import Advanced, Began, Event, Finished, Listed, Planned, Tell
 from pipeline.reports.text import counted
 from pipeline.requests.pictures import DevelopRequest, EvaluateRequest, RunRequest
 
@@ -50,13 +50,8 @@ def run(flow: str, request: RunRequest, developed: DevelopRequest, prefect: bool
         # what is wrong with the request shows at once, before any server starts
         job = check_request(developed)
 
-    def plain(show: Show) -> None:
-        plan, picture, listing = (partial(show, event) for event in ("planned", "picture", "listing"))
-        show("finished", run_job(job, plan, picture, listing, engine_of(developed)))
-
-    with run_bar(way) as (show, told):
-        carry_out(way, flow, request, plain, show)
-    summary = outcome(told, "finished")
+    with run_bar(way) as show:
+        summary = carry_out(way, flow, request, lambda tell: run_job(job, tell, engine_of(developed)), show)
     present(summary, lambda: print_summary(summary), way)
     return 1 if summary.status == "failed" else 0
 
@@ -66,8 +61,12 @@ def forecast(request: DevelopRequest, prefect: bool | None) -> int:
     from pipeline.requests.job import check_request
     from pipeline.runs.forecast import forecast as look_ahead
 
+    def shown(event: Event) -> None:
+        if isinstance(event, Listed):
+            status.update(f"listing … {event.objects:,} objects")
+
     with with_access(request, prefect) as resolved, out.status("listing") as status:
-        found = look_ahead(check_request(resolved), lambda count: status.update(f"listing … {count:,} objects"))
+        found = look_ahead(check_request(resolved), shown)
     present(found, lambda: _print_forecast(found))
     return 0
 
@@ -96,37 +95,35 @@ def engine_of(request: RunRequest) -> DevelopShards | None:
 
 
 @contextmanager
-def run_bar(way: Way) -> Iterator[tuple[Callable[[str, Any], None], dict[str, Any]]]:
-    """Show a progress bar for a run; yield what takes its events, and the last value of each event so far."""
-    told: dict[str, Any] = {}
+def run_bar(way: Way) -> Iterator[Tell]:
+    """Show a progress bar for a run while inside; yield what takes its events."""
     with through(way), progress_bars() as bars:
         bar = bars.add_task("listing", total=None, note="")
         failed = 0
 
-        def show(event: str, value: Any) -> None:
+        def show(event: Event) -> None:
             nonlocal failed
-            told[event] = value
-            if event == "listing":
-                bars.update(bar, description=f"listing … {value:,} objects")
-            elif event == "planned":
-                note = f"[dim]{value.done:,} done before[/]" if value.done else ""
-                text = "resuming" if value.resumed else "developing"
-                bars.update(bar, description=f"{text} run {value.run}", total=value.objects or None, note=note)
-                if value.resumed and not out.is_terminal:
-                    # a short run ends before the bar's first line there
-                    out.print(f"resuming run {value.run}")
-            elif event == "files":
-                bars.update(bar, description="putting together", total=value)
-            elif event == "picture":
-                failed += not value
-                bars.update(bar, advance=1, note=f"[red]{failed:,} failed[/]" if failed else "")
-            elif event == "stage":
-                bars.update(bar, description=value, total=None, note="")
-            elif event == "finished":
-                total = value.counts["objects"] or 1
-                bars.update(bar, completed=total, total=total)
+            match event:
+                case Listed(objects):
+                    bars.update(bar, description=f"listing … {objects:,} objects")
+                case Planned(run, objects, done=done, resumed=resumed):
+                    note = f"[dim]{done:,} done before[/]" if done else ""
+                    text = "resuming" if resumed else "developing"
+                    bars.update(bar, description=f"{text} run {run}", total=objects or None, note=note)
+                    if resumed and not out.is_terminal:
+                        # a short run ends before the bar's first line there
+                        out.print(f"resuming run {run}")
+                case Began(stage, total):
+                    failed = 0
+                    bars.update(bar, description=stage, total=total, completed=0, note="")
+                case Advanced(good):
+                    failed += not good
+                    bars.update(bar, advance=1, note=f"[red]{failed:,} failed[/]" if failed else "")
+                case Finished():
+                    all_of_it = bars.tasks[0].total or 1
+                    bars.update(bar, completed=all_of_it, total=all_of_it)
 
-        yield show, told
+        yield show
 
 
 def print_summary(summary: Any) -> None:

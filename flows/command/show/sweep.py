@@ -2,53 +2,52 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present, progress_bars
-from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
+from flows.command.show.prefect import carry_out, through, way_of
+from pipeline.events import Event, Noted, Read, Tell, Tried
 from pipeline.requests.models import SweepRequest
+
+if TYPE_CHECKING:
+    from pipeline.training.sweep import SweepSummary
 
 
 def sweep(request: SweepRequest, prefect: bool | None) -> int:
     """Run a sweep and say what it found; return the exit code, 1 where no trial came to an end."""
-    way, told = way_of(request, prefect), dict[str, Any]()
+    way = way_of(request, prefect)
 
-    def plain(show: Show) -> None:
+    def plain(tell: Tell) -> SweepSummary:
         from pipeline.training.sweep import run_sweep
 
-        trial, reading = partial(show, "trial"), lambda read, of: show("reading", (read, of))
-        show("swept", run_sweep(request, trial, reading, partial(show, "note")))
+        return run_sweep(request, tell)
 
     with through(way), progress_bars() as bars:
         bar = bars.add_task("starting", total=None, note="")
 
-        def show(event: str, value: Any) -> None:
-            told[event] = value
-            if event == "reading":
-                bars.update(bar, description="reading pictures", completed=value[0], total=value[1])
-            elif event == "note":
-                bars.console.print(escape(value), soft_wrap=True)
-            elif event == "trial" and value.line:
-                done = round(1000 * value.line.fraction)
-                note = f"loss {value.line.figures['loss']:.4g}"
-                bars.update(
-                    bar, description=f"{value.done + 1} of {value.of} trials", completed=done, total=1000, note=note
-                )
-            elif event == "trial" and value.ended:
-                bars.console.print(_ended(value), soft_wrap=True)
+        def show(event: Event) -> None:
+            match event:
+                case Read(pictures, of):
+                    bars.update(bar, description="reading pictures", completed=pictures, total=of)
+                case Noted(text):
+                    bars.console.print(escape(text), soft_wrap=True)
+                case Tried(line=line) if line is not None:
+                    done, note = round(1000 * line.fraction), f"loss {line.figures['loss']:.4g}"
+                    text = f"{event.done + 1} of {event.of} trials"
+                    bars.update(bar, description=text, completed=done, total=1000, note=note)
+                case Tried(ended=ended) if ended:
+                    bars.console.print(_ended(event), soft_wrap=True)
 
-        carry_out(way, "flows.sweep.sweep", request, plain, show)
-    summary = outcome(told, "swept")
+        summary = carry_out(way, "flows.sweep.sweep", request, plain, show)
     present(summary, lambda: _print(summary), way)
     return 0 if summary.best_trial is not None else 1
 
 
-def _ended(trial: Any) -> str:
+def _ended(trial: Tried) -> str:
     value = "" if trial.value is None else f"{trial.value:.5g}"
     told = ", ".join(f"{name} {_plain(option)}" for name, option in trial.options.items())
     colour = {"complete": "green", "pruned": "yellow"}.get(trial.ended, "red")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import out, present, progress_bars
-from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
+from flows.command.show.prefect import carry_out, through, way_of
+from pipeline.events import Event, Noted, Read, Stepped
 from pipeline.requests.models import TrainRequest
 
 
@@ -26,42 +26,35 @@ def train(request: TrainRequest, prefect: bool | None) -> int:
         run_training(request)
         return 0
     way = way_of(request, prefect if ranks.count == 1 else False)
-
-    def plain(show: Show) -> None:
-        reading = lambda read, of: show("reading", (read, of))  # noqa: E731
-        show("trained", run_training(request, partial(show, "report"), reading, partial(show, "note")))
-
-    told: dict[str, Any] = {}
     with through(way), progress_bars() as bars:
         bar = bars.add_task("starting", total=None, note="")
-        first: Any = None
+        first: Stepped | None = None
         said: set[str] = set()
 
-        def show(event: str, value: Any) -> None:
+        def show(event: Event) -> None:
             nonlocal first
-            told[event] = value
-            if event == "reading":
-                bars.update(bar, description="reading pictures", completed=value[0], total=value[1])
-            elif event == "report":
-                first = first or value
-                if value.validation:
-                    figures = "  ".join(f"{name} {number:.4g}" for name, number in value.validation.items())
-                    bars.console.print(f"[dim]step {value.step:>6,}  {value.seconds:>6.0f} s[/]  {figures}")
-                if value.word and value.word.split(" (")[0] not in said:
-                    said.add(value.word.split(" (")[0])
-                    bars.console.print(f"[yellow]{escape(value.word)}[/]")
-                done, text = round(1000 * value.fraction), f"step {value.step:,}"
-                bars.update(bar, description=text, completed=done, total=1000, note=_pace(first, value))
-            elif event == "note":
-                bars.console.print(escape(value), soft_wrap=True)
+            match event:
+                case Read(pictures, of):
+                    bars.update(bar, description="reading pictures", completed=pictures, total=of)
+                case Noted(text):
+                    bars.console.print(escape(text), soft_wrap=True)
+                case Stepped():
+                    first = first or event
+                    if event.validation:
+                        figures = "  ".join(f"{name} {number:.4g}" for name, number in event.validation.items())
+                        bars.console.print(f"[dim]step {event.step:>6,}  {event.seconds:>6.0f} s[/]  {figures}")
+                    if event.word and event.word.split(" (")[0] not in said:
+                        said.add(event.word.split(" (")[0])
+                        bars.console.print(f"[yellow]{escape(event.word)}[/]")
+                    done, text = round(1000 * event.fraction), f"step {event.step:,}"
+                    bars.update(bar, description=text, completed=done, total=1000, note=_pace(first, event))
 
-        carry_out(way, "flows.train.train", request, plain, show)
-    card = outcome(told, "trained")
+        card = carry_out(way, "flows.train.train", request, lambda tell: run_training(request, tell), show)
     present(card, lambda: _print_card(request, card), way)
     return 0
 
 
-def _pace(first: Any, last: Any) -> str:
+def _pace(first: Stepped, last: Stepped) -> str:
     """Say loss and speed since the first report of this process."""
     took = last.seconds - first.seconds
     speed = f"  {(last.pictures - first.pictures) / took:.1f} pictures/s" if took else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from rich import box
@@ -10,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.command.console import amount, out, present, progress_bars
-from flows.command.show.prefect import Show, carry_out, outcome, through, way_of
+from flows.command.show.prefect import carry_out, through, way_of
+from pipeline.events import Advanced, Began, Event, Removed
 from pipeline.reports.text import counted
 from pipeline.requests.upkeep import GcRequest, VerifyRequest
 
@@ -22,27 +22,22 @@ def verify(request: VerifyRequest, prefect: bool | None) -> int:
     from pipeline.destination.layout import VERIFICATION
     from pipeline.upkeep.verify import verify as verify_plainly
 
-    way, told = way_of(request, prefect), dict[str, Any]()
-
-    def plain(show: Show) -> None:
-        show("verified", verify_plainly(request, partial(show, "shards"), partial(show, "shard")))
-
+    way = way_of(request, prefect)
     with through(way), progress_bars() as bars:
         bar = bars.add_task("checking", total=None, note="")
         wrong = 0
 
-        def show(event: str, value: Any) -> None:
+        def show(event: Event) -> None:
             nonlocal wrong
-            told[event] = value
-            if event == "shards":
-                wrong = 0
-                bars.update(bar, description="checking shards", total=value, completed=0, note="")
-            elif event == "shard":
-                wrong += not value
-                bars.update(bar, advance=1, note=f"[red]{wrong:,} wrong[/]" if wrong else "")
+            match event:
+                case Began(stage, total):
+                    wrong = 0
+                    bars.update(bar, description=stage, total=total, completed=0, note="")
+                case Advanced(good):
+                    wrong += not good
+                    bars.update(bar, advance=1, note=f"[red]{wrong:,} wrong[/]" if wrong else "")
 
-        carry_out(way, "flows.verify.verify", request, plain, show)
-    found = outcome(told, "verified")
+        found = carry_out(way, "flows.verify.verify", request, lambda tell: verify_plainly(request, tell), show)
     report = f"{found.destination}/{VERIFICATION}" if request.report else None
     present(found.as_dict() | {"report": report}, lambda: _print_findings(found, report), way)
     return 1 if found.findings else 0
@@ -52,21 +47,15 @@ def gc(request: GcRequest, prefect: bool | None) -> int:
     """Remove leftovers and show their sums; return the exit code."""
     from pipeline.upkeep.collect import collect
 
-    way, told = way_of(request, prefect), dict[str, Any]()
-
-    def plain(show: Show) -> None:
-        show("collected", collect(request, partial(show, "removed")))
-
+    way = way_of(request, prefect)
     with through(way), progress_bars() as bars:
         bar = bars.add_task("looking for leftovers", total=None, note="")
 
-        def show(event: str, value: Any) -> None:
-            told[event] = value
-            if event == "removed":
-                bars.update(bar, description="removing", completed=value)
+        def show(event: Event) -> None:
+            if isinstance(event, Removed):
+                bars.update(bar, description="removing", completed=event.objects)
 
-        carry_out(way, "flows.verify.gc", request, plain, show)
-    found = outcome(told, "collected")
+        found = carry_out(way, "flows.verify.gc", request, lambda tell: collect(request, tell), show)
     present(found, lambda: _print_collection(found), way)
     return 0
 

@@ -25,11 +25,12 @@ from flows.orchestration import dask, task_runs
 from flows.orchestration.progress import listen
 from flows.orchestration.run import develop_shards
 from pipeline.errors import RequestError, RunError
+from pipeline.events import Advanced
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import develop as develop_plainly
 from tests.processes import ROOT, workers_of
 from tests.restoration_models import random_model
-from tests.runs import QUICK, command, commits, contents, darkroom, fill, request, table, tables
+from tests.runs import QUICK, command, commits, contents, darkroom, fill, only, request, table, tables
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SLOW: dict[str, Any] = {"branches": {"a": [{"step": "non_local_means"}]}}
@@ -42,8 +43,8 @@ def source(tmp_path: Path) -> Path:
 
 def under_prefect(asked: DevelopRequest) -> list[bool]:
     """Run a request as a flow, and return what was told of its pictures. Raises what stopped it."""
-    told: list[Any] = []
-    with listen(lambda name, value: told.append(value) if name == "picture" else None):
+    told: list[bool] = []
+    with listen(only(Advanced, lambda event: told.append(event.good))):
         state = develop(asked, return_state=True)
     # a run that failed pictures is no error: its data is none
     state.result()
@@ -53,7 +54,7 @@ def under_prefect(asked: DevelopRequest) -> list[bool]:
 def without_prefect(asked: DevelopRequest) -> list[bool]:
     """Run a request on its engine without Prefect, and return what was told of its pictures. Raises likewise."""
     told: list[bool] = []
-    develop_plainly(asked, progress=told.append, develop_shards=develop_shards)
+    develop_plainly(asked, only(Advanced, lambda event: told.append(event.good)), develop_shards)
     return told
 
 

@@ -14,6 +14,7 @@ import pytest
 from models.registry import load_model
 from pipeline.destination.plans import read_plan, read_record
 from pipeline.errors import PlanError, RunError
+from pipeline.events import Advanced
 from pipeline.requests.job import Job, resolve
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.requests.recipe import fingerprint
@@ -25,7 +26,7 @@ from pipeline.steps import registry
 from pipeline.storage.store import open_store
 from tests.processes import ROOT
 from tests.restoration_models import random_model
-from tests.runs import contents, fill, request, table
+from tests.runs import contents, fill, only, request, table
 
 
 def asked(recipe: Any, **changes: Any) -> DevelopRequest:
@@ -153,7 +154,7 @@ def test_a_recipe_that_is_edited_during_a_run_changes_nothing_in_it(tmp_path: Pa
     develop(request(source, tmp_path / "plain", str(recipe), shard_size=1))
     develop(
         request(source, tmp_path / "edited", str(recipe), shard_size=1),
-        progress=lambda good: recipe.write_text(text % 0.3) and None,
+        tell=only(Advanced, lambda _: recipe.write_text(text % 0.3)),
     )
     assert contents(tmp_path / "edited", "pictures/") == contents(tmp_path / "plain", "pictures/")
     columns = "key, psnr"
@@ -161,12 +162,12 @@ def test_a_recipe_that_is_edited_during_a_run_changes_nothing_in_it(tmp_path: Pa
     with pytest.raises(PlanError, match="another recipe or other settings"):
         develop(request(source, tmp_path / "edited", str(recipe), shard_size=1))
 
-    def interrupted(good: bool) -> None:
+    def interrupted(_: Advanced) -> None:
         raise KeyboardInterrupt
 
     recipe.write_text(text % 2.0)
     with pytest.raises(KeyboardInterrupt):
-        develop(request(source, tmp_path / "killed", str(recipe), shard_size=1), progress=interrupted)
+        develop(request(source, tmp_path / "killed", str(recipe), shard_size=1), tell=only(Advanced, interrupted))
     recipe.write_text(text % 0.3)
     with pytest.raises(PlanError, match="another recipe or other settings"):
         develop(request(source, tmp_path / "killed", str(recipe), shard_size=1))
@@ -186,7 +187,7 @@ def test_weights_that_are_replaced_at_their_path_are_new_work(tmp_path: Path) ->
     replace_weights(path, first)
     old, new = contents(run(first, "old"), "pictures/"), contents(run(second, "new"), "pictures/")
     assert old != new
-    during = run(path, "during", progress=lambda good: replace_weights(path, second))
+    during = run(path, "during", tell=only(Advanced, lambda _: replace_weights(path, second)))
     assert contents(during, "pictures/") == old
     assert contents(run(path, "after"), "pictures/") == new
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
 from pipeline.errors import StorageError
+from pipeline.events import Advanced
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import develop
 from pipeline.storage import access, s3_requests
 from pipeline.storage.store import StorageOptions, Store, write
 from tests.fault_proxy import USUAL, FaultProxy, fault_proxy
-from tests.runs import QUICK, darkroom, picture_file, request, stored
+from tests.runs import QUICK, darkroom, only, picture_file, request, stored
 
 
 @pytest.fixture
@@ -81,9 +82,8 @@ def test_a_store_that_goes_down_ends_the_run_and_it_resumes(
     """Once planned, everything fails: one error, no failure rows; when the store is back the rest is done."""
     fill(s3_store, 9)
     asked = through(proxy, s3_options, s3_store, f"s3://{bucket}/out")
-    down: Callable[[bool], None] = lambda good: proxy.deal({kind: 1}, of=1)  # noqa: E731
     with pytest.raises(StorageError, match="run again when it is well") as caught:
-        develop(asked, progress=down)
+        develop(asked, tell=only(Advanced, lambda _: proxy.deal({kind: 1}, of=1)))
     assert caught.value.kind == "unreachable"
     proxy.deal({})
     summary = develop(asked)

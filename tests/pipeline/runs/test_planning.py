@@ -19,6 +19,7 @@ from pipeline.destination.layout import LEASE, part_path
 from pipeline.destination.parquet import to_parquet
 from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
 from pipeline.errors import TRANSIENT_REASONS, PlanError
+from pipeline.events import Event, Listed
 from pipeline.requests.form import parse_size
 from pipeline.requests.job import resolve
 from pipeline.requests.pictures import DevelopRequest
@@ -48,11 +49,11 @@ def test_a_plan_holds_the_listing_cut_into_shards(tmp_path: Path, caplog: pytest
     """
     source = fill(tmp_path / "source", 25)
     asked = request(source, tmp_path / "out", shard_size=4)
-    counts: list[int] = []
-    plan = plan_run(resolve(asked), counts.append)
+    told: list[Event] = []
+    plan = plan_run(resolve(asked), told.append)
     listing = [SourcePicture(f.key, f.url, f.size, f.etag, f.modified) for f in list_objects(open_store(source))]
     assert planned(asked, plan) == [listing[start : start + 4] for start in range(0, 25, 4)]
-    assert (plan.objects, plan.shards, counts) == (25, 7, [25])
+    assert (plan.objects, plan.shards, told) == (25, 7, [Listed(25)])
     again = plan_run(resolve(asked))
     assert (again.run, again.parts, again.resumed) == (plan.run, plan.parts, True)
     assert not caplog.messages
@@ -215,9 +216,12 @@ from pipeline.destination.lease import hold
 from pipeline.runs.planning import plan_run
 from pipeline.requests.job import resolve
 from pipeline.requests.pictures import DevelopRequest
+from pipeline.events import Listed
+from tests.runs import only
 asked = DevelopRequest(source=sys.argv[1], destination=sys.argv[2], recipe=%r, shard_size=50)
 with hold(resolve(asked).destination) as lease:
-    plan_run(resolve(asked), lambda count: count > 1000 and os.kill(os.getpid(), signal.SIGKILL), lease)
+    die = lambda listed: listed.objects > 1000 and os.kill(os.getpid(), signal.SIGKILL)
+    plan_run(resolve(asked), only(Listed, die), lease)
 """
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.destination.plans import Plan
 from pipeline.errors import PlanError
+from pipeline.events import Planned
 from pipeline.requests.job import resolve
 from pipeline.runs import finish as run_module
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
 from pipeline.storage.store import open_store
 from pipeline.upkeep.check import check
-from tests.runs import commits, contents, darkroom, fill, picture_file, request, snapshot, table, tables
+from tests.runs import commits, contents, darkroom, fill, only, picture_file, request, snapshot, table, tables
 
 BAD = {"001.png": 1, "deep/er/004.png": 4}
 
@@ -50,8 +50,8 @@ def test_only_failed_rows_are_done_again_and_replaced(failed: tuple[Path, Path],
     source, out = failed
     before = snapshot(out)
     mend(source)
-    planned: list[Plan] = []
-    summary = develop(request(source, out, retry_failed=True), planned.append)
+    planned: list[Planned] = []
+    summary = develop(request(source, out, retry_failed=True), only(Planned, planned.append))
     assert planned[0].objects == 2
     assert (summary.counts["good"], summary.counts["failed"], summary.status) == (2, 0, "complete")
     develop(request(source, tmp_path / "whole"))
@@ -86,8 +86,8 @@ def test_failures_that_a_later_run_has_cured_are_left_alone(failed: tuple[Path, 
     mend(source, at=2 * 10**18)
     (source / "new.png").write_bytes(b"no picture")
     assert develop(request(source, out)).counts["objects"] == 3
-    planned: list[Plan] = []
-    develop(request(source, out, retry_failed=True, max_failure_rate=1.0), planned.append)
+    planned: list[Planned] = []
+    develop(request(source, out, retry_failed=True, max_failure_rate=1.0), only(Planned, planned.append))
     assert planned[0].objects == 1
 
 

@@ -15,16 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.destination.plans import Plan
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import PlanError
+from pipeline.events import Planned
 from pipeline.requests.job import resolve
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
 from pipeline.shards.shard import run_shard
 from pipeline.storage.store import list_objects, open_store, read, write
 from tests.picture_files import small_files
-from tests.runs import QUICK, TIMINGS, commits, contents, fill, picture_file, request, snapshot, table, tables
+from tests.runs import QUICK, TIMINGS, commits, contents, fill, only, picture_file, request, snapshot, table, tables
 
 LEARNED = {"branches": {"learned": [{"step": "autoencode", "quality": 24}]}, "output": {"format": "none"}}
 
@@ -178,8 +178,8 @@ def test_an_unfinished_run_is_taken_up_where_it_stopped(source: Path, tmp_path: 
     plan = plan_run(resolve(request(source, tmp_path / "out")))
     run_shard(resolve(request(source, tmp_path / "out")), plan, 1)
     before = snapshot(tmp_path / "out")
-    planned: list[Plan] = []
-    summary = develop(request(source, tmp_path / "out"), planned.append)
+    planned: list[Planned] = []
+    summary = develop(request(source, tmp_path / "out"), only(Planned, planned.append))
     assert (planned[0].resumed, summary.run, summary.counts["objects"]) == (True, plan.run, 7)
     after = snapshot(tmp_path / "out")
     assert {path: after[path] for path in before} == before

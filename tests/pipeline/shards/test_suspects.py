@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.destination.layout import begun_path
 from pipeline.errors import TRANSIENT_REASONS
+from pipeline.events import Advanced
 from pipeline.requests.job import resolve
 from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
@@ -19,7 +20,7 @@ from pipeline.shards.in_work import read_begun
 from pipeline.shards.shard import run_shard
 from pipeline.storage.store import open_store, write
 from tests.deadly import HOW, deadly
-from tests.runs import fill, request, table, tables
+from tests.runs import fill, only, request, table, tables
 
 RECIPE = {"branches": {"gamma": [{"step": "gamma"}]}, "output": {"format": "png"}}
 REASONS = "key, branch, stage, reason"
@@ -85,11 +86,11 @@ def test_a_run_that_ends_in_order_suspects_nobody(tmp_path: Path) -> None:
     source, out = fill(tmp_path / "source", 8), tmp_path / "out"
     asked = request(source, out, RECIPE, shard_size=8)
 
-    def stop(_: bool) -> None:
+    def stop(_: Advanced) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        develop(asked, progress=stop)
+        develop(asked, tell=only(Advanced, stop))
     assert read_begun(open_store(out), plan_run(resolve(asked)).run, 0).suspects == []
 
 

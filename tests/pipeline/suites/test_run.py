@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from pipeline.destination.schemas import SCHEMAS, SUITE_SCHEMAS
 from pipeline.errors import RequestError, StorageError
+from pipeline.events import Advanced, Event, Planned
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.requests.upkeep import VerifyRequest
 from pipeline.storage.store import filesystem, open_store, write
@@ -26,7 +27,7 @@ from pipeline.suites.run import evaluate_suite, forecast_suite
 from pipeline.upkeep.verify import verify
 from tests.pipeline.suites.test_suite import photograph
 from tests.restoration_models import random_model
-from tests.runs import snapshot
+from tests.runs import only, snapshot
 
 PUBLISHED: dict[str, Any] = {
     "sources": {"paper": {"repo": "somebody/paper", "path": "table.png"}},
@@ -134,27 +135,28 @@ def test_again_there_is_nothing_to_do_and_nothing_changes(source: Path, tmp_path
     other = evaluate_suite(asked(source, out, seed=1))
     model = evaluate_suite(asked(source, out, model=(random_model(tmp_path / "models", "deblur"),)))
     assert len({first.summary.run, other.summary.run, model.summary.run}) == 3
-    fresh: list[bool] = []
-    evaluate_suite(asked(source, out, fresh=True), progress=fresh.append)
-    assert sorted(fresh) == [False, True, True, True]
+    fresh: list[Advanced] = []
+    evaluate_suite(asked(source, out, fresh=True), tell=only(Advanced, fresh.append))
+    assert sorted(one.good for one in fresh) == [False, True, True, True]
 
 
 def test_an_interrupted_run_goes_on_and_ends_the_same(source: Path, tmp_path: Path) -> None:
     """Shards that are committed are not measured again, and the tables are those of an undisturbed run."""
     out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
-    begun: list[bool] = []
+    begun: list[Advanced] = []
 
-    def stop(good: bool) -> None:
-        begun.append(good)
+    def stop(event: Advanced) -> None:
+        begun.append(event)
         if len(begun) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate_suite(asked(source, out, shard_size=2), progress=stop)
-    plans: list[Any] = []
-    measured: list[bool] = []
-    evaluation = evaluate_suite(asked(source, out), plans.append, measured.append)
-    assert (plans[0].run, plans[0].objects, plans[0].resumed) == (evaluation.summary.run, 4, True)
+        evaluate_suite(asked(source, out, shard_size=2), tell=only(Advanced, stop))
+    told: list[Event] = []
+    evaluation = evaluate_suite(asked(source, out), told.append)
+    (plan,) = [event for event in told if isinstance(event, Planned)]
+    measured = [event for event in told if isinstance(event, Advanced)]
+    assert (plan.run, plan.objects, plan.resumed) == (evaluation.summary.run, 4, True)
     assert len(measured) == 2
     evaluate_suite(asked(source, undisturbed))
     for table in ("scores", "means", "failures"):
@@ -169,9 +171,9 @@ def test_failures_are_tried_again_in_their_places(source: Path, tmp_path: Path) 
     again = asked(source, out, retry_failed=True)
     found = forecast_suite(again)
     assert (found.status, found.objects, found.branches) == ("retry_failed", 1, ("suite deblur",))
-    tried: list[bool] = []
-    evaluation = evaluate_suite(again, progress=tried.append)
-    assert tried == [False]
+    tried: list[Advanced] = []
+    evaluation = evaluate_suite(again, tell=only(Advanced, tried.append))
+    assert tried == [Advanced(good=False)]
     assert evaluation.means == first.means
     assert evaluation.summary.counts == first.summary.counts | {"done": 3}
     folder = out / "runs" / first.summary.run / "evaluation"

@@ -17,12 +17,14 @@ from models.cards import WEIGHTS
 from models.errors import ModelError, TooLargeError
 from models.registry import load_model
 from pipeline.errors import RequestError, StorageError
+from pipeline.events import Noted
 from pipeline.requests.models import SweepRequest, TrainRequest
 from pipeline.storage.files import StoredFiles
 from pipeline.storage.store import StorageOptions
 from pipeline.training.decoder import decode_for_training
 from pipeline.training.sweep import run_sweep
 from pipeline.training.train import run_training
+from tests.runs import only
 
 SHIPPED = "deblock-small"
 
@@ -69,10 +71,10 @@ def test_pictures_left_out_are_counted_and_named(tmp_path: Path) -> None:
     (source / "torn.png").write_bytes((source / "0.png").read_bytes()[:-2000])
     (source / "notes.txt").write_text("no picture")
     (source / "labels.json").write_text("{}")
-    notes: list[str] = []
-    card = run_training(training(source, f"{tmp_path}/out/mine"), note=notes.append)
+    notes: list[Noted] = []
+    card = run_training(training(source, f"{tmp_path}/out/mine"), tell=only(Noted, notes.append))
     assert card is not None
-    assert notes == ["1 picture left out: 1 unreadable"]
+    assert notes == [Noted("1 picture left out: 1 unreadable")]
     assert card.data.endswith("; 1 picture left out: 1 unreadable")
     page = (tmp_path / "out/mine.html").read_text()
     assert "torn.png" in page

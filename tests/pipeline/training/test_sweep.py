@@ -13,10 +13,11 @@ import pytest
 
 from models.registry import load_model
 from pipeline.errors import RequestError
+from pipeline.events import Tried
 from pipeline.requests.models import SweepRequest
 from pipeline.storage.store import open_store, read
-from pipeline.training.sweep import TrialReport, run_sweep
-from tests.runs import command, darkroom
+from pipeline.training.sweep import run_sweep
+from tests.runs import command, darkroom, only
 from tests.small_sets import write_mnist
 
 SPACE: dict[str, Any] = {
@@ -41,8 +42,8 @@ def rows(destination: Path) -> list[dict[str, Any]]:
 
 
 def test_every_trial_is_a_row_and_the_best_one_is_a_model(source: Path, tmp_path: Path) -> None:
-    lines: list[TrialReport] = []
-    summary = run_sweep(request(source, tmp_path), lines.append)
+    lines: list[Tried] = []
+    summary = run_sweep(request(source, tmp_path), only(Tried, lines.append))
     found = rows(tmp_path)
     assert [row["trial"] for row in found] == [0, 1, 2, 3, 4]
     assert {row["state"] for row in found} == {"complete"}
@@ -73,16 +74,18 @@ def test_more_trials_go_on_where_the_others_ended(source: Path, tmp_path: Path) 
 
 
 def test_an_interrupted_trial_is_proposed_again_and_goes_on_from_its_checkpoint(source: Path, tmp_path: Path) -> None:
-    def interrupt(line: TrialReport) -> None:
+    lines: list[Tried] = []
+
+    def interrupt(line: Tried) -> None:
+        lines.append(line)
         if line.number == 1 and line.line and line.line.step == 5:
             raise KeyboardInterrupt
 
-    lines: list[TrialReport] = []
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(request(source, tmp_path, trials=3), lambda line: (lines.append(line), interrupt(line)))  # type: ignore[func-returns-value]
+        run_sweep(request(source, tmp_path, trials=3), only(Tried, interrupt))
     drawn = lines[-1].options
-    again: list[TrialReport] = []
-    run_sweep(request(source, tmp_path, trials=3), again.append)
+    again: list[Tried] = []
+    run_sweep(request(source, tmp_path, trials=3), only(Tried, again.append))
     assert again[0].options == drawn
     steps = [line.line.step for line in again if line.line and line.number == again[0].number]
     # the checkpoint is that of the validation after step 4

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from models.errors import DataError
-from models.training.loop import Report
 from pipeline.errors import RequestError
+from pipeline.events import Stepped
 from pipeline.requests.models import TrainRequest
 from pipeline.storage.store import Store, list_objects, open_store, read, write
 from pipeline.training.train import run_training
-from tests.runs import fill, picture_file
+from tests.runs import fill, only, picture_file
 
 
 @pytest.fixture
@@ -33,18 +33,18 @@ def request_in_bucket(s3_store: Store, bucket: str) -> TrainRequest:
 
 def test_everything_may_lie_in_a_bucket_and_is_resumed_from_there(request_in_bucket: TrainRequest, bucket: str) -> None:
     """A run that is stopped in the middle goes on from its checkpoint in another process, or here."""
-    seen: list[Report] = []
+    seen: list[Stepped] = []
 
-    def stop(line: Report) -> None:
-        seen.append(line)
-        if line.step == 2:
+    def stop(event: Stepped) -> None:
+        seen.append(event)
+        if event.step == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_training(request_in_bucket, stop)
-    card = run_training(request_in_bucket, seen.append)
+        run_training(request_in_bucket, only(Stepped, stop))
+    card = run_training(request_in_bucket, only(Stepped, seen.append))
     assert card is not None
-    assert [line.step for line in seen] == [1, 2, 3, 4]
+    assert [event.step for event in seen] == [1, 2, 3, 4]
     models = open_store(f"s3://{bucket}/models")
     assert {entry.key for entry in list_objects(models)} == {
         "tiny.checkpoint.safetensors", "tiny.cooldown.safetensors", "tiny.html", "tiny.json", "tiny.safetensors",
@@ -101,7 +101,7 @@ def test_too_few_pictures_are_an_error_that_says_so(count: int, loss: str, told:
 def test_contrast_in_batches_of_one_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     asked = autoencoder(tmp_path, 1, "contrast", batch=1)
     with pytest.raises(RequestError, match="--batch 1"):
-        run_training(asked, reading=lambda read, of: pytest.fail("read"))
+        run_training(asked, tell=lambda event: pytest.fail(str(event)))
     # a weight of zero is as good as left out
     run_training(autoencoder(tmp_path, 4, "mse + 0*contrast", batch=1))
 
