@@ -4,6 +4,8 @@ Runs the recipes `default` and `comparison` over Kodak, over odd files and over 
 checkout and with the other, each in processes of its own, and compares what they leave: tables row by row, times and
 runs aside, pictures and streams byte by byte. Prints how much is equal and every kind of difference; exits 1 on any.
 PICTURES is the most files of each set, all unless given. DARKROOM_DATASETS names the folder with `kodak` and `awkward`.
+Since tables have version 5, the figures of a row are of its file: `--format png`, which keeps pixels as they are, has
+the pictures of both written so, and then figures are compared that no encoder has touched.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import yaml
 
 from tests.frame_files import animation, moving, pages
 from tests.processes import ROOT
@@ -45,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("other", type=Path, help="another checkout of this repository")
     parser.add_argument("pictures", type=int, nargs="?", help="most files of each set")
+    parser.add_argument("--format", help="of the pictures that are written, instead of the recipe's")
     asked = parser.parse_args()
     datasets = os.environ.get("DARKROOM_DATASETS")
     if not datasets:
@@ -55,7 +59,7 @@ def main() -> None:
             for recipe in RECIPES:
                 outs = [Path(folder) / "new", Path(folder) / "other"]
                 for checkout, out in zip((ROOT, asked.other.resolve()), outs, strict=True):
-                    develop(checkout, source, out, recipe)
+                    develop(checkout, source, out, recipe_of(checkout, recipe, Path(folder), asked.format))
                 same &= report(f"{name}, {recipe}", *outs)
                 for out in outs:
                     shutil.rmtree(out)
@@ -77,6 +81,16 @@ def sets(datasets: Path, folder: Path, most: int | None) -> dict[str, Path]:
     }.items():
         (folder / "frames" / path).write_bytes(data)
     return {name: folder / name for name in ("kodak", "awkward", "frames")}
+
+
+def recipe_of(checkout: Path, name: str, folder: Path, output: str | None) -> str:
+    """Return the name of a recipe; with an output format the path of one that is a checkout's own but for that."""
+    if not output:
+        return name
+    recipe = yaml.safe_load(next((checkout / "pipeline").rglob(f"{name}.yaml")).read_bytes())
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(recipe | {"output": {"format": output}}))
+    return str(path)
 
 
 def develop(checkout: Path, source: Path, out: Path, recipe: str) -> None:
@@ -135,9 +149,13 @@ def compare(ours: dict[Any, dict[str, Any]], theirs: dict[Any, dict[str, Any]]) 
         found[f"only here: {len(only)}"] = (set(), str(only[0]))
     if only := sorted(theirs.keys() - ours.keys(), key=str):
         found[f"only there: {len(only)}"] = (set(), str(only[0]))
+    columns = [set().union(*side.values()) for side in (ours, theirs)]
+    if ours and theirs and (new := sorted(columns[0] ^ columns[1])):
+        found[f"columns of one of them: {', '.join(new)}"] = (set(), "not compared")
     differing: dict[str, list[Any]] = defaultdict(list)
     for who in [who for who in ours if who in theirs]:
-        for name in ours[who].keys() | theirs[who].keys():
+        # a column that one of them does not have is named once, and compared with nothing
+        for name in ours[who].keys() & theirs[who].keys():
             # of a value that is no number (NaN) equal texts count, too
             if repr(ours[who].get(name)) != repr(theirs[who].get(name)):
                 differing[name].append(who)
