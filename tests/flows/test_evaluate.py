@@ -20,7 +20,7 @@ from pipeline.events import Finished, Planned
 from pipeline.requests.pictures import EvaluateRequest
 from tests.flows.in_process import invoke
 from tests.pipeline.evaluation.test_bd_rate import EMBEDDED
-from tests.runs import darkroom, fill, snapshot
+from tests.runs import fill, snapshot
 
 CODECS = ("jpeg", "webp", "png")
 OPTIONS = ("--points", 5, "--device", "cpu", "--no-prefect", *(f"--codecs={codec}" for codec in CODECS))
@@ -77,7 +77,7 @@ def test_the_command_prints_every_codec_and_where_the_report_is(source: Path, tm
     """A row for every codec and published curve; once more: nothing to do, the same table, no object changed."""
     out = tmp_path / "out"
     arguments = ["evaluate", source, out, *OPTIONS, "--published", EMBEDDED, "--curves", "vtm"]
-    done = darkroom(*arguments)
+    done = invoke(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     for text in ("JPEG, optimised", "WebP, method 6", "PNG", "vtm (published)", "4 pictures; BD-rates against JPEG"):
         assert text in done.stdout

@@ -21,7 +21,7 @@ from pipeline.suites.run import evaluate_suite
 from tests.flows.in_process import invoke
 from tests.pipeline.suites.test_suite import photograph
 from tests.restoration_models import random_model
-from tests.runs import darkroom, snapshot
+from tests.runs import snapshot
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_the_command_prints_every_method_and_where_the_report_is(source: Path, t
     model = random_model(tmp_path / "models", "upscale-x2")
     arguments = ["evaluate", source, out, "--suite", "upscale", "--model", model, "--published", published]
     arguments += ["--device", "cpu", "--no-prefect"]
-    done = darkroom(*arguments)
+    done = invoke(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Super-resolution: 2 pictures of Set5, PSNR-Y dB / SSIM-Y" in done.stdout
     for text in ("bicubic, a = -0.5", "Lanczos, a = 3", "upscale-x2-0-0.1", "Theirs (published)", "38.00 / 0.9600"):

@@ -42,7 +42,7 @@ def card_of(model: Path) -> dict[str, Any]:
 def test_train_leaves_weights_that_develop_takes_by_path(source: Path, tmp_path: Path) -> None:
     """Three steps of training write weights, card, checkpoint and log; a recipe that names the weights runs."""
     model = tmp_path / "models" / "tiny"
-    done = darkroom("train", "denoise", source, model, "--steps", 3, "--log", tmp_path / "log", *PLAIN)
+    done = invoke("train", "denoise", source, model, "--steps", 3, "--log", tmp_path / "log", *PLAIN)
     assert done.returncode == 0, done.stderr
     for shown in (
         f"{model}.safetensors",

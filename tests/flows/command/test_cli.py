@@ -252,7 +252,7 @@ def test_ctrl_c_is_code_130_and_the_same_command_finishes(
             last = max(client.read_flow_runs(), key=lambda run: str(run.created))
         assert last.state is not None
         assert last.state.is_cancelled(), last.state
-    done = darkroom(*arguments, "--no-prefect")
+    done = invoke(*arguments, "--no-prefect")
     assert done.returncode == 0, done.stderr
     assert "resuming" in done.stdout
     assert len(table(out, "metrics")) == 48

@@ -20,8 +20,9 @@ from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
 from pipeline.shards.shard import run_shard
 from pipeline.storage.store import Store, exists, open_store, read, write
+from tests.flows.in_process import invoke
 from tests.processes import ROOT
-from tests.runs import commits, darkroom, fill, request
+from tests.runs import commits, fill, request
 
 HOLDER = """
 import sys, time
@@ -82,7 +83,7 @@ def test_the_command_refuses_with_exit_code_2_and_takes_over_when_told(tmp_path:
     source, out = fill(tmp_path / "source", 1), tmp_path / "out"
     with held_elsewhere(str(out)) as process:
         arguments = ["develop", source, out, "--no-prefect", "--device", "cpu"]
-        refused = darkroom(*arguments)
+        refused = invoke(*arguments)
         assert refused.returncode == 2
         assert f"process {process.pid}" in refused.stderr
         assert "--take-over" in refused.stderr

@@ -21,6 +21,7 @@ from pipeline.storage.store import Store, delete
 from tests.autoencoder_models import random_autoencoder
 from tests.deadly import deadly
 from tests.exploration_runs import photographs, write_png
+from tests.flows.in_process import invoke
 from tests.runs import command, darkroom, snapshot
 
 
@@ -69,7 +70,9 @@ def left(destination: Path) -> list[Path]:
     return [path for path in destination.glob("explorations/*/*/**/*") if path.is_file() and "heat" not in path.parts]
 
 
-def test_a_picture_that_ends_the_process_has_no_look_and_a_reason(run: Path, tmp_path: Path) -> None:
+def test_a_picture_that_ends_the_process_has_no_look_and_a_reason(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of an earlier run: the first command dies, the second finds the picture, looks at all others and goes on."""
     key = "things/coffee.png"
     environment = deadly(tmp_path / "hook", key)
@@ -77,7 +80,9 @@ def test_a_picture_that_ends_the_process_has_no_look_and_a_reason(run: Path, tmp
     assert first.returncode not in (0, 1)
     assert "Traceback" not in first.stderr
     assert left(run)
-    second = darkroom(*arguments(run, "--no-prefect"), **environment)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    second = invoke(*arguments(run, "--no-prefect"))
     assert second.returncode == 0, second.stderr
     assert "1 pictures could not be read again" in second.stdout
     (failure,) = rows(run, "failures", "key, branch, stage, reason, message")
@@ -90,13 +95,15 @@ def test_a_picture_that_ends_the_process_has_no_look_and_a_reason(run: Path, tmp
 
 
 def test_pictures_are_represented_and_looked_at_but_for_the_one_that_ends_the_process(
-    pictures: Path, model: str, tmp_path: Path
+    pictures: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From pictures: the run that represents them has the failure, and the exploration the other five."""
     out, environment = tmp_path / "out", deadly(tmp_path / "hook", "things/coffee.png")
     asked = arguments(pictures, out, "--model", model, "--no-prefect")
     assert darkroom(*asked, **environment).returncode not in (0, 1)
-    second = darkroom(*asked, **environment)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    second = invoke(*asked)
     assert second.returncode == 0, second.stderr
     assert len(rows(out, "explored", "key")) == 5
     with duckdb.connect() as connection:
@@ -116,7 +123,7 @@ def test_a_killed_exploration_goes_on_and_ends_like_an_undisturbed_one(explored:
     assert process.returncode == -signal.SIGKILL
     with planned_looks(ExploreRequest(source=str(run), umap=False, device="cpu")) as (_, plan):
         assert (plan.resumed, plan.objects) == (True, 6)
-    done = darkroom(*arguments(run, "--no-prefect"))
+    done = invoke(*arguments(run, "--no-prefect"))
     assert done.returncode == 0, done.stderr
     for name in ("explored", "neighbours", "duplicates", "clusters", "failures"):
         assert rows(run, name) == rows(explored, name)

@@ -16,7 +16,8 @@ from pipeline.destination.schemas import SCHEMAS
 from pipeline.requests.compression import compression, decompression
 from pipeline.requests.pictures import CompressRequest, DecompressRequest
 from pipeline.runs.finish import develop
-from tests.runs import command, commits, contents, darkroom, fill, request, tables
+from tests.flows.in_process import invoke
+from tests.runs import command, commits, contents, fill, request, tables
 
 RECIPE = {
     "branches": {
@@ -70,7 +71,7 @@ def test_killed_runs_end_like_an_undisturbed_one(seed: int, moments: tuple[int, 
     for most in moments:
         run_and_kill(arguments, out, chance.randint(1, most), chance.uniform(0, 0.3))
         assert_commits_hold(out)
-    done = darkroom(*arguments)
+    done = invoke(*arguments)
     assert done.returncode == 0, done.stderr
 
     develop(request(source, tmp_path / "whole", RECIPE, shard_size=4))
@@ -103,7 +104,7 @@ def test_killed_compressions_end_like_undisturbed_ones(
     for most in moments:
         run_and_kill([work, source, out, *options], out, chance.randint(1, most), chance.uniform(0, 0.3))
         assert_commits_hold(out)
-    done = darkroom(work, source, out, *options)
+    done = invoke(work, source, out, *options)
     assert done.returncode == 0, done.stderr
     assert_like_undisturbed(out, whole, 15)
 

@@ -17,7 +17,8 @@ from pipeline.runs.finish import develop
 from pipeline.runs.planning import plan_run
 from pipeline.storage.store import open_store
 from pipeline.upkeep.check import check
-from tests.runs import commits, contents, darkroom, fill, only, picture_file, request, snapshot, table, tables
+from tests.flows.in_process import invoke
+from tests.runs import commits, contents, fill, only, picture_file, request, snapshot, table, tables
 
 BAD = {"001.png": 1, "deep/er/004.png": 4}
 
@@ -137,7 +138,7 @@ def test_the_command_says_when_nothing_failed(tmp_path: Path) -> None:
     plain = ["develop", source, out, "--no-prefect", "--device", "cpu", "--no-measure"]
     develop(request(source, out, "default", measure=False))
     before = contents(out)
-    done = darkroom(*plain, "--retry-failed")
+    done = invoke(*plain, "--retry-failed")
     assert (done.returncode, "nothing to try again" in done.stdout) == (0, True)
     assert contents(out) == before
     with pytest.raises(PlanError, match="another recipe"):

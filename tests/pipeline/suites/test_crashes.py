@@ -23,6 +23,7 @@ from pipeline.suites.prepare import prepare_suite
 from pipeline.suites.run import evaluate_suite
 from pipeline.suites.work import SuiteWork, suite_work
 from tests.deadly import deadly
+from tests.flows.in_process import invoke
 from tests.pipeline.suites.test_suite import photograph
 from tests.restoration_models import random_model
 from tests.runs import command, darkroom
@@ -55,20 +56,24 @@ def arguments(source: Path, destination: Path) -> list[object]:
     return ["evaluate", source, destination, *settings]
 
 
-def test_a_picture_that_ends_the_process_is_a_failure_and_the_rest_is_measured(source: Path, tmp_path: Path) -> None:
+def test_a_picture_that_ends_the_process_is_a_failure_and_the_rest_is_measured(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first command dies. The second finds which picture it was and measures all others; then all is done."""
     out, environment = tmp_path / "out", deadly(tmp_path / "hook", "4.png")
     first = darkroom(*arguments(source, out), **environment)
     assert first.returncode not in (0, 1)
     assert "Traceback" not in first.stderr
-    second = darkroom(*arguments(source, out), **environment)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    second = invoke(*arguments(source, out))
     assert second.returncode == 0, second.stderr
     assert "5 pictures measured, 1 failed" in second.stdout
     (failure,) = table(out, "failures")
     assert (failure["key"], failure["branch"], failure["reason"]) == ("4.png", None, "crashed")
     assert "SIGSEGV" in failure["message"]
     assert {row["key"] for row in table(out, "scores")} == {f"{number}.png" for number in (0, 1, 2, 3, 5)}
-    third = darkroom(*arguments(source, out), **environment)
+    third = invoke(*arguments(source, out))
     assert (third.returncode, "nothing to do" in third.stdout) == (0, True)
 
 
@@ -82,7 +87,7 @@ def test_a_killed_suite_goes_on_and_ends_like_an_undisturbed_one(source: Path, t
         process.kill()
     assert process.returncode == -signal.SIGKILL
     (kept,) = [(path, path.read_bytes()) for path in out.glob(commits)]
-    done = darkroom(*arguments(source, out))
+    done = invoke(*arguments(source, out))
     assert done.returncode == 0, done.stderr
     assert kept[0].read_bytes() == kept[1]
     evaluate_suite(asked(source, tmp_path / "whole"))
