@@ -9,6 +9,8 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist lo
 # Prefect's telemetry is off in everything that is run from here
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+# tests start many processes, which need not compile our modules each time
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test quick test-slow lint clean
 

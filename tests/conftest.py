@@ -45,6 +45,9 @@ os.environ |= {
 }
 
 
+#: the fixture that starts a Prefect server
+_SERVER = "prefect_server"
+
 # The same examples at every run, so that a change is judged by what it changes; `make test-slow` searches for new ones.
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.register_profile("searching", deadline=None)
@@ -60,6 +63,24 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         for room in (models, pipeline, flows):
             for found in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
                 importlib.import_module(found.name)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share files among processes, those that need a Prefect server as one: its start takes longer than their tests."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    root = config.rootpath
+    served = {str(path.relative_to(root)) for path in root.glob("tests/**/test_*.py") if _SERVER in path.read_text()}
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return _SERVER if file in served else file
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

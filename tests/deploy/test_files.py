@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import yaml
-from prefect.cli.deploy._models import PrefectYamlModel
 from prefect.utilities.schema_tools.validation import is_valid_schema
 
 from flows.deployments import OFFERS
@@ -27,6 +26,9 @@ def deployments() -> list[dict[str, Any]]:
 
 
 def test_every_flow_is_deployed_and_limits_say_what_happens_when_reached() -> None:
+    # takes seconds, in every process that only collects
+    from prefect.cli.deploy._models import PrefectYamlModel
+
     model = PrefectYamlModel.model_validate(yaml.safe_load((DEPLOY / "prefect.yaml").read_text()))
     assert {one.entrypoint for one in model.deployments} == {offer.entrypoint for offer in OFFERS.values()}
     for one in deployments():

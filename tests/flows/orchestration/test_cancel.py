@@ -18,7 +18,6 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments import run_deployment
 from prefect.states import Cancelling
-from prefect.testing.utilities import prefect_test_harness
 
 from tests.processes import ROOT
 from tests.runs import commits, darkroom, fill, tables
@@ -32,6 +31,7 @@ SECONDS_TO_CANCEL = 60
 @pytest.fixture
 def server() -> Iterator[str]:
     from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=PATIENCE):
         yield PREFECT_API_URL.value()

@@ -1,8 +1,8 @@
 """Encode and decode under many settings; `test_exactness.py` starts this in processes of its own.
 
-python -m tests.models.codec.exactness FOLDER encode|decode NAME...: `encode` writes FOLDER/NAME.drk for every setting
-named; `decode` decodes, under each of them, every stream in the folder, prints whether the symbols were right and the
-CRC-32 of the latents, and writes the pixels.
+python -m tests.models.codec.exactness FOLDER encode|decode|encode,decode NAME...: `encode` writes FOLDER/NAME.drk for
+every setting named; `decode` decodes, under each of them, every stream in the folder, prints whether the symbols were
+right and the CRC-32 of the latents, and writes the pixels.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import zlib
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -52,12 +53,12 @@ SETTINGS: dict[str, dict[str, object]] = {
 }
 
 
-def main(folder: Path, action: str, names: list[str]) -> None:
+def main(folder: Path, actions: list[str], names: list[str]) -> None:
     """All of one process's part of the test."""
     model = load_model("codec-small", "codec")
     codec = Codec(model.network, model.card.name, bytes.fromhex(model.card.sha256[:32]))  # type: ignore[arg-type]
     found: dict[str, dict[str, list[object]]] = {}
-    for name in names:
+    for action, name in product(actions, names):
         setting = SETTINGS[name]
         torch.set_num_threads(int(str(setting["threads"])))
         torch.backends.mkldnn.enabled = bool(setting.get("mkldnn", True))  # type: ignore[assignment]
@@ -100,4 +101,4 @@ def _apply(setting: dict[str, object]):  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    main(Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3:])

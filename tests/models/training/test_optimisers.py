@@ -181,12 +181,12 @@ def test_an_optimiser_asked_for_by_name_learns(task: str, sizes: dict, name: str
     plan = TrainingPlan(
         task=task,
         checkpoint=str(tmp_path / "c.safetensors"),
-        steps=150,
-        batch=8,
+        steps=110,
+        batch=2,
         crop=32,
         optimiser=name,
         device="cpu",
-        validate_every=150,
+        validate_every=110,
         sizes=sizes,
     )
     train(plan, pictures_of(task), lambda line: losses.append(line.figures["loss"]))

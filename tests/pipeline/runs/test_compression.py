@@ -148,7 +148,8 @@ def test_sizes_end_within_two_percent_below_the_target(target: float, photograph
 @pytest.mark.parametrize("target", [30.0, 36.0])
 def test_psnr_ends_within_a_twentieth_above_the_target(target: float, photographs: Path, tmp_path: Path) -> None:
     """All colours together, on what the stream decodes to."""
-    assert compress(photographs, tmp_path / "out", target_psnr=target).status == "complete"
+    few = ("chelsea.png", "grey.png")
+    assert compress(photographs, tmp_path / "out", target_psnr=target, include=few).status == "complete"
     for key, psnr in table(tmp_path / "out", "metrics", "key, psnr"):
         assert target <= psnr <= target + 0.05, key
 
@@ -168,14 +169,14 @@ def test_a_target_that_cannot_be_met_fails_that_picture_alone(tmp_path: Path) ->
 
 def test_a_crop_is_that_part_of_the_whole(tmp_path: Path) -> None:
     """Of a picture of several tiles, wherever the crop lies; to one level, for windows may differ."""
-    whole = np.tile(photograph(300, 300), (5, 4, 1))[:1300, :1100]
-    whole = np.dstack([whole, np.arange(1300 * 1100).reshape(1300, 1100) % 251]).astype(np.uint8)
+    whole = np.tile(photograph(300, 300), (4, 4, 1))[:1060, :1040]
+    whole = np.dstack([whole, np.arange(1060 * 1040).reshape(1060, 1040) % 251]).astype(np.uint8)
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.png").write_bytes(save(Image.fromarray(whole), "PNG"))
     compress(tmp_path / "in", tmp_path / "drk", quality=20)
     data = (tmp_path / "drk/streams/compressed/a.png.drk").read_bytes()
     decoded = decode_stream(data, "a", APPLY).pixels
-    for left, top, width, height in ((0, 0, 40, 30), (1010, 1000, 60, 70), (1099, 1299, 1, 1), (37, 500, 211, 9)):
+    for left, top, width, height in ((0, 0, 40, 30), (980, 990, 60, 70), (1039, 1059, 1, 1), (37, 500, 211, 9)):
         out = tmp_path / f"{left}-{top}"
         decompress(tmp_path / "drk/streams", out, crop=f"{left},{top},{width},{height}")
         part = picture(out / "pictures/decompressed/compressed/a.png.drk.png").pixels.astype(int)

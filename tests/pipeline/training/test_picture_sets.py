@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from torchvision import datasets
 
 from models.errors import DataError
 from pipeline.training.picture_sets import read_picture_set
@@ -15,6 +14,9 @@ from tests.small_sets import write_cifar, write_mnist
 @pytest.fixture
 def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Four pictures a batch under hashes that torchvision takes for the right ones; the real set is 170 MB."""
+    # takes seconds, in every process that only collects
+    from torchvision import datasets
+
     hashes = write_cifar(tmp_path / "cifar")
     lists = {"train_list": datasets.CIFAR10.train_list, "test_list": datasets.CIFAR10.test_list}
     for name, files in lists.items():
