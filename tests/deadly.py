@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.processes import ROOT
 
 _HOOK = """
@@ -37,3 +39,11 @@ def deadly(folder: Path, key: str, how: str = "SIGSEGV") -> dict[str, str]:
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(_HOOK.format(how=HOW[how]))
     return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "DEADLY_KEY": key}
+
+
+def deadly_to_others(patch: pytest.MonkeyPatch, folder: Path, key: str, how: str = "SIGSEGV") -> None:
+    """Let the picture of that key end the processes for suspects that this one starts, and not this one."""
+    deadly(folder, key, how)
+    # they are given our path
+    patch.syspath_prepend(folder)
+    patch.setenv("DEADLY_KEY", key)

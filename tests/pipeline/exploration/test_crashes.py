@@ -19,7 +19,7 @@ from pipeline.requests.models import ExploreRequest
 from pipeline.shards.work import taken_up
 from pipeline.storage.store import Store, delete
 from tests.autoencoder_models import random_autoencoder
-from tests.deadly import deadly
+from tests.deadly import deadly, deadly_to_others
 from tests.exploration_runs import photographs, write_png
 from tests.flows.in_process import invoke
 from tests.runs import command, darkroom, snapshot
@@ -80,8 +80,7 @@ def test_a_picture_that_ends_the_process_has_no_look_and_a_reason(
     assert first.returncode not in (0, 1)
     assert "Traceback" not in first.stderr
     assert left(run)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    deadly_to_others(monkeypatch, tmp_path / "hook", key)
     second = invoke(*arguments(run, "--no-prefect"))
     assert second.returncode == 0, second.stderr
     assert "1 pictures could not be read again" in second.stdout
@@ -101,8 +100,7 @@ def test_pictures_are_represented_and_looked_at_but_for_the_one_that_ends_the_pr
     out, environment = tmp_path / "out", deadly(tmp_path / "hook", "things/coffee.png")
     asked = arguments(pictures, out, "--model", model, "--no-prefect")
     assert darkroom(*asked, **environment).returncode not in (0, 1)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    deadly_to_others(monkeypatch, tmp_path / "hook", "things/coffee.png")
     second = invoke(*asked)
     assert second.returncode == 0, second.stderr
     assert len(rows(out, "explored", "key")) == 5

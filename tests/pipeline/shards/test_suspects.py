@@ -19,7 +19,7 @@ from pipeline.runs.planning import plan_run
 from pipeline.shards.in_work import read_begun
 from pipeline.shards.shard import run_shard
 from pipeline.storage.store import open_store, write
-from tests.deadly import HOW, deadly
+from tests.deadly import HOW, deadly, deadly_to_others
 from tests.runs import fill, only, request, table, tables
 
 RECIPE = {"branches": {"gamma": [{"step": "gamma"}]}, "output": {"format": "png"}}
@@ -50,8 +50,7 @@ def test_a_deadly_picture_is_found_and_the_rest_of_its_shard_lands(
     first = run(source, out, tmp_path / "hook", how, "003.png")
     assert first.returncode not in (0, 1)
     assert "Traceback" not in first.stderr
-    for name, value in deadly(tmp_path / "hook", "003.png", how).items():
-        monkeypatch.setenv(name, value)
+    deadly_to_others(monkeypatch, tmp_path / "hook", "003.png", how)
     second = develop(request(source, out, RECIPE, shard_size=4))
     assert (second.status, second.counts["good"], second.reasons) == ("complete", 7, {"crashed": 1})
     assert table(out, "failures", REASONS) == [("003.png", None, "decode", "crashed")]

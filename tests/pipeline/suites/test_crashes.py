@@ -22,7 +22,7 @@ from pipeline.storage.store import write
 from pipeline.suites.prepare import prepare_suite
 from pipeline.suites.run import evaluate_suite
 from pipeline.suites.work import SuiteWork, suite_work
-from tests.deadly import deadly
+from tests.deadly import deadly, deadly_to_others
 from tests.flows.in_process import invoke
 from tests.pipeline.suites.test_suite import photograph
 from tests.restoration_models import random_model
@@ -60,12 +60,11 @@ def test_a_picture_that_ends_the_process_is_a_failure_and_the_rest_is_measured(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first command dies. The second finds which picture it was and measures all others; then all is done."""
-    out, environment = tmp_path / "out", deadly(tmp_path / "hook", "4.png")
-    first = darkroom(*arguments(source, out), **environment)
+    out = tmp_path / "out"
+    first = darkroom(*arguments(source, out), **deadly(tmp_path / "hook", "4.png"))
     assert first.returncode not in (0, 1)
     assert "Traceback" not in first.stderr
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    deadly_to_others(monkeypatch, tmp_path / "hook", "4.png")
     second = invoke(*arguments(source, out))
     assert second.returncode == 0, second.stderr
     assert "5 pictures measured, 1 failed" in second.stdout
