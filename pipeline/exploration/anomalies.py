@@ -124,8 +124,13 @@ def patch_features(network: Autoencoder, pictures: np.ndarray, device: str = "cp
 
 
 def together(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """Combine several scores of N pictures into one in 0..1: the mean of their ranks, so that units do not matter."""
-    ranks = [np.argsort(np.argsort(score, kind="stable"), kind="stable") for score in scores]
+    """Combine several scores of N pictures into one in 0..1: the mean of their ranks, so that units do not matter.
+
+    Equal scores share the mean of their ranks.
+    """
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(score) - 1 for score in scores]
     return (np.mean(ranks, axis=0) / max(1, len(scores[0]) - 1)).astype(np.float32)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import RequestError
+from pipeline.exploration.vectors import distinct
 
 #: principal components that clusters and UMAP are made from
 COMPONENTS = 50
@@ -37,12 +38,14 @@ def principal_components(vectors: np.ndarray, seed: int = 0) -> Components:
 
 
 def umap_map(components: np.ndarray, seed: int = 0) -> np.ndarray | None:
-    """Reduce N x K to N x 2 float32 by UMAP (McInnes et al. 2018); None for fewer than eight points.
+    """Reduce N x K to N x 2 float32 by UMAP (McInnes et al. 2018); None for fewer than eight points that differ.
 
-    The same seed gives the same map. Raises RequestError where it is not installed.
+    The same seed gives the same map, and equal points lie at one place. Raises RequestError where it is not installed.
     """
-    if len(components) < _FEWEST:
+    first, copies = distinct(components)
+    if len(first) < _FEWEST:
         return None
+    components = components[first]
     neighbours = min(15, len(components) - 1)
     # the first two components as a start: never random, and no failing eigensolver for small or doubled sets
     start = components[:, :2] / max(float(np.abs(components[:, :2]).max()), 1e-12) * 10
@@ -54,7 +57,8 @@ def umap_map(components: np.ndarray, seed: int = 0) -> np.ndarray | None:
         except ImportError as error:
             raise RequestError("UMAP is not installed: pip install umap-learn, or say --no-umap") from error
         fitted = umap.UMAP(n_neighbors=neighbours, init=start, random_state=seed, n_jobs=1)
-        return fitted.fit_transform(components).astype(np.float32)
+        found = fitted.fit_transform(components).astype(np.float32)
+    return found[copies] if np.isfinite(found).all() else None
 
 
 #: numbers of clusters that are tried when none is given

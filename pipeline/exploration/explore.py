@@ -38,9 +38,9 @@ from pipeline.exploration.features import Look, LookWork, read_looks
 from pipeline.exploration.findings import Anomalies, Findings
 from pipeline.exploration.neighbours import exact_index
 from pipeline.exploration.page import render_exploration
-from pipeline.exploration.probes import probe, read_labels
+from pipeline.exploration.probes import probe, read_labels, unlabelled
 from pipeline.exploration.tables import account_of, heat_path, heat_pictures, tables_of
-from pipeline.exploration.vectors import LatentsSource, Vectors, find_latents, read_vectors, recipe_steps
+from pipeline.exploration.vectors import LatentsSource, Vectors, distinct, find_latents, read_vectors, recipe_steps
 from pipeline.networks.autoencoders import DEFAULT_MODEL
 from pipeline.networks.encoders import open_autoencoder
 from pipeline.requests.models import ExploreRequest
@@ -217,6 +217,8 @@ def _find_out(request: ExploreRequest, basis: Basis, looks_taken: Plan, tell: Te
     if network is None:
         notes.append(f"{source.model} is a codec: its latents are pooled, and only their distance tells anomalies")
     labels = basis.labels
+    if labels and (said := unlabelled(labels, vectors.keys)):
+        notes.append(said)
     seen, failures = read_looks(basis.work, looks_taken)
     looks = [seen.get(key) for key in vectors.keys]
     gone = sum(look is None for look in looks)
@@ -305,29 +307,35 @@ def _without_self(rows: np.ndarray, similarities: np.ndarray) -> tuple[np.ndarra
 def _anomalies(
     vectors: np.ndarray, looks: Sequence[Look | None], network: Autoencoder | None, device: str, seed: int
 ) -> Anomalies:
-    scores = {"latent": latent_distances(vectors)}
-    rows = [row for row, look in enumerate(looks) if look is not None and look.model_input is not None]
-    if network is None or not rows:
+    # copies of a picture are judged once: else they make each other usual, but for one whose patches are remembered
+    first, copies = distinct(vectors)
+    scores = {"latent": latent_distances(vectors[first])[copies]}
+    readable = [row for row, look in enumerate(looks) if look is not None and look.model_input is not None]
+    judged = list({int(copies[row]): row for row in reversed(readable)}.values())[::-1]
+    if network is None or not judged:
         return Anomalies(scores, together(list(scores.values())))
-    pictures = np.stack([look.model_input for look in looks if look is not None and look.model_input is not None])
-    scores["reconstruction"] = _spread(reconstruction_errors(network, pictures, device), rows, len(looks))
+    seen = [(row, look.model_input) for row in judged if (look := looks[row]) is not None]
+    pictures = np.stack([pixels for _, pixels in seen if pixels is not None])
+    scores["reconstruction"] = _spread(reconstruction_errors(network, pictures, device), judged, copies)
     features = patch_features(network, pictures, device)
     maps: dict[int, np.ndarray] = {}
     heat = (0.0, 1.0)
     if features is not None:
-        patch, all_maps = fit_patch_memory(features, seed).scores(features, range(len(rows)))
-        scores["patch"] = _spread(patch, rows, len(looks))
+        patch, all_maps = fit_patch_memory(features, seed).scores(features, range(len(judged)))
+        scores["patch"] = _spread(patch, judged, copies)
         heat = (float(np.quantile(all_maps, 0.5)), float(np.quantile(all_maps, 0.998)))
-        maps = dict(zip(rows, all_maps, strict=True))
+        of_copies = dict(zip((int(copies[row]) for row in judged), all_maps, strict=True))
+        maps = {row: of_copies[int(copies[row])] for row in readable}
     whole = together([np.nan_to_num(score, nan=-1.0) for score in scores.values()])
     oddest = np.argsort(-whole, kind="stable")[:HEAT_MAPS].tolist()
     return Anomalies(scores, whole, {row: maps[row] for row in oddest if row in maps}, heat)
 
 
-def _spread(values: np.ndarray, rows: Sequence[int], count: int) -> np.ndarray:
-    spread = np.full(count, np.nan, np.float32)
-    spread[list(rows)] = values
-    return spread
+def _spread(values: np.ndarray, judged: Sequence[int], copies: np.ndarray) -> np.ndarray:
+    """Give the score of each judged row to all rows that are copies of it; rows that nobody could judge have NaN."""
+    of_copies = np.full(copies.max() + 1, np.nan, np.float32)
+    of_copies[copies[list(judged)]] = values
+    return of_copies[copies]
 
 
 def _agreements(labels: Sequence[str | None] | None, clusters: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:

@@ -33,8 +33,8 @@ class Findings:
     """All that exploring finds out, over N vectors; rows are those of `vectors.keys`.
 
     `neighbours` are rows and cosines, N x K each; `groups` rows of near-duplicates; `labels` None where none are given;
-    `agreement` maps a kind of clusters to (normalised mutual information, accuracy) against the labels. `failures` are
-    rows that say why there is no look at a picture.
+    `agreement` maps a kind of clusters to (normalised mutual information, accuracy) against the labels there are.
+    `failures` are rows that say why there is no look at a picture.
     """
 
     source: LatentsSource
@@ -54,3 +54,8 @@ class Findings:
     agreement: dict[str, tuple[float, float]]
     notes: list[str]
     failures: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def labelled(self) -> int:
+        """How many pictures have a label."""
+        return sum(label is not None for label in self.labels or ())

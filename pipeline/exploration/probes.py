@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import warnings
 from collections import Counter
@@ -16,6 +17,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import RequestError
 from pipeline.storage.store import StorageOptions, open_store, read, size
 
+#: keys that are looked at for two that are alike
+_LOOKED_AT = 200
 #: bytes that a file of labels may have
 LARGEST_FILE = 256 << 20
 #: classes that are probed, at most; more are names, not classes
@@ -40,7 +43,7 @@ def read_labels(wanted: str, keys: Sequence[str], options: StorageOptions | None
     """Read a label for every key, None where there is none.
 
     `wanted` is `folder` (the name of the folder a picture lies in), or FILE:COLUMN, a CSV or Parquet file, path or URL,
-    with a column `key`. Raises RequestError, StorageError.
+    with a column `key`. Raises RequestError, also for a file none of whose keys is a picture's, and StorageError.
     """
     if wanted == "folder":
         return [key.rpartition("/")[0].rpartition("/")[2] or None for key in keys]
@@ -53,7 +56,32 @@ def read_labels(wanted: str, keys: Sequence[str], options: StorageOptions | None
         raise RequestError(f"{url} is larger than {LARGEST_FILE >> 20} MiB; give a file with the labels only")
     data = read(store, name)
     found = _from_parquet(data, url, column) if data[:4] == b"PAR1" else _from_csv(data, url, column)
+    if keys and not any(key in found for key in keys):
+        raise RequestError(_none_fits(url, list(found), keys))
     return [found.get(key) for key in keys]
+
+
+def unlabelled(labels: Sequence[str | None], keys: Sequence[str]) -> str | None:
+    """Say in a sentence how many pictures have no label, and one of them; None where all have one."""
+    without = [key for key, label in zip(keys, labels, strict=True) if label is None]
+    if not without:
+        return None
+    return f"{len(without):,} of {len(keys):,} pictures have no label, such as {without[0]}; figures are of the others"
+
+
+def _none_fits(url: str, found: Sequence[str], keys: Sequence[str]) -> str:
+    """Say that no key of a file of labels is a picture's, and which two are the nearest."""
+    if not found:
+        return f"{url} has no row with a key and a label; give a file that has"
+    names = {key.rpartition("/")[2]: key for key in keys[:_LOOKED_AT]}
+    for one in found[:_LOOKED_AT]:
+        near = difflib.get_close_matches(one.rpartition("/")[2], names, 1)
+        if near:
+            pair = f"it has {one!r} where a picture is called {names[near[0]]!r}"
+            break
+    else:
+        pair = f"it has {found[0]!r}, and pictures are called like {keys[0]!r}"
+    return f"none of the {len(found):,} keys in {url} is one of the {len(keys):,} pictures: {pair}; name them alike"
 
 
 def probe(vectors: np.ndarray, labels: Sequence[str | None], seed: int = 0) -> list[Probe]:

@@ -50,7 +50,7 @@ def account_of(findings: Findings, started: str, seconds: float) -> Row:
         "scores": list(findings.anomalies.scores),
         "probes": [vars(probe) for probe in findings.probes],
         "agreement": {
-            name: {"nmi": round(nmi, 4), "accuracy": round(accuracy, 4)}
+            name: {"nmi": round(nmi, 4), "accuracy": round(accuracy, 4), "pictures": findings.labelled}
             for name, (nmi, accuracy) in findings.agreement.items()
         },
         "notes": findings.notes,

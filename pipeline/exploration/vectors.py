@@ -161,6 +161,15 @@ def vectors_of(rows: pa.Table, width: int | None = None) -> tuple[list[str], np.
     return keys, np.stack(vectors) if vectors else np.empty((0, width or 0), np.float32)
 
 
+def distinct(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the distinct rows of vectors N x D: the first row of each kind, in order, and the kind of each row, N."""
+    _, first, kinds = np.unique(vectors, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order], place[kinds.reshape(-1)]
+
+
 def _vector(row: dict[str, Any]) -> np.ndarray | None:
     symbols, scale = np.asarray(row["latent"], np.int8), np.asarray(row["scale"], np.float32)
     shape = row["shape"]

@@ -71,7 +71,15 @@ _STEPS: dict[str, Step] = {}
 def pixel_step(
     parameters: type[Parameters], *, version: int = 1, seeded: bool = False, resizes: bool = False
 ) -> Callable[[Callable[..., np.ndarray]], Callable[..., np.ndarray]]:
-    """Register a function as the pixel step of its own name; the docstring's first line becomes its summary."""
+    """Register a function as the pixel step of its own name; the docstring's first line becomes its summary.
+
+    Raises TypeError, where the step is declared, for parameters that are no class of Parameters.
+    """
+    if not (isinstance(parameters, type) and issubclass(parameters, Parameters)):
+        raise TypeError(
+            f"@pixel_step({parameters!r}): give the class of the step's parameters, a subclass of Parameters; "
+            "the step has its function's name"
+        )
 
     def register(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
         _add(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import fsspec
@@ -22,6 +25,9 @@ from pipeline.storage.access import (
 from pipeline.storage.local import check_key
 
 MISSING_IS_EMPTY = True
+#: names under which file systems say when an object was last changed
+_TIMES = ("mtime", "LastModified", "Last-Modified", "updated", "created")
+_ASKED_AT_ONCE = 16
 
 
 def open_at(address: str, options: StorageOptions | None) -> Store:
@@ -57,6 +63,7 @@ def listing(store: Store, below: str, folder: str = "") -> Iterator[StoredObject
     entries = filesystem(store).ls(path.rstrip("/"), detail=True)
     # a folder sorts as "name/", as on S3
     named = {e["name"][len(store.root) :].strip("/") + "/" * (e["type"] == "directory"): e for e in entries}
+    named = _with_sizes(store, named)
     for key in sorted(named):
         if key.endswith("/") and key != folder and key.startswith(folder):
             yield from listing(store, below, key)
@@ -64,10 +71,37 @@ def listing(store: Store, below: str, folder: str = "") -> Iterator[StoredObject
             yield _describe(store, key, named[key])
 
 
+def _with_sizes(store: Store, entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Ask for each file whose size a listing leaves open, as web servers' do; they say more of one than of many."""
+    unsized = [key for key, entry in entries.items() if entry["type"] == "file" and entry["size"] is None]
+    if not unsized:
+        return entries
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        return entries | dict(zip(unsized, pool.map(lambda key: _asked(store, key), unsized), strict=True))
+
+
+def _asked(store: Store, key: str) -> dict[str, Any]:
+    path = _path(store, key)
+
+    def attempt() -> dict[str, Any]:
+        found: dict[str, Any] = filesystem(store).info(path)
+        # a server that sends without saying how much: what it sends is counted
+        return found if found["size"] is not None else found | {"size": len(filesystem(store).cat_file(path))}
+
+    return with_retries(attempt, _explained(store, key))
+
+
 def _describe(store: Store, key: str, entry: dict[str, Any]) -> StoredObject:
-    time = next((entry[name] for name in ("mtime", "LastModified", "updated", "created") if entry.get(name)), None)
-    etag = str(entry.get("ETag") or entry.get("etag") or f"{entry['size'] or 0:x}-{time}").strip('"')
-    return StoredObject(key, store.url_of(key), entry["size"] or 0, etag, time_of(time))
+    time = next((entry[name] for name in _TIMES if entry.get(name)), None)
+    etag = str(entry.get("ETag") or entry.get("etag") or f"{entry['size']:x}-{time}").strip('"')
+    return StoredObject(key, store.url_of(key), entry["size"], etag, time_of(_parsed(time)))
+
+
+def _parsed(time: object) -> object:
+    """Parse a time as web servers write it (RFC 9110); anything else is returned as it is."""
+    with suppress(TypeError, ValueError):
+        return parsedate_to_datetime(time) if isinstance(time, str) else time
+    return None
 
 
 def read(store: Store, key: str, start: int | None, end: int | None, known: int | None) -> bytes:

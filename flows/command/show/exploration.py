@@ -73,7 +73,11 @@ def print_exploration(exploration: Any) -> None:
     for name, found in (("k-means", findings.kmeans), ("HDBSCAN", findings.hdbscan)):
         silhouette = "" if found.silhouette is None else f", silhouette {found.silhouette:.3f}"
         agreed = findings.agreement.get(name)
-        against = f"; against the labels NMI {agreed[0]:.3f}, accuracy {agreed[1]:.1%}" if agreed else ""
+        against = (
+            f"; against the labels NMI {agreed[0]:.3f}, accuracy {agreed[1]:.1%} of {findings.labelled:,}"
+            if agreed
+            else ""
+        )
         clusters = counted(int(found.labels.max(initial=-1)) + 1, "cluster")
         table.add_row(name, f"{clusters}{silhouette}{against}")
     groups = findings.groups
@@ -81,7 +85,8 @@ def print_exploration(exploration: Any) -> None:
     table.add_row("near-duplicates", found_twice)
     for probe in findings.probes:
         table.add_row(
-            f"{probe.probe} probe", f"{probe.accuracy:.1%} of {probe.classes} classes; chance {probe.chance:.1%}"
+            f"{probe.probe} probe",
+            f"{probe.accuracy:.1%} of {probe.test:,} held out, {probe.classes} classes; chance {probe.chance:.1%}",
         )
     for row in findings.anomalies.together.argsort()[::-1][:3].tolist():
         table.add_row("odd", escape(findings.vectors.keys[row]))

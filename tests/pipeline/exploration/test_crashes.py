@@ -47,6 +47,24 @@ def explored(tmp_path_factory: pytest.TempPathFactory, pictures: Path, model: st
     return out
 
 
+def test_copies_of_a_picture_have_equal_scores(pictures: Path, model: str, tmp_path: Path) -> None:
+    """Whatever they are called, wherever they lie in the order of names; and no score is missing."""
+    source = tmp_path / "in"
+    shutil.copytree(pictures, source)
+    first = min(source.rglob("*.png"))
+    for name in ("a", "k", "t", "z"):
+        shutil.copy(first, source / f"{name}.png")
+    explore(
+        ExploreRequest(source=str(source), destination=str(tmp_path / "out"), model=model, umap=False, device="cpu")
+    )
+    found = rows(tmp_path / "out", "explored", "key, anomaly, latent, reconstruction, patch")
+    names = {str(first.relative_to(source)), "a.png", "k.png", "t.png", "z.png"}
+    copies = {row[1:] for row in found if row[0] in names}
+    assert len(copies) == 1
+    assert all(value is not None for row in found for value in row)
+    assert len({row[1:] for row in found}) == len(found) - 4
+
+
 @pytest.fixture
 def run(explored: Path, tmp_path: Path) -> Path:
     """The destination of a run that left latents and was not explored yet."""

@@ -23,7 +23,7 @@ from pipeline.exploration.anomalies import (
     together,
 )
 from pipeline.exploration.clusters import agreement, by_size, central, hdbscan, kmeans, principal_components, umap_map
-from pipeline.exploration.probes import probe, read_labels
+from pipeline.exploration.probes import probe, read_labels, unlabelled
 
 
 def blobs(sizes: tuple[int, ...], numbers: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -218,6 +218,38 @@ def test_labels_come_from_a_csv_or_parquet_file(tmp_path: Path) -> None:
     keys = ["a, b.png", "c.png", "d.png"]
     assert read_labels(f"{tmp_path}/l.csv:kind", keys) == ["cat", None, None]
     assert read_labels(f"{tmp_path}/l.parquet:kind", keys) == ["7", None, None]
+
+
+def test_labels_of_other_pictures_are_refused_with_the_nearest_names(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("key,kind\nphotos/one.jpg,cat\nphotos/two.jpg,dog\n")
+    with pytest.raises(RequestError, match=r"none of the 2 keys .* 'photos/one.jpg' .* called 'ones/one.jpeg'; name"):
+        read_labels(f"{tmp_path}/l.csv:kind", ["ones/one.jpeg", "x.png"])
+    (tmp_path / "l.csv").write_text("key,kind\na,\n")
+    with pytest.raises(RequestError, match="no row with a key and a label"):
+        read_labels(f"{tmp_path}/l.csv:kind", ["a"])
+
+
+def test_pictures_without_a_label_are_counted() -> None:
+    assert unlabelled(["a", "b"], ["1.png", "2.png"]) is None
+    said = "1 of 2 pictures have no label, such as 2.png; figures are of the others"
+    assert unlabelled(["a", None], ["1.png", "2.png"]) == said
+
+
+def test_equal_scores_share_a_rank_wherever_they_stand() -> None:
+    found = together([np.array([3.0, 1, 3, 2, 3])])
+    assert len(set(found[[0, 2, 4]].tolist())) == 1
+    assert found[1] < found[3] < found[0]
+
+
+def test_doubled_points_have_one_place_in_a_map_and_no_nan() -> None:
+    """Eight copies of one point among twelve others."""
+    points = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
+    doubled = np.concatenate([points[:1].repeat(8, 0), points])
+    found = umap_map(doubled)
+    assert found is not None
+    assert np.isfinite(found).all()
+    assert len(np.unique(found[:9], axis=0)) == 1
+    assert umap_map(points[:1].repeat(20, 0)) is None
 
 
 @pytest.mark.parametrize(
