@@ -26,9 +26,9 @@ from flows.orchestration.progress import tell
 from pipeline.destination.layout import table_folder
 from pipeline.destination.run_record import Summary
 from pipeline.destination.schemas import SCHEMAS
-from pipeline.destination.stage_figures import share
 from pipeline.errors import StorageError
 from pipeline.events import Finished
+from pipeline.reports.stage_figures import share
 from pipeline.requests.form import Form
 from pipeline.storage.access import without_credentials
 

@@ -18,7 +18,7 @@ class Commit:
 
     Of its `objects`, pictures or other files, all branches of the `good` ones succeeded, some of the `partial` ones,
     none of the `failed` ones; those `left_out` are no pictures. `rows` and `reasons` are counts by table and by reason.
-    `stages` are seconds by stage (see `pipeline.destination.stage_figures`).
+    `stages` are seconds by stage (see `pipeline.reports.stage_figures`).
     """
 
     run: str

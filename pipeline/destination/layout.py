@@ -15,11 +15,15 @@ from pipeline.errors import StorageError
 from pipeline.storage.store import Store, StoredObject, list_objects, read
 
 PICTURES, STREAMS, TABLES, RUNS, EXPLORATIONS = "pictures", "streams", "tables", "runs", "explorations"
+#: the present state of the tables, of all runs together
+CURRENT = "current"
 #: every folder of ours; what lies in none of them is somebody else's, but for `ASSEMBLED`
-FOLDERS = (PICTURES, STREAMS, TABLES, RUNS, EXPLORATIONS)
+FOLDERS = (PICTURES, STREAMS, TABLES, CURRENT, RUNS, EXPLORATIONS)
 
 #: who is at work at the destination
 LEASE = f"{RUNS}/lease.json"
+#: which runs and parts the current tables are of
+CURRENT_RECORD = f"{RUNS}/current.json"
 #: the page of `darkroom verify --report`
 VERIFICATION = f"{RUNS}/verification.html"
 #: which files `darkroom assemble` has put together
@@ -30,6 +34,7 @@ PLANS, RECORDS = f"{RUNS}/*/plan.json", f"{RUNS}/*/run.json"
 SUCCESSES, COMMITS = f"{RUNS}/*/_SUCCESS", f"{RUNS}/*/shards/*.json"
 #: runs and explorations are named by a letter and the beginning of a hash
 _OWN = re.compile(rf"({RUNS}|{EXPLORATIONS})/[a-z][0-9a-f]{{12}}/[a-z]+\.json")
+_CURRENT_PART = re.compile(rf"{CURRENT}/([a-z]+)/([a-z][0-9a-f]{{12}})-(\d{{5,}})\.parquet")
 
 
 def picture_path(branch: str, key: str, extension: str) -> str:
@@ -65,6 +70,22 @@ def part_path(table: str, run: str, shard: int) -> str:
 def parts_of(table: str, run: str) -> str:
     """Return the pattern of all parts of a run's table."""
     return f"{TABLES}/{table}/run={run}/part-*.parquet"
+
+
+def current_path(table: str, run: str, shard: int) -> str:
+    """Return the path of those rows of a shard's part of a table that no later run has superseded."""
+    return f"{CURRENT}/{table}/{run}-{shard:05d}.parquet"
+
+
+def current_folder(table: str) -> str:
+    """Return the folder of a current table, with `/` at the end."""
+    return f"{CURRENT}/{table}/"
+
+
+def current_part(path: str) -> tuple[str, str, int] | None:
+    """Return table, run and shard of a part of a current table; None for any other path."""
+    found = _CURRENT_PART.fullmatch(path)
+    return (found[1], found[2], int(found[3])) if found else None
 
 
 def plan_path(run: str) -> str:

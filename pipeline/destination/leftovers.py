@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.destination.layout import (
     ASSEMBLED,
     COMMITS,
+    CURRENT,
     FOLDERS,
     PICTURES,
     RUNS,
@@ -23,6 +24,8 @@ from pipeline.destination.layout import (
     TABLES,
     branch_folder,
     branch_of,
+    current_folder,
+    current_part,
     folder_of,
     listed,
     plan_path,
@@ -32,7 +35,7 @@ from pipeline.destination.layout import (
     table_folder,
 )
 from pipeline.destination.plans import DEVELOP, Plan, kind_of, read_record
-from pipeline.destination.schemas import SHARD_TABLES
+from pipeline.destination.schemas import SCHEMAS, SHARD_TABLES
 from pipeline.errors import PlanError
 from pipeline.storage.access import Upload, moment
 from pipeline.storage.store import Store, StoredObject, abort_upload, delete, open_uploads, read
@@ -112,6 +115,9 @@ def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterat
         folder, run = folder_of(key), run_of(key) or ""
         if folder in (PICTURES, STREAMS):
             return branch_of(key) in branches and key not in assembled
+        if folder == CURRENT:
+            table, of, _ = current_part(key) or ("", "", 0)
+            return table in SCHEMAS and of not in runs
         if folder == TABLES:
             return key.startswith(tuple(table_folder(table) for table in SHARD_TABLES))
         if folder != RUNS:
@@ -134,6 +140,8 @@ def leftovers(destination: Store, plans: Sequence[Plan], named: Paths) -> Iterat
             yield from _uploads(destination, branch_folder(folder, branch))
     for table in SHARD_TABLES:
         yield from _uploads(destination, table_folder(table))
+    for table in SCHEMAS:
+        yield from _uploads(destination, current_folder(table))
     for one in _uploads(destination, f"{RUNS}/"):
         run = run_of(one.key) or ""
         if _RUN.fullmatch(run) or _PARTS.fullmatch(run):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from pipeline.storage.store import Store, read
 
 #: A row group ends after so many rows, or so many numbers in its lists: writing lists takes some 14 bytes a number.
 _GROUP_ROWS, _GROUP_NUMBERS = 10_000, 8_000_000
+
+_WRITTEN: dict[str, Any] = {"compression": "zstd", "write_page_index": True, "data_page_version": "1.0"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def to_parquet(table: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
     """
     schema = schema_of(table)
     buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, schema, compression="zstd", write_page_index=True, data_page_version="1.0") as writer:
+    with pq.ParquetWriter(buffer, schema, **_WRITTEN) as writer:
         for group in _groups(rows):
             columns = [_column(field, [row.get(field.name) for row in group]) for field in schema]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
@@ -83,6 +85,21 @@ def _numbers(value: Any) -> np.ndarray | list[Any]:
     return value
 
 
+def rewritten(data: bytes, schema: pa.Schema, change: Callable[[pa.Table], pa.Table]) -> tuple[bytes, int]:
+    """Return the bytes of a Parquet file whose row groups were changed, with a new schema, and how many rows it has.
+
+    Raises pyarrow.ArrowException for what is no Parquet file.
+    """
+    part, buffer, rows = pq.ParquetFile(io.BytesIO(data)), io.BytesIO(), 0
+    with pq.ParquetWriter(buffer, schema, **_WRITTEN) as writer:
+        for number in range(part.num_row_groups):
+            group = change(part.read_row_group(number))
+            rows += group.num_rows
+            if group.num_rows:
+                writer.write_table(group)
+    return buffer.getvalue(), rows
+
+
 def read_part(
     destination: Store, path: str, schema: pa.Schema | None = None, columns: Sequence[str] | None = None
 ) -> pa.Table:
@@ -95,8 +112,11 @@ def read_part(
     table = pq.ParquetFile(io.BytesIO(read(destination, path))).read(columns=None if columns is None else list(columns))
     if len(set(table.column_names)) < table.num_columns:
         raise pa.ArrowInvalid(f"{path} has two columns of one name")
-    if schema is None:
-        return table
+    return table if schema is None else with_schema(table, schema)
+
+
+def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table with the columns of a schema: null where it lacks them; others are left out."""
     there = {name: table[name] for name in table.column_names}
     empty = {field.name: pa.nulls(table.num_rows, field.type) for field in schema if field.name not in there}
     return pa.table([empty[f.name] if f.name in empty else there[f.name].cast(f.type) for f in schema], schema=schema)

@@ -7,9 +7,8 @@ destination.picture("clahe", "holiday/dune.jpg").pixels
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import and_
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,17 @@ import pyarrow.dataset as ds
 from pyarrow.fs import LocalFileSystem
 
 from pipeline.destination.commits import read_commit
-from pipeline.destination.layout import RECORDS, part_path, picture_path, read_json, record_path
-from pipeline.destination.parquet import read_columns
-from pipeline.destination.plans import Plan, earlier_plans
-from pipeline.destination.schemas import SCHEMAS
+from pipeline.destination.current import finished_plans, read_current
+from pipeline.destination.layout import (
+    RECORDS,
+    current_folder,
+    current_part,
+    listed,
+    part_path,
+    picture_path,
+    read_json,
+)
+from pipeline.destination.schemas import SCHEMAS, current_schema
 from pipeline.errors import StorageError
 from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import EXTENSIONS
@@ -55,7 +61,7 @@ class Destination:
         """Read the run.json of every finished run, oldest first: name, status, counts, recipe, versions and times."""
         records = [read_json(self.store, found.key) for found in list_objects(self.store, [RECORDS])]
         # runs may have started within a second, and suites have no plan here
-        order = {plan.run: plan.sequence for plan in self._finished()}
+        order = {plan.run: plan.sequence for plan in finished_plans(self.store)}
         return sorted(records, key=lambda record: (record["started"], order.get(record["run"], 0), record["run"]))
 
     def table(self, name: str, all_runs: bool = False) -> ds.Dataset:
@@ -64,29 +70,37 @@ class Destination:
         Without `all_runs` only current rows are in it. A row of a finished run is current unless a finished run that
         was planned later has the same key in its manifest and, where the row names a branch, a branch of that name in
         its recipe: so what a later run could not do again has a row in failures, and none in metrics. Keys that are
-        gone from the source stay current, as their pictures stay.
+        gone from the source stay current, as their pictures stay. A run that was killed while it ended may show
+        already; it is to be gone on with.
 
-        Rows are read when the dataset is; that raises OSError. To know which rows are current, the keys of all
-        manifests are read at once where there are several runs. Raises ValueError for a table that there is not.
+        Rows are read when the dataset is; that raises OSError. Raises ValueError for a table that there is not, and
+        StorageError ("missing") where finished runs have left no current tables, as those of earlier versions.
         """
         if name not in SCHEMAS:
             raise ValueError(f"there is no table {name!r}; there are: {', '.join(SCHEMAS)}")
-        plans = self._finished()
-        schema = SCHEMAS[name].append(pa.field("run", pa.string()))
-        root = self.store.root.rstrip("/")
-        parts = [f"{root}/{part_path(name, plan.run, shard)}" for plan in plans for shard in range(plan.shards)]
+        if all_runs:
+            plans = finished_plans(self.store)
+            parts = [part_path(name, plan.run, shard) for plan in plans for shard in range(plan.shards)]
+            return self._dataset(name, parts, ds.partitioning(pa.schema([("run", pa.string())]), flavor="hive"))
+        parts = [found.key for found in listed(self.store, [f"{current_folder(name)}*"]) if current_part(found.key)]
+        if not parts and read_current(self.store) is None and finished_plans(self.store):
+            said = f"{self.store.url} has no current tables yet; `darkroom verify --repair` there makes them"
+            raise StorageError("missing", said)
+        return self._dataset(name, parts, None)
+
+    def _dataset(self, name: str, parts: Sequence[str], partitioning: ds.Partitioning | None) -> ds.Dataset:
+        schema = current_schema(name)
         if not parts:
             return ds.dataset(schema.empty_table())
-        rows = ds.dataset(
-            parts,
+        root = self.store.root.rstrip("/")
+        return ds.dataset(
+            [f"{root}/{part}" for part in parts],
             schema=schema,
             format="parquet",
             filesystem=LocalFileSystem() if self.store.is_local else filesystem(self.store),
-            partitioning=ds.partitioning(pa.schema([("run", pa.string())]), flavor="hive"),
+            partitioning=partitioning,
             partition_base_dir=root,
         )
-        outdated = [] if all_runs else self._outdated(plans, by_branch="branch" in SCHEMAS[name].names)
-        return rows.filter(reduce(and_, (~one for one in outdated))) if outdated else rows
 
     def picture(self, branch: str, key: str, pixel_limit: int = PIXEL_LIMIT) -> Picture:
         """Read and decode a branch's developed picture: pixels H x W x C, uint8 or uint16, RGB order.
@@ -106,34 +120,9 @@ class Destination:
         said = ds.field("model")
         return self.table("latents").filter((said == model) | pc.starts_with(said, f"{model}@"))
 
-    def _finished(self) -> list[Plan]:
-        """Return the plans of finished runs, oldest first."""
-        return [plan for plan, finished in earlier_plans(self.store) if finished and not plan.folded]
-
-    def _outdated(self, plans: list[Plan], by_branch: bool) -> list[pc.Expression]:
-        """Return expressions for the rows that later runs have superseded."""
-        found: list[pc.Expression] = []
-        # the keys of later runs, by the branches of their recipes
-        later: dict[tuple[str, ...], set[str]] = {}
-        for plan in reversed(plans if len(plans) > 1 else []):
-            keys = self._keys(plan)
-            for branches, newer in later.items():
-                both = [key for key in keys if key in newer]
-                here = (ds.field("run") == plan.run) & ds.field("key").isin(pa.array(both, pa.string()))
-                of_branch = ds.field("branch").isin(branches) | ds.field("branch").is_null()
-                if both:
-                    found.append(here & of_branch if by_branch else here)
-            recipe = read_json(self.store, record_path(plan.run))["recipe"]
-            later.setdefault(tuple(sorted(recipe["branches"])), set()).update(keys)
-        return found
-
-    def _keys(self, plan: Plan) -> list[str]:
-        parts = (part_path("manifest", plan.run, shard) for shard in range(plan.shards))
-        return [key for part in parts for key in read_columns(self.store, part, ["key"])["key"].to_pylist()]
-
     def _newest(self, paths: list[str]) -> str:
         """Return, of paths that are all there, the one that the newest run's commits name."""
-        for plan in reversed(self._finished()):
+        for plan in reversed(finished_plans(self.store)):
             for shard in range(plan.shards):
                 named = {entry["path"] for entry in read_commit(self.store, plan.run, shard).outputs}
                 for path in paths:

@@ -43,7 +43,7 @@ class Summary:
     branches: list[dict[str, Any]]
     #: the first rows of its failures: key, branch, stage, reason and message
     failures: list[dict[str, Any]] = field(default_factory=list)
-    #: seconds by stage (see `pipeline.destination.stage_figures`)
+    #: seconds by stage (see `pipeline.reports.stage_figures`)
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
 

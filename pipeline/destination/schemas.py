@@ -1,7 +1,8 @@
 """The tables a run writes: Arrow schemas, versioned.
 
-Every table has `key` (the object's path below the source, with `/`) and `shard`; `run` comes from the Hive path
-`tables/<table>/run=<id>/part-<shard>.parquet`. A null always means "does not apply", never "went wrong": what went
+Every table has `key` (the object's path below the source, with `/`) and `shard`; those of runs have `sequence` too, and
+`run` from the Hive path `tables/<table>/run=<id>/part-<shard>.parquet`. Their present state, with `run` as a column, is
+`current/<table>/<run>-<shard>.parquet`. A null always means "does not apply", never "went wrong": what went
 wrong is a row in `failures`. No table holds NaN.
 """
 
@@ -28,9 +29,14 @@ _KEY = (
     ("shard", pa.int32(), False, "number of the shard that wrote the row"),
 )
 
+_OF_RUNS = (
+    *_KEY,
+    ("sequence", pa.int32(), False, "a later run at the destination has a larger number"),
+)
+
 MANIFEST = _schema(
     "manifest",
-    *_KEY,
+    *_OF_RUNS,
     ("url", pa.string(), False, "full URL of the object"),
     ("size", pa.int64(), False, "bytes of the object, as listed"),
     ("etag", pa.string(), False, "what the store says identifies this content (local files: size and time)"),
@@ -59,7 +65,7 @@ MANIFEST = _schema(
 
 METRICS = _schema(
     "metrics",
-    *_KEY,
+    *_OF_RUNS,
     ("branch", pa.string(), False, "name of the branch in the recipe"),
     ("reference", pa.string(), False, "what it is compared with: source or a branch"),
     ("width", pa.int32(), False, "pixels of the developed picture"),
@@ -103,7 +109,7 @@ METRICS = _schema(
 
 LATENTS = _schema(
     "latents",
-    *_KEY,
+    *_OF_RUNS,
     ("branch", pa.string(), False, "branch whose step said it"),
     ("model", pa.string(), False, "name of the model, @ and the first 12 digits of its weights' SHA-256"),
     (
@@ -133,7 +139,7 @@ LATENTS = _schema(
 
 FAILURES = _schema(
     "failures",
-    *_KEY,
+    *_OF_RUNS,
     ("branch", pa.string(), True, "null when the picture itself failed"),
     ("stage", pa.string(), False, "read, decode, develop, measure, encode or write"),
     ("reason", pa.string(), False, "truncated, too_large, unsupported, corrupt, not_an_image, read_error, …"),
@@ -324,6 +330,13 @@ GENERATION_SCHEMAS: dict[str, pa.Schema] = {"traversal": TRAVERSAL}
 
 #: tables of which shards write parts, whatever the work
 SHARD_TABLES = (*SCHEMAS, "scores", "looks")
+
+
+def current_schema(table: str) -> pa.Schema:
+    """Return the schema of a table of runs with the column `run`, as its current parts have it. Raises KeyError."""
+    return SCHEMAS[table].append(
+        pa.field("run", pa.string(), nullable=False, metadata={"description": "name of the run"})
+    )
 
 
 def schema_of(table: str) -> pa.Schema:

@@ -87,7 +87,7 @@ def _vector(source: LatentsSource, data: bytes, name: str, request: SearchReques
     if latents[0]["model"] != source.model:
         said = f"the latents are those of {source.model}, but the model there is now {latents[0]['model']}"
         raise RequestError(f"{said}; develop again")
-    rows = to_parquet("latents", [row | {"shard": 0} for row in latents])
+    rows = to_parquet("latents", [row | {"shard": 0, "sequence": 0} for row in latents])
     keys, vectors = vectors_of(pq.read_table(io.BytesIO(rows)))
     if not keys:
         raise RequestError(f"{source.model} says nothing of {request.picture} that could be looked up")

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
-from pipeline.destination.stage_figures import slowest, stage_rows
 from pipeline.errors import REASONS
 from pipeline.reports import plots
 from pipeline.reports.gallery import GalleryEntry, gallery_groups
 from pipeline.reports.page import asset, environment
+from pipeline.reports.stage_figures import slowest, stage_rows
 from pipeline.reports.text import number
 
 MAX_FAILURE_ROWS = 50

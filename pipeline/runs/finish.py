@@ -14,13 +14,13 @@ import pyarrow as pa
 
 from models.device import choose_device
 from pipeline.destination.commits import Commit, read_commit
+from pipeline.destination.current import add_run, heal
 from pipeline.destination.layout import part_path, picture_of, read_json, record_path, report_path, success_path
 from pipeline.destination.lease import confirm, hold
 from pipeline.destination.parquet import read_part
 from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
 from pipeline.destination.run_record import Summary, account_of
 from pipeline.destination.schemas import SCHEMAS
-from pipeline.destination.stage_figures import together
 from pipeline.errors import PictureError, RunError, StorageError
 from pipeline.events import Tell, silent
 from pipeline.frames.shared_file import SharedFile
@@ -28,6 +28,7 @@ from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import to_8bit
 from pipeline.reports.gallery import GalleryEntry, choose_gallery, shrunk
 from pipeline.reports.run_report import render_report
+from pipeline.reports.stage_figures import together
 from pipeline.requests.job import Job, check_request
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.planning import plan_run, planned
@@ -91,13 +92,16 @@ def develop_here(job: AnyWork, plan: Plan, tell: Tell) -> None:
 
 
 def finish_run(job: AnyWork, plan: Plan, started: datetime) -> Summary:
-    """Check that the shards add up to the plan, write report.html, run.json and, when all is well, _SUCCESS.
+    """Check that the shards add up to the plan, renew the current tables, write report.html, run.json and _SUCCESS.
 
+    The last only when all is well. A run with nothing to do sees to it that the current tables are there.
     A run that did pictures of others again becomes part of those. Only runs of recipes have a report. Raises RunError
     when a row is missing or there is one too many, StorageError when a shard is not committed, LeaseLost.
     """
     confirm(job.home, plan.lease)
     if plan.shards == 0:
+        if isinstance(job, Job):
+            heal(job.destination)
         return _nothing_to_do(job.destination, plan)
     if plan.again:
         return _finish_again(job, plan, started)
@@ -166,6 +170,8 @@ def _finish(job: AnyWork, plan: Plan, started: datetime, kept: dict[str, Any]) -
     }
     run |= kept
     report, means = _report(job, plan, run) if isinstance(job, Job) else (None, [])
+    if isinstance(job, Job):
+        add_run(destination, plan, [branch.name for branch in job.recipe.branches])
     write(destination, record_path(plan.run), (json.dumps(run, indent=2) + "\n").encode())
     if run["status"] == "complete":
         write(destination, success_path(plan.run), b"")

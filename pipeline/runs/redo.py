@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.destination.commits import Commit, counted, read_commit, write_commit
+from pipeline.destination.current import renew_shards
 from pipeline.destination.layout import (
     TABLES,
     commit_path,
@@ -112,6 +113,7 @@ def fold(destination: Store, plan: Plan) -> list[Plan]:
     plans = {run: read_plan(destination, run) for run in dict.fromkeys(run for run, _ in targets)}
     for shard, (run, of) in enumerate(targets):
         _fold_shard(destination, plan, shard, plans[run], of)
+    renew_shards(destination, plan, [(plans[run], of) for run, of in targets])
     return list(plans.values())
 
 
@@ -133,7 +135,8 @@ def _fold_shard(destination: Store, plan: Plan, shard: int, target: Plan, of: in
         if done != set(order):
             found += [row for row in _rows(destination, table, target.run, of) if row["key"] not in done]
         rows[table] = sorted(found, key=lambda row: order[row["key"]])
-        path, data = part_path(table, target.run, of), to_parquet(table, [row | {"shard": of} for row in rows[table]])
+        place = {"shard": of, "sequence": target.sequence}
+        path, data = part_path(table, target.run, of), to_parquet(table, [row | place for row in rows[table]])
         write(destination, path, data)
         outputs.append({"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()})
     statuses: dict[str, Any] = dict(counted(rows["manifest"]))

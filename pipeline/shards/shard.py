@@ -93,7 +93,7 @@ def _commit(
     outputs = sorted((entry for one in done for entry in one.outputs), key=lambda entry: entry["path"])
     for table, content in rows.items():
         path = part_path(table, plan.run, shard)
-        data = to_parquet(table, [row | {"shard": shard} for row in content])
+        data = to_parquet(table, [row | {"shard": shard, "sequence": plan.sequence} for row in content])
         write(destination, path, data)
         outputs.append({"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()})
     commit = Commit(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipeline.destination.stage_figures import GROUPS, STAGES, Figures
+from pipeline.reports.stage_figures import GROUPS, STAGES, Figures
 
 
 class StageTimes:

@@ -105,7 +105,8 @@ def measured_at(destination: Store) -> Measured:
         for shard in range(plan.shards):
             for table, rows in found.items():
                 part = read_part(destination, part_path(table, plan.run, shard), schema_of(table)).to_pylist()
-                rows += [row for row in part if row["key"] not in seen]
+                # parts of earlier versions have no sequence
+                rows += [row | {"sequence": plan.sequence} for row in part if row["key"] not in seen]
                 own |= {row["key"] for row in part}
             strips |= {e["path"] for e in read_commit(destination, plan.run, shard).outputs if is_strip(e["path"])}
         seen |= own

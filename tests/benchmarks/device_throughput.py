@@ -32,8 +32,8 @@ from rich.console import Console
 from rich.table import Table
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from pipeline.destination.stage_figures import share, slowest
 from pipeline.events import Advanced
+from pipeline.reports.stage_figures import share, slowest
 from pipeline.requests.pictures import DevelopRequest
 from pipeline.runs.finish import develop
 from pipeline.threads import cores

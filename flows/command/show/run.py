@@ -13,8 +13,8 @@ from rich.table import Table
 from flows.command.console import amount, manner, out, present, progress_bars
 from flows.command.show.prefect import carry_out, through, way_of, with_access
 from flows.orchestration.api import Way
-from pipeline.destination.stage_figures import share, slowest
 from pipeline.events import Advanced, Began, Event, Finished, Listed, Planned, Tell
+from pipeline.reports.stage_figures import share, slowest
 from pipeline.reports.text import counted
 from pipeline.requests.pictures import DevelopRequest, EvaluateRequest, RunRequest
 

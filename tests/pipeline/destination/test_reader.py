@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.destination.plans import Plan
 from pipeline.destination.reader import Destination, open_destination
 from pipeline.errors import StorageError
-from pipeline.runs.finish import develop
+from pipeline.events import Tell
+from pipeline.runs.finish import develop, develop_here
+from pipeline.shards.work import AnyWork
 from pipeline.storage.store import StorageOptions
 from tests.runs import fill, picture_file, request
 
@@ -77,13 +81,31 @@ def test_pictures_are_those_of_the_newest_run(tmp_path: Path, place: tuple[str, 
         destination.picture("gamma", "deep/er/001.png")
 
 
+def test_a_destination_of_an_earlier_version_says_how_its_tables_are_made(tmp_path: Path) -> None:
+    source, out = fill(tmp_path / "source", 2), tmp_path / "out"
+    develop(request(source, out))
+    shutil.rmtree(out / "current")
+    (out / "runs/current.json").unlink()
+    destination = open_destination(out)
+    with pytest.raises(StorageError, match="no current tables yet; `darkroom verify --repair`"):
+        destination.table("metrics")
+    assert develop(request(source, out)).status == "nothing_to_do"
+    assert destination.table("metrics").count_rows() == 4
+
+
 def test_an_unfinished_run_is_not_shown(tmp_path: Path) -> None:
     source, out = fill(tmp_path / "source", 2), tmp_path / "out"
-    run = develop(request(source, out)).run
-    (out / f"runs/{run}/run.json").unlink()
+
+    def stopped(job: AnyWork, plan: Plan, tell: Tell) -> None:
+        develop_here(job, plan, tell)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        develop(request(source, out), develop_shards=stopped)
     destination = open_destination(out)
     assert destination.runs() == []
     assert destination.table("metrics").count_rows() == 0
+    assert destination.table("metrics", all_runs=True).count_rows() == 0
     with pytest.raises(ValueError, match="there is no table 'metric'"):
         destination.table("metric")
 

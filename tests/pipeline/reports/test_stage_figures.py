@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.destination.stage_figures import STAGES, share, slowest, stage_rows, together
+from pipeline.reports.stage_figures import STAGES, share, slowest, stage_rows, together
 from pipeline.runs.finish import develop
 from pipeline.shards.stage_times import Laps, StageTimes
 from tests.runs import QUICK, commits, fill, request
