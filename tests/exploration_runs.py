@@ -39,7 +39,7 @@ def write_png(folder: Path, name: str, pixels: np.ndarray) -> None:
 
 def latents_row(key: str, vector: np.ndarray, **changes: Any) -> dict[str, Any]:
     """A row of the latents table for a vector of whole numbers of -127..127."""
-    row = {"key": key, "shard": 0, "branch": "vectors", "model": MODEL, "latent": vector.astype(np.int8)}
+    row = {"key": key, "shard": 0, "sequence": 0, "branch": "vectors", "model": MODEL, "latent": vector.astype(np.int8)}
     row |= {"shape": [len(vector)], "scale": [0.5], "width": 8, "height": 8, "grey": False}
     return row | changes
 

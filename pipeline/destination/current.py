@@ -33,7 +33,7 @@ from pipeline.destination.layout import (
     read_or_none,
     record_path,
 )
-from pipeline.destination.leftovers import ahead
+from pipeline.destination.leftovers import ahead, branches_of
 from pipeline.destination.parquet import read_columns, rewritten, with_schema
 from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.destination.schemas import SCHEMAS, current_schema
@@ -100,7 +100,7 @@ def add_run(destination: Store, plan: Plan, branches: Iterable[str]) -> None:
 
 
 def renew_shards(destination: Store, again: Plan, shards: Sequence[Shard]) -> None:
-    """Renew the current parts of shards of finished runs, for `again`, which has put rows of its own there.
+    """Write the current parts of shards of finished runs anew, for `again`, which has put rows of its own there.
 
     Raises StorageError, PlanError.
     """
@@ -187,8 +187,11 @@ def finished_plans(destination: Store) -> list[Plan]:
 
 
 def recorded_branches(destination: Store, plan: Plan) -> tuple[str, ...]:
-    """Return the branches that the record of a finished run names. Raises StorageError."""
-    return tuple(read_json(destination, record_path(plan.run))["recipe"]["branches"])
+    """Return the branches of a finished run's recipe; none of a suite's. Raises StorageError, PlanError."""
+    try:
+        return tuple(read_json(destination, record_path(plan.run))["recipe"]["branches"])
+    except (ValueError, KeyError, TypeError):
+        return tuple(branches_of(destination, plan))
 
 
 def keys_of(destination: Store, plan: Plan, branches: Iterable[str]) -> Newer:

@@ -13,11 +13,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.destination.commits import Commit, read_commit
-from pipeline.destination.layout import FOLDERS, commit_path, listed, part_path, plan_path, request_path
+from pipeline.destination.current import Newer, current_rows, fault, finished_plans, recorded_branches, with_later
+from pipeline.destination.layout import (
+    CURRENT_RECORD,
+    FOLDERS,
+    commit_path,
+    current_path,
+    listed,
+    part_path,
+    plan_path,
+    request_path,
+)
 from pipeline.destination.lease import holder
-from pipeline.destination.leftovers import Paths, branches_of, leftovers
+from pipeline.destination.leftovers import Paths, ahead, branches_of, leftovers
+from pipeline.destination.parquet import read_part
 from pipeline.destination.plans import Plan, earlier_plans, shard_pictures
-from pipeline.destination.schemas import SCHEMAS
+from pipeline.destination.schemas import SCHEMAS, current_schema
 from pipeline.errors import PlanError, StorageError
 from pipeline.events import Advanced, Began, Tell, silent
 from pipeline.storage.store import Store, read, size
@@ -27,7 +38,10 @@ _READERS = 8
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong with a shard of a run. `what`: missing, size, checksum, rows, commit, plan or unreadable."""
+    """Something wrong with a shard of a run; current is what is wrong with current tables.
+
+    `what`: missing, size, checksum, rows, commit, plan, unreadable or current.
+    """
 
     run: str
     shard: int
@@ -64,18 +78,20 @@ def check(
     destination: Store,
     quick: bool,
     tell: Tell = silent,
+    held: bool = False,
 ) -> Verification:
     """Check every shard of every run at a destination; nothing is changed there.
 
     Objects are read and compared with their checksums, or with `quick` looked up in a listing. Told are `Began`, and
-    `Advanced` for every shard. Raises PlanError where there is no run,
+    `Advanced` for every shard. Current tables are passed over while a run is at work, unless the caller has `held` the
+    lease itself. Raises PlanError where there is no run,
     StorageError when the destination cannot be read at all.
     """
     every = earlier_plans(destination)
     plans = [(plan, finished) for plan, finished in reversed(every) if not plan.folded]
     if not plans:
         raise PlanError(f"{destination.url} holds no run; give the destination of one")
-    found = Verification(destination.url, quick, holder(destination), len(plans))
+    found = Verification(destination.url, quick, None if held else holder(destination), len(plans))
     tell(Began("checking shards", sum(plan.shards for plan, _ in plans)))
     seen = _listing(destination) if quick else None
     claimed = Paths()
@@ -91,12 +107,55 @@ def check(
                 tell(Advanced(len(found.findings) == before))
             of_run.check_sum()
             claimed.update(own)
+    if found.in_use is None:
+        found.findings += check_current(destination, quick)
     # what a damaged commit names is not known, and would all look left over
     if not any(finding.what == "commit" for finding in found.findings):
         for one in leftovers(destination, [plan for plan, _ in every], claimed):
             found.leftovers += 1
             found.leftover_bytes += one.size
     return found
+
+
+def check_current(destination: Store, quick: bool) -> list[Finding]:
+    """Check that the current tables are all there and, unless `quick`, that they hold what the rule says.
+
+    Parts of runs that are not readable are passed over: they are findings of their own. Raises StorageError, PlanError.
+    """
+    plans = finished_plans(destination)
+    try:
+        # a suite's or an exploration's runs have no branches, and no current tables
+        if not any(recorded_branches(destination, plan) for plan in plans):
+            return []
+    except PlanError as error:
+        return [Finding(plans[-1].run, 0, CURRENT_RECORD, "current", str(error))]
+    if said := fault(destination, [plan.run for plan in plans]):
+        return [Finding(plans[-1].run, 0, CURRENT_RECORD, "current", f"{said}; the next run renews them, or --repair")]
+    wrong = []
+    for plan, later in with_later(destination, [] if quick else plans, {}):
+        shards = [(table, shard) for shard in range(plan.shards) for table in SCHEMAS]
+        for (table, shard), same in ahead(shards, lambda one: _as_the_rule_says(destination, plan, later, *one)):  # noqa: B023
+            if not same:
+                path = current_path(table, plan.run, shard)
+                said = "its rows are not those that are current; the next --repair renews it"
+                wrong.append(Finding(plan.run, shard, path, "current", said))
+    return wrong
+
+
+def _as_the_rule_says(destination: Store, plan: Plan, later: list[Newer], table: str, shard: int) -> bool:
+    """Tell whether a part of a current table has the rows of the run's part that no later run supersedes."""
+    try:
+        part = read_part(destination, part_path(table, plan.run, shard))
+    except (StorageError, pa.ArrowException):
+        return True
+    expected = current_rows(table, plan, part, later)
+    try:
+        there = read_part(destination, current_path(table, plan.run, shard), current_schema(table))
+    except StorageError as error:
+        return error.kind == "missing" and not len(expected)
+    except pa.ArrowException:
+        return False
+    return bool(there.equals(expected))
 
 
 class _Run:

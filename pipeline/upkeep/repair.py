@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from pipeline.destination.current import rebuild
 from pipeline.destination.layout import key_of, listed
 from pipeline.destination.lease import Lease
 from pipeline.destination.plans import DEVELOP, Plan, SourcePicture, earlier_plans, kind_of, read_record, shard_pictures
@@ -44,7 +45,8 @@ def repair(
     for _ in range(_ROUNDS):
         plans = {plan.run: plan for plan, _ in earlier_plans(destination)}
         runs: dict[str, list[tuple[int, list[Finding]]]] = {}
-        for (run, shard), findings in wrong_shards(found.findings).items():
+        of_runs = [finding for finding in found.findings if finding.what != "current"]
+        for (run, shard), findings in wrong_shards(of_runs).items():
             runs.setdefault(run, []).append((shard, findings))
         for run in sorted(runs, key=lambda run: plans[run].sequence):
             try:
@@ -53,7 +55,12 @@ def repair(
                 if isinstance(error, StorageError) and error.kind != "missing":
                     raise
                 not_repaired[f"run {run}: {error}"] = None
-        before, found = found, check(destination, request.quick, tell)
+        if len(of_runs) < len(found.findings):
+            try:
+                rebuild(destination)
+            except PlanError as error:
+                not_repaired[f"current tables: {error}"] = None
+        before, found = found, check(destination, request.quick, tell, held=True)
         if not found.findings or found.findings == before.findings:
             break
     left = {(finding.run, finding.path) for finding in found.findings}

@@ -26,10 +26,9 @@ def verify(
         from pipeline.upkeep.repair import repair
 
         with hold(destination, request.take_over) as lease:
-            found = check(destination, request.quick, tell)
+            found = check(destination, request.quick, tell, held=True)
             if found.findings:
                 found = repair(request, destination, found, lease, tell)
-            found.in_use = None
     else:
         found = check(destination, request.quick, tell)
     if request.report:

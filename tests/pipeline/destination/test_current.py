@@ -160,7 +160,7 @@ BRANCHES = st.lists(st.sampled_from(["one", "two", "three"]), min_size=1, max_si
 def histories(draw: st.DrawFn) -> list[tuple[Run, int | None, bool]]:
     """Runs in their order: each with the write at which it is killed first, and whether it is then given up."""
     found = []
-    for number in range(draw(st.integers(1, 6))):
+    for number in range(draw(st.integers(1, 5))):
         branches = draw(BRANCHES)
         outcome = st.fixed_dictionaries({b: st.sampled_from([OK, OK, FAILED]) for b in branches})
         unreadable = st.just(dict.fromkeys(branches, UNREADABLE))
@@ -171,7 +171,7 @@ def histories(draw: st.DrawFn) -> list[tuple[Run, int | None, bool]]:
 
 
 @given(histories(), st.data())
-@settings(deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_whatever_runs_there_were_readers_see_what_the_rule_says(
     history: list[tuple[Run, int | None, bool]], data: st.DataObject
 ) -> None:

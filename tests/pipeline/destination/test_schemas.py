@@ -18,6 +18,7 @@ def row(count: int, latent: Any) -> dict[str, Any]:
     return {
         "key": "a.png",
         "shard": 0,
+        "sequence": 0,
         "branch": "learned",
         "model": "m@0123456789ab",
         "latent": latent,

@@ -174,8 +174,8 @@ def test_the_merge_of_manifests_is_what_a_dictionary_says(
         shards.append((f"r{at}", len(parts)))
         for shard, part in enumerate(parts):
             keys = {row["key"] for row in part}
-            told = {"shard": shard, "url": "", "size": 1, "status": "ok"}
-            own = [row | {"shard": shard} for row in failed if row["key"] in keys]
+            told = {"shard": shard, "sequence": at, "url": "", "size": 1, "status": "ok"}
+            own = [row | {"shard": shard, "sequence": at} for row in failed if row["key"] in keys]
             write(destination, part_path("manifest", f"r{at}", shard), to_parquet("manifest", [r | told for r in part]))
             write(destination, part_path("failures", f"r{at}", shard), to_parquet("failures", own))
     merged = list(settled_objects(destination, shards))
@@ -202,7 +202,7 @@ def whole(found: StoredObject, pictures: Pictures) -> int:
 
 def test_a_manifest_out_of_order_is_refused(tmp_path: Path) -> None:
     """Merging it would take settled pictures for new ones."""
-    told = {"shard": 0, "url": "", "size": 1, "status": "ok", "etag": "e"}
+    told = {"shard": 0, "sequence": 0, "url": "", "size": 1, "status": "ok", "etag": "e"}
     destination = open_store(tmp_path)
     write(destination, part_path("manifest", "r0", 0), to_parquet("manifest", [told | {"key": k} for k in "ba"]))
     write(destination, part_path("failures", "r0", 0), to_parquet("failures", []))
