@@ -143,7 +143,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
 
 def _tables() -> str:
     groups: dict[str, dict[str, pa.Schema]] = {
-        "Tables of a run: `tables/<table>/run=<id>/part-<shard>.parquet`": SCHEMAS,
+        "Tables of runs: `current/<table>/*.parquet`, `tables/<table>/run=<id>/part-<shard>.parquet`": SCHEMAS,
         "Tables of a comparison of codecs: `runs/<id>/evaluation/<table>.parquet`": EVALUATION_SCHEMAS,
         "Tables of a suite of restorations: `runs/<id>/evaluation/<table>.parquet`": SUITE_SCHEMAS,
         "Tables of an exploration: `explorations/<id>/<table>.parquet`": EXPLORATION_SCHEMAS,
@@ -157,6 +157,7 @@ def _tables() -> str:
         "",
         f"Parquet, schema version {version}, which stands in every file's metadata beside what every column means.",
         "A column is never null unless it says *or null*; null means *does not apply*, never *went wrong*.",
+        "`current/` is the present state of all runs together, with a column `run`; `tables/` is the history, where",
         "`run` comes from the path of a file, as engines read Hive partitions.",
         "",
     ]

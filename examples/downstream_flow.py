@@ -18,7 +18,7 @@ from prefect.deployments import run_deployment
 @task
 def worst_branch(run: str) -> tuple[str, float]:
     """The branch that lost most, with its mean PSNR."""
-    query = f"SELECT branch, avg(psnr) FROM '{run}/tables/metrics/*/*.parquet' GROUP BY branch ORDER BY 2 LIMIT 1"
+    query = f"SELECT branch, avg(psnr) FROM '{run}/current/metrics/*.parquet' GROUP BY branch ORDER BY 2 LIMIT 1"
     with duckdb.connect() as connection:
         row = connection.execute(query).fetchone()
     assert row

@@ -1,4 +1,4 @@
-"""The tables of a run in DuckDB: python examples/duckdb_tables.py RUN, the destination of `darkroom develop`.
+"""The tables of runs in DuckDB: python examples/duckdb_tables.py RUN, the destination of `darkroom develop`.
 
 For buckets: INSTALL httpfs; LOAD httpfs; CREATE SECRET (TYPE s3, KEY_ID '…', SECRET '…'); and s3:// URLs below.
 """
@@ -16,8 +16,8 @@ def means(run: str) -> list[tuple]:
     """Branch, pictures, mean PSNR and mean size in kB, the best branch first."""
     query = f"""
         SELECT metrics.branch, count(*), round(avg(psnr), 2), round(avg(bytes) / 1000, 1)
-        FROM read_parquet('{run}/tables/metrics/*/*.parquet', hive_partitioning = true) AS metrics
-        JOIN read_parquet('{run}/tables/manifest/*/*.parquet', hive_partitioning = true) AS manifest USING (run, key)
+        FROM read_parquet('{run}/current/metrics/*.parquet') AS metrics
+        JOIN read_parquet('{run}/current/manifest/*.parquet') AS manifest USING (key)
         WHERE manifest.status = 'ok'
         GROUP BY ALL ORDER BY 3 DESC
     """

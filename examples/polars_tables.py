@@ -1,4 +1,4 @@
-"""The tables of a run in Polars: python examples/polars_tables.py RUN, the destination of `darkroom develop`."""
+"""The tables of runs in Polars: python examples/polars_tables.py RUN, the destination of `darkroom develop`."""
 
 import sys
 
@@ -11,11 +11,11 @@ import polars as pl
 
 def worst(run: str, count: int) -> pl.DataFrame:
     """The pictures that a branch kept worst, by PSNR, read lazily: only the columns and rows that are asked for."""
-    metrics = pl.scan_parquet(f"{run}/tables/metrics/**/*.parquet", hive_partitioning=True)
-    manifest = pl.scan_parquet(f"{run}/tables/manifest/**/*.parquet", hive_partitioning=True)
+    metrics = pl.scan_parquet(f"{run}/current/metrics/*.parquet")
+    manifest = pl.scan_parquet(f"{run}/current/manifest/*.parquet")
     return (
         metrics.filter(pl.col("psnr").is_not_null())
-        .join(manifest.select("run", "key", "url", "format"), on=["run", "key"])
+        .join(manifest.select("key", "url", "format"), on="key")
         .select("branch", "key", "format", "psnr")
         .sort("psnr", "key", "branch")
         .head(count)

@@ -1,4 +1,4 @@
-"""The tables of a run in Spark: python examples/spark_tables.py RUN, the destination of `darkroom develop`.
+"""The tables of runs in Spark: python examples/spark_tables.py RUN, the destination of `darkroom develop`.
 
 Needs Java 17 and `pip install pyspark`. For buckets: s3a:// URLs and the package org.apache.hadoop:hadoop-aws.
 """
@@ -16,14 +16,14 @@ from pyspark.sql import functions as F
 
 def failed_share(session: SparkSession, run: str) -> DataFrame:
     """Run, objects, and the share of them that could not be read."""
-    manifest = session.read.parquet(f"{run}/tables/manifest")
+    manifest = session.read.parquet(f"{run}/current/manifest")
     failed = F.avg((F.col("status") == "failed").cast("double"))
     return manifest.groupBy("run").agg(F.count("*").alias("objects"), F.round(failed, 3).alias("failed_share"))
 
 
 def vectors(session: SparkSession, run: str) -> DataFrame:
     """Key, model and the vector of every picture, for runs of the recipe `represent`: 8-bit numbers times one step."""
-    latents = session.read.parquet(f"{run}/tables/latents").where(F.col("stream").isNull())
+    latents = session.read.parquet(f"{run}/current/latents").where(F.col("stream").isNull())
     vector = F.transform("latent", lambda number: number * F.element_at("scale", 1))
     return latents.select("key", "model", vector.alias("vector"))
 

@@ -93,7 +93,7 @@ def test_spark_sees_the_same(six: tuple[Path, Rows], monkeypatch: pytest.MonkeyP
 
 
 def test_verify_finds_what_is_wrong_and_repair_renews_it(six: tuple[Path, Rows]) -> None:
-    out, expected = six
+    out, _ = six
     assert verify(VerifyRequest(destination=str(out))).findings == []
     part, *others = sorted((out / "current/metrics").iterdir())
     kept = part.read_bytes()

@@ -47,7 +47,7 @@ def asked(out: Store, **changes: object) -> VerifyRequest:
 def everything(out: Store) -> dict[str, bytes]:
     """Every object but the account of when what was done."""
     written = {found.key: read(out, found.key) for found in list_objects(out)}
-    return {k: v for k, v in written.items() if not k.startswith(("runs/", "tables/metrics/"))}
+    return {k: v for k, v in written.items() if not k.startswith(("runs/", "tables/metrics/", "current/metrics/"))}
 
 
 def cut_off(out: Store, path: str) -> None:
