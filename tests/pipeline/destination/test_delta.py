@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 
 from pipeline.destination.delta import append_run, finished_runs
+from pipeline.destination.reader import open_destination
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import DeltaError
 from pipeline.runs.finish import develop
@@ -31,7 +33,7 @@ def test_every_run_is_appended_once(tmp_path: Path) -> None:
         url = str(tmp_path / "delta" / table)
         assert [append_run(destination, run, url, table) for run in runs * 2] == [True, True, False, False]
         found = deltalake.DeltaTable(url)
-        assert found.version() == 1
+        assert found.version() in (1, 2)
         content = found.to_pyarrow_table()
         assert len(content) == rows
         assert set(content.column_names) == {*SCHEMAS[table].names, "run"}
@@ -68,3 +70,41 @@ def test_what_cannot_be_appended_is_said(tmp_path: Path) -> None:
     with pytest.raises(DeltaError, match="r1 has not ended well"):
         append_run(destination, "r1", str(tmp_path / "delta"))
     assert not (tmp_path / "delta").exists()
+
+
+def test_the_table_holds_what_is_current_and_earlier_versions_the_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whatever order runs are appended, and where the second commit of one was never made."""
+    source, out = fill(tmp_path / "source", 3), tmp_path / "out"
+    develop(request(source, out))
+    (source / "001.png").write_bytes(picture_file(20))
+    develop(request(source, out))
+    other = {"branches": {"gamma": [{"step": "gamma", "gamma": 0.5}]}}
+    develop(request(source, out, other, fresh=True))
+    destination = open_destination(out)
+    columns = ["key", "branch", "run", "sequence"]
+
+    def rows(found: object) -> list[tuple]:
+        return sorted(tuple(row[name] for name in columns) for row in found.to_pylist())  # type: ignore[attr-defined]
+
+    expected = rows(destination.table("metrics").to_table())
+    assert len(expected) == 6
+    runs = [run["run"] for run in destination.runs()]
+    for at, order in enumerate(permutations(runs)):
+        url = str(tmp_path / f"delta-{at}")
+        for run in order:
+            with monkeypatch.context() as patched:
+                if at % 2:
+                    patched.setattr("pipeline.destination.delta._delete_superseded", killed)
+                    with pytest.raises(KeyboardInterrupt):
+                        append_run(destination.store, run, url)
+            assert append_run(destination.store, run, url) is not bool(at % 2)
+        assert rows(deltalake.DeltaTable(url).to_pyarrow_table()) == expected
+        version = deltalake.DeltaTable(url).version()
+        assert not any(append_run(destination.store, run, url) for run in order)
+        assert deltalake.DeltaTable(url).version() == version
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
