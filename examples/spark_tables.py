@@ -22,7 +22,10 @@ def failed_share(session: SparkSession, run: str) -> DataFrame:
 
 
 def vectors(session: SparkSession, run: str) -> DataFrame:
-    """Key, model and the vector of every picture, for runs of the recipe `represent`: 8-bit numbers times one step."""
+    """Key, model and the vector of every picture, for runs of the recipe `represent`: 8-bit numbers times one step.
+
+    Where no run has left latents, there is no such folder.
+    """
     latents = session.read.parquet(f"{run}/current/latents").where(F.col("stream").isNull())
     vector = F.transform("latent", lambda number: number * F.element_at("scale", 1))
     return latents.select("key", "model", vector.alias("vector"))

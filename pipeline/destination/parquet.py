@@ -88,9 +88,11 @@ def _numbers(value: Any) -> np.ndarray | list[Any]:
 def rewritten(data: bytes, schema: pa.Schema, change: Callable[[pa.Table], pa.Table]) -> tuple[bytes, int]:
     """Return the bytes of a Parquet file whose row groups were changed, with a new schema, and how many rows it has.
 
-    Raises pyarrow.ArrowException for what is no Parquet file.
+    Of a file without rows there are no bytes. Raises pyarrow.ArrowException for what is no Parquet file.
     """
     part, buffer, rows = pq.ParquetFile(io.BytesIO(data)), io.BytesIO(), 0
+    if not part.metadata.num_rows:
+        return b"", 0
     with pq.ParquetWriter(buffer, schema, **_WRITTEN) as writer:
         for number in range(part.num_row_groups):
             group = change(part.read_row_group(number))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -14,10 +17,31 @@ from pipeline.requests.upkeep import GcRequest, VerifyRequest
 from pipeline.runs.finish import develop
 from pipeline.upkeep.collect import collect
 from pipeline.upkeep.verify import verify
+from tests.processes import ROOT
 from tests.runs import fill, picture_file, request
 
 OTHER = {"branches": {"gamma": [{"step": "gamma", "gamma": 0.5}], "webp": [{"step": "webp"}]}}
 Rows = list[tuple[str, str, str]]
+
+
+#: a run whose process is killed at the nth write of its current tables
+KILLED = """
+import os, signal, sys
+from pipeline.destination import current
+from pipeline.runs.finish import develop
+from tests.runs import request
+
+write, left = current.write, [int(sys.argv[3])]
+
+def until(*arguments):
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    write(*arguments)
+
+current.write = until
+develop(request(sys.argv[1], sys.argv[2]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +144,23 @@ def test_gc_removes_parts_of_runs_that_are_gone_and_no_others(six: tuple[Path, R
     assert (stray.exists(), foreign.exists()) == (False, True)
     foreign.unlink()
     test_every_reader_sees_one_row_a_picture_and_branch(six)
+
+
+@pytest.mark.parametrize("at", [1, 4])
+def test_a_process_killed_at_the_end_of_its_run_is_gone_on_with(tmp_path: Path, at: int) -> None:
+    """While it writes its own parts, and while it takes what it supersedes out of those of the run before."""
+    source, out = fill(tmp_path / "source", 4), tmp_path / "out"
+    first = develop(request(source, out)).run
+    (source / "001.png").write_bytes(picture_file(20))
+    command = [sys.executable, "-c", KILLED, str(source), str(out), str(at)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    (finding,) = verify(VerifyRequest(destination=str(out), quick=True)).findings
+    assert (finding.what, "ended before its end" in finding.message) == ("current", True)
+    second = develop(request(source, out)).run
+    assert second != first
+    assert verify(VerifyRequest(destination=str(out))).findings == []
+    with duckdb.connect() as connection:
+        rows = connection.execute(f"SELECT key, run FROM '{out}/current/manifest/*.parquet' ORDER BY key").fetchall()
+    others = [(key, first) for key in ("003.png", "deep/er/000.png", "deep/er/002.png")]
+    assert rows == [("001.png", second), *others]
