@@ -38,15 +38,18 @@ _FILTERS = (
 # Stands for memcached, which would be one more service: without either, the proxy asks the servers of accounts and
 # containers anew at every request, which takes half of the time of all.
 _MEMORY = """
+from time import monotonic
+
 class Memory:
     def __init__(self):
         self.held = {}
 
     def get(self, key, **options):
-        return self.held.get(key)
+        value, until = self.held.get(key, (None, 0))
+        return value if monotonic() < until else None
 
-    def set(self, key, value, **options):
-        self.held[key] = value
+    def set(self, key, value, time=0, **options):
+        self.held[key] = value, monotonic() + (time or float("inf"))
 
     def delete(self, key, *others, **options):
         self.held.pop(key, None)
@@ -138,9 +141,15 @@ def _check_attributes(folder: Path) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
+    """Return ports below those of outgoing connections, one of which could take a port before its server does."""
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]
+        ports: list[int] = []
+        while len(ports) < count:
+            port = 10_000 + secrets.randbelow(20_000)
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+        return ports
 
 
 def _configure(folder: Path, port: int, ports: dict[str, int], secret: str) -> None:
