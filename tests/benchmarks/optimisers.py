@@ -29,6 +29,7 @@ from models.training.checkpoint import load_start
 from models.training.data import PictureSource, read_training_set
 from models.training.optimisers import build_optimiser, matrices
 from models.training.precision import autocast, memory_format
+from models.training.schedule import average_decay
 from models.training.small_batches import SmallTrainingSet
 from models.training.small_pictures import split_by_name
 from models.training.tasks import Task, task_of
@@ -79,8 +80,7 @@ class Training:
         torch.manual_seed((self.run.seed << 32) + self.step)
         drawn = self.pictures.draw(self.run.batch, self.run.crop, np.random.default_rng([self.run.seed, self.step]))
         picture = drawn.float().div(255).to(memory_format=self.form)
-        # a start has long got over what the first steps are spared
-        self.task.begin_step(self.network, self.step + (20_000 if self.run.start else 0))
+        self.task.begin_step(self.network, self.step, bool(self.run.start))
         with autocast(self.run.precision, "cpu"):
             loss, _ = self.task.loss(self.network, picture)
         self.optimiser.zero_grad(set_to_none=True)
@@ -88,7 +88,7 @@ class Training:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
-        decay = min(0.999, self.step / (self.step + 9))
+        decay = average_decay(self.step, bool(self.run.start))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
         return loss.item()
