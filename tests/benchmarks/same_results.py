@@ -28,6 +28,7 @@ from tests.frame_files import animation, moving, pages
 from tests.processes import ROOT
 
 RECIPES = ("default", "comparison")
+SETS = ("kodak", "awkward", "frames")
 TABLES = ("manifest", "metrics", "latents", "failures")
 #: what says which row it is
 IDENTITY = ("key", "frame", "branch", "model", "latent", "stage")
@@ -49,6 +50,8 @@ def main() -> None:
     parser.add_argument("other", type=Path, help="another checkout of this repository")
     parser.add_argument("pictures", type=int, nargs="?", help="most files of each set")
     parser.add_argument("--format", help="of the pictures that are written, instead of the recipe's")
+    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS, help="the sets to compare")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, choices=RECIPES, help="the recipes to compare")
     asked = parser.parse_args()
     datasets = os.environ.get("DARKROOM_DATASETS")
     if not datasets:
@@ -56,7 +59,7 @@ def main() -> None:
     same = True
     with tempfile.TemporaryDirectory() as folder:
         for name, source in sets(Path(datasets), Path(folder) / "sets", asked.pictures).items():
-            for recipe in RECIPES:
+            for recipe in asked.recipes if name in asked.sets else ():
                 outs = [Path(folder) / "new", Path(folder) / "other"]
                 for checkout, out in zip((ROOT, asked.other.resolve()), outs, strict=True):
                     develop(checkout, source, out, recipe_of(checkout, recipe, Path(folder), asked.format))
@@ -80,7 +83,7 @@ def sets(datasets: Path, folder: Path, most: int | None) -> dict[str, Path]:
         "grey16.tiff": pages(list(moving(3, channels=1, dtype="uint16"))),  # type: ignore[arg-type]
     }.items():
         (folder / "frames" / path).write_bytes(data)
-    return {name: folder / name for name in ("kodak", "awkward", "frames")}
+    return {name: folder / name for name in SETS}
 
 
 def recipe_of(checkout: Path, name: str, folder: Path, output: str | None) -> str:
