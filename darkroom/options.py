@@ -199,9 +199,11 @@ class VerifyOptions(TypedDict, total=False):
 class CollectOptions(TypedDict, total=False):
     """Options of `collect`."""
 
+    gone: bool
     dry_run: bool
     older_than: float
     take_over: bool
+    source_storage: StorageOptions | None
     destination_storage: StorageOptions | None
 
 

@@ -43,13 +43,16 @@ def verify(request: VerifyRequest) -> State:
 
 @retried("gc {request.destination}")
 def collect_leftovers(request: GcRequest) -> Collection:
-    """Remove what no commit names at a destination."""
+    """Remove what no commit names at a destination, and with `gone` results of pictures that are gone."""
     return collect(request, tell)
 
 
 @darkroom_flow("gc")
 def gc(request: GcRequest) -> State:
-    """Remove what no commit names at a destination. Raises PlanError, LeaseHeld and StorageError."""
+    """Remove what no commit names at a destination, and with `gone` results of pictures that are gone.
+
+    Raises PlanError, LeaseHeld and StorageError.
+    """
     found = collect_leftovers(request)
     would = "would be " if found.dry_run else ""
     counts = {"objects": sum(found.objects.values()), "bytes": sum(found.bytes.values())}

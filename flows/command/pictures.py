@@ -105,10 +105,12 @@ def verify(request: VerifyRequest, prefect: bool | None) -> int:
     examples=[
         ("darkroom gc ./out --dry-run", "what killed runs have left"),
         ("darkroom gc s3://developed/2026 --older-than 24", "remove it where it is a day old"),
+        ("darkroom gc ./out --gone --dry-run", "and results of pictures that the source holds no longer"),
     ],
 )
 def gc(request: GcRequest, prefect: bool | None) -> int:
-    """Remove what killed runs have left at DESTINATION: objects that no commit names."""
+    """Remove what killed runs have left at DESTINATION: objects that no commit names; with --gone results of pictures
+    that are no longer in the source, too."""
     from flows.command.show import verification
 
     return verification.gc(request, prefect)

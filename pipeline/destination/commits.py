@@ -17,7 +17,8 @@ class Commit:
     """The result of a shard, as kept in its one object at the destination. `outputs` names every object it wrote.
 
     Of its `objects`, pictures or other files, all branches of the `good` ones succeeded, some of the `partial` ones,
-    none of the `failed` ones; those `left_out` are no pictures. `rows` and `reasons` are counts by table and by reason.
+    none of the `failed` ones; those `left_out` are no pictures, and those `gone` no longer in the source: the objects
+    that earlier commits name of them are `removed`. `rows` and `reasons` are counts by table and by reason.
     `stages` are seconds by stage (see `pipeline.reports.stage_figures`).
     """
 
@@ -36,6 +37,8 @@ class Commit:
     outputs: list[dict[str, Any]] = field(default_factory=list)
     partial: int = 0
     left_out: int = 0
+    gone: int = 0
+    removed: list[str] = field(default_factory=list)
 
     @property
     def decoded(self) -> int:

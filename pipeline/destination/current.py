@@ -1,7 +1,8 @@
 """The present state of the tables of runs: `current/<table>/<run>-<shard>.parquet`, for readers that know no rule.
 
 A row of a finished run is current unless a finished run that was planned later has the same key in its manifest and,
-where the row names a branch, a branch of that name in its recipe. The parts of runs stay as they were written; here
+where the row names a branch, a branch of that name in its recipe. A run that records what is gone supersedes its keys
+in every branch, and has no current rows itself. The parts of runs stay as they were written; here
 lies, for every run and shard, a copy of each part with the column `run`, less the rows that are not current. Parts
 without rows are not there.
 
@@ -47,9 +48,12 @@ _log = logging.getLogger("darkroom.current")
 
 @dataclass(frozen=True)
 class Newer:
-    """What a run supersedes: its keys, by shard with the first and the last of them, in the branches of its recipe."""
+    """What a run supersedes: its keys, by shard with the first and the last of them, in the branches of its recipe.
 
-    branches: tuple[str, ...]
+    `branches` of None are all.
+    """
+
+    branches: tuple[str, ...] | None
     shards: tuple[tuple[str, str, pa.Array], ...]
 
     def near(self, first: str, last: str) -> list[pa.Array]:
@@ -66,7 +70,7 @@ class Record:
     renewing: str | None = None
 
 
-def add_run(destination: Store, plan: Plan, branches: Iterable[str]) -> None:
+def add_run(destination: Store, plan: Plan, branches: Iterable[str] | None) -> None:
     """Make the rows of a run that ends now current, and those that it supersedes no longer.
 
     Nothing is changed where that is done already. Whoever calls holds the lease. Raises StorageError, PlanError.
@@ -148,7 +152,7 @@ def fault(destination: Store, runs: Iterable[str]) -> str | None:
     return None
 
 
-def rebuild(destination: Store, plan: Plan | None = None, branches: Iterable[str] = ()) -> None:
+def rebuild(destination: Store, plan: Plan | None = None, branches: Iterable[str] | None = ()) -> None:
     """Make all current parts anew from the parts of finished runs; a `plan` counts as that of one.
 
     A part of a run that is not readable leaves its current part as it is; `darkroom verify` names it. Raises
@@ -159,7 +163,8 @@ def rebuild(destination: Store, plan: Plan | None = None, branches: Iterable[str
     there = _parts(destination)
     _write(destination, Record(renewing=plan.run if plan else "", parts=(*sorted(there),)))
     left: set[str] = set()
-    for one, later in with_later(destination, plans, {plan.run: tuple(branches)} if plan else {}):
+    own = branches if branches is None else tuple(branches)
+    for one, later in with_later(destination, plans, {plan.run: own} if plan else {}):
         left |= _renewed(destination, _shards([one]), {one.run: later}, there)
     for _ in ahead(sorted(there - left), lambda path: delete(destination, path)):
         pass
@@ -167,7 +172,7 @@ def rebuild(destination: Store, plan: Plan | None = None, branches: Iterable[str
 
 
 def with_later(
-    destination: Store, plans: Sequence[Plan], branches: dict[str, tuple[str, ...]]
+    destination: Store, plans: Sequence[Plan], branches: dict[str, tuple[str, ...] | None]
 ) -> Iterator[tuple[Plan, list[Newer]]]:
     """Yield plans, given oldest first, newest first, each with what the later ones supersede.
 
@@ -186,15 +191,20 @@ def finished_plans(destination: Store) -> list[Plan]:
     return [plan for plan, finished in earlier_plans(destination) if finished and not plan.folded]
 
 
-def recorded_branches(destination: Store, plan: Plan) -> tuple[str, ...]:
-    """Return the branches of a finished run's recipe; none of a suite's. Raises StorageError, PlanError."""
+def recorded_branches(destination: Store, plan: Plan) -> tuple[str, ...] | None:
+    """Return the branches of a finished run's recipe; none of a suite's, None (all) of one that records what is gone.
+
+    Raises StorageError, PlanError.
+    """
+    if plan.gone:
+        return None
     try:
         return tuple(read_json(destination, record_path(plan.run))["recipe"]["branches"])
     except (ValueError, KeyError, TypeError):
         return tuple(branches_of(destination, plan))
 
 
-def keys_of(destination: Store, plan: Plan, branches: Iterable[str]) -> Newer:
+def keys_of(destination: Store, plan: Plan, branches: Iterable[str] | None) -> Newer:
     """Read what a run supersedes; parts of its manifest that are not readable supersede nothing.
 
     Raises StorageError.
@@ -206,7 +216,7 @@ def keys_of(destination: Store, plan: Plan, branches: Iterable[str]) -> Newer:
         elif len(keys):
             ends = pc.min_max(keys).as_py()
             parts.append((ends["min"], ends["max"], keys))
-    return Newer(tuple(branches), tuple(parts))
+    return Newer(branches if branches is None else tuple(branches), tuple(parts))
 
 
 def superseded(rows: pa.Table, later: Iterable[Newer]) -> np.ndarray:
@@ -218,7 +228,7 @@ def superseded(rows: pa.Table, later: Iterable[Newer]) -> np.ndarray:
     for newer in later:
         if near := newer.near(ends["min"], ends["max"]):
             hit = pc.is_in(rows["key"], pa.concat_arrays(near)).to_numpy()
-            if "branch" in rows.column_names:
+            if "branch" in rows.column_names and newer.branches is not None:
                 branch = rows["branch"]
                 hit = (
                     hit & pc.or_(pc.is_null(branch), pc.is_in(branch, pa.array(newer.branches, pa.string()))).to_numpy()
@@ -258,7 +268,7 @@ def _parts(destination: Store) -> set[str]:
 
 
 def _shards(plans: Iterable[Plan]) -> list[Shard]:
-    return [(plan, shard) for plan in plans for shard in range(plan.shards)]
+    return [(plan, shard) for plan in plans if not plan.gone for shard in range(plan.shards)]
 
 
 def _renewed(destination: Store, shards: Iterable[Shard], later: dict[str, list[Newer]], there: set[str]) -> set[str]:

@@ -88,8 +88,9 @@ def _delete_superseded(destination: Store, run: str, there: DeltaTable, table: s
             continue
         which = f"there.run IN ({_texts(older)})"
         if "branch" in SCHEMAS[table].names:
-            branches = _texts(recorded_branches(destination, newer))
-            which += f" AND (there.branch IS NULL OR there.branch IN ({branches}))"
+            branches = recorded_branches(destination, newer)
+            if branches is not None:
+                which += f" AND (there.branch IS NULL OR there.branch IN ({_texts(branches)}))"
         keys = [keys for _, _, keys in keys_of(destination, newer, ()).shards]
         properties = CommitProperties(app_transactions=[Transaction(done, _ONLY)])
         there.merge(
@@ -112,7 +113,9 @@ def _texts(values: Iterable[str]) -> str:
 
 
 def _batches(destination: Store, run: str, table: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    parts = sorted(one.key for one in list_objects(destination, [parts_of(table, run)]))
+    # of what is gone there are no current rows
+    gone = any(plan.gone for plan in finished_plans(destination) if plan.run == run)
+    parts = [] if gone else sorted(one.key for one in list_objects(destination, [parts_of(table, run)]))
     for part in parts:
         rows = read_part(destination, part, SCHEMAS[table])
         whole = rows.append_column("run", pa.array([run] * len(rows), pa.string()))

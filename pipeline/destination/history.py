@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from pipeline.destination.layout import part_path
 from pipeline.destination.parquet import read_columns
+from pipeline.destination.plans import Plan
 from pipeline.errors import TRANSIENT_REASONS, PlanError
 from pipeline.storage.store import Store, StoredObject
 
@@ -47,20 +48,20 @@ Pictures = Mapping[str, Settled]
 NONE: Pictures = {}
 
 
-def settled_objects(destination: Store, runs: Sequence[tuple[str, int]]) -> Iterator[tuple[str, Pictures]]:
+def settled_objects(destination: Store, plans: Sequence[Plan]) -> Iterator[tuple[str, Pictures]]:
     """Yield objects in the order of their keys, each with its settled pictures by key: good or failed; later runs win.
 
-    `runs` are names and shards of finished runs, oldest first. Raises StorageError, and PlanError for a manifest that
-    is out of order.
+    `plans` are those of finished runs, oldest first; what one of them records as gone is not settled. Raises
+    StorageError, and PlanError for a manifest that is out of order.
     """
     with ThreadPoolExecutor(_READERS, thread_name_prefix="settled") as pool:
-        streams = [_of_run(destination, pool, run, shards, at) for at, (run, shards) in enumerate(runs)]
+        streams = [_of_run(destination, pool, plan, at) for at, plan in enumerate(plans)]
         merged = heapq.merge(*streams, key=itemgetter(0, 1))
         for key, group in groupby(merged, key=itemgetter(0)):
-            together: dict[str, Settled] = {}
+            together: dict[str, Settled | None] = {}
             for _, _, pictures in group:
                 together.update(pictures)
-            yield key, together
+            yield key, {name: one for name, one in together.items() if one}
 
 
 def join(
@@ -85,16 +86,19 @@ def frames_settled(found: StoredObject, pictures: Pictures) -> int:
 
 
 def _of_run(
-    destination: Store, pool: ThreadPoolExecutor, run: str, shards: int, at: int
-) -> Iterator[tuple[str, int, dict[str, Settled]]]:
+    destination: Store, pool: ThreadPoolExecutor, plan: Plan, at: int
+) -> Iterator[tuple[str, int, dict[str, Settled | None]]]:
     previous = ""
-    rows = (row for part in _ahead(pool, partial(_part, destination, run), shards) for row in _rows(part))
+    rows = (row for part in _ahead(pool, partial(_part, destination, plan), plan.shards) for row in _rows(part))
     for key, group in groupby(rows, key=lambda row: row[1] or row[0]):
         if key < previous:
-            raise PlanError(f"the manifest of run {run} is not in the order of the keys; darkroom verify says more")
+            said = f"the manifest of run {plan.run} is not in the order of the keys"
+            raise PlanError(f"{said}; darkroom verify says more")
         previous = key
         pictures = {
-            name: Settled(etag, file, frames, failed) for name, file, etag, frames, failed, again in group if not again
+            name: None if plan.gone else Settled(etag, file, frames, failed)
+            for name, file, etag, frames, failed, again in group
+            if not again
         }
         yield key, at, pictures
 
@@ -108,10 +112,13 @@ def _ahead(pool: ThreadPoolExecutor, load: Callable[[int], pa.Table], count: int
         yield part
 
 
-def _part(destination: Store, run: str, shard: int) -> pa.Table:
+def _part(destination: Store, plan: Plan, shard: int) -> pa.Table:
     """Read a part of a manifest as `_rows` takes it: with which rows failed, and which for a reason that may pass."""
-    manifest = read_columns(destination, part_path("manifest", run, shard), ["key", "file", "etag", "frames"])
-    failures = read_columns(destination, part_path("failures", run, shard), ["key", "reason"])
+    manifest = read_columns(destination, part_path("manifest", plan.run, shard), ["key", "file", "etag", "frames"])
+    if plan.gone:
+        failures = pa.table({"key": pa.array([], pa.string()), "reason": pa.array([], pa.string())})
+    else:
+        failures = read_columns(destination, part_path("failures", plan.run, shard), ["key", "reason"])
     passing = failures.filter(pc.is_in(failures["reason"], pa.array(sorted(TRANSIENT_REASONS))))["key"]
     for name, keys in (("failed", failures["key"]), ("again", passing)):
         manifest = manifest.append_column(name, pc.is_in(manifest["key"], keys.combine_chunks()))

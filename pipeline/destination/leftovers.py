@@ -74,18 +74,30 @@ class Paths:
         at = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
         return self._sorted[at] == wanted
 
+    def missing(self, texts: Sequence[str]) -> list[str]:
+        """Return those of the texts that were not added, in their order."""
+        return [text for text, there in zip(texts, self.contain(texts), strict=True) if not there]
 
-def named_paths(destination: Store) -> Paths:
-    """Return the paths of all objects that commits of any run name.
 
-    Raises StorageError, and PlanError for a commit that is not readable, for what it names is not known then.
+def named_paths(destination: Store, plans: Sequence[tuple[Plan, bool]]) -> Paths:
+    """Return the paths of all objects that commits of any run name, and no finished later one has removed.
+
+    `plans` are all at the destination, with whether their run is finished. Raises StorageError, and PlanError for a
+    commit that is not readable, for what it names is not known then.
     """
-    named = Paths()
-    commits = (found.key for found in listed(destination, [COMMITS]))
+    named, removed = Paths(), Paths()
+    order = {plan.run: plan.sequence for plan, _ in plans}
+    finished = {plan.run for plan, is_finished in plans if is_finished}
+    newest = max(order.values(), default=0) + 1
+    commits = [found.key for found in listed(destination, [COMMITS])]
+    commits.sort(key=lambda path: order.get(run_of(path) or "", newest), reverse=True)
     for path, data in ahead(commits, lambda path: read(destination, path)):
         try:
-            named.add([entry["path"] for entry in json.loads(data)["outputs"]])
-        except (ValueError, KeyError, TypeError) as error:
+            said = json.loads(data)
+            named.add(removed.missing([entry["path"] for entry in said["outputs"]]))
+            if run_of(path) in finished:
+                removed.add(said.get("removed", []))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             said = f"{destination.url_of(path)} is not readable ({error}); run `darkroom verify --repair` first"
             raise PlanError(said) from error
     return named

@@ -31,8 +31,8 @@ from pipeline.destination.parquet import read_part
 from pipeline.errors import PlanError
 from pipeline.storage.store import Store, read, write
 
-#: the kind of work of a recipe
-DEVELOP = "develop"
+#: the kinds of work of a recipe, and of a run that records what is gone
+DEVELOP, GONE = "develop", "gone"
 _PICTURES = pa.schema(
     [
         ("key", pa.string()),
@@ -76,7 +76,8 @@ class Plan:
     """A run that is ready to go; `objects` is the number of its pictures, so every frame of a file counts.
 
     `parts` names the folder of its parts below `runs/`. `again` says that it does pictures of earlier runs again, and
-    `folded` that its rows have taken the place of theirs (see `pipeline.runs.redo`). Only in this process: `done`
+    `folded` that its rows have taken the place of theirs (see `pipeline.runs.redo`); `gone` that it has developed
+    nothing, and its manifest names pictures that the source holds no longer. Only in this process: `done`
     counts pictures that earlier runs have developed, `resumed` says that the run was begun before, `lease` is the token
     under which it may commit ("": any). `shards` may be 0.
     """
@@ -90,6 +91,7 @@ class Plan:
     parts: str = ""
     again: bool = False
     folded: bool = False
+    gone: bool = False
     done: int = 0
     done_failed: int = 0
     resumed: bool = False

@@ -70,8 +70,8 @@ class Destination:
         Without `all_runs` only current rows are in it. A row of a finished run is current unless a finished run that
         was planned later has the same key in its manifest and, where the row names a branch, a branch of that name in
         its recipe: so what a later run could not do again has a row in failures, and none in metrics. Keys that are
-        gone from the source stay current, as their pictures stay. A run that was killed while it ended may show
-        already; it is to be gone on with.
+        gone from the source stay current, as their pictures stay, until `darkroom gc --gone` removes both. A run that
+        was killed while it ended may show already; it is to be gone on with.
 
         Rows are read when the dataset is; that raises OSError. Raises ValueError for a table that there is not, and
         StorageError ("missing") where finished runs have left no current tables, as those of earlier versions.
@@ -79,7 +79,8 @@ class Destination:
         if name not in SCHEMAS:
             raise ValueError(f"there is no table {name!r}; there are: {', '.join(SCHEMAS)}")
         if all_runs:
-            plans = finished_plans(self.store)
+            # runs that record what is gone have a manifest alone
+            plans = [plan for plan in finished_plans(self.store) if name == "manifest" or not plan.gone]
             parts = [part_path(name, plan.run, shard) for plan in plans for shard in range(plan.shards)]
             return self._dataset(name, parts, ds.partitioning(pa.schema([("run", pa.string())]), flavor="hive"))
         parts = [found.key for found in listed(self.store, [f"{current_folder(name)}*"]) if current_part(found.key)]

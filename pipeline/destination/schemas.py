@@ -54,7 +54,8 @@ MANIFEST = _schema(
         "status",
         pa.string(),
         False,
-        "ok, partial (some branches failed), failed, left_out (no picture, nor called like one)",
+        "ok, partial (some branches failed), failed, left_out (no picture, nor called like one), gone (no longer in "
+        "the source; in no current table)",
     ),
     ("reason", pa.string(), True, "reason class when it is not ok (see failures)"),
     ("file", pa.string(), True, "path of the object, of which the row is one frame; null: key is the object"),

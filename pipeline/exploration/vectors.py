@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.destination.layout import part_path, read_json, record_path
+from pipeline.destination.parquet import read_columns
 from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.errors import RequestError
 from pipeline.storage.store import Store, read
@@ -30,7 +31,10 @@ _BATCH = 8192
 
 @dataclass(frozen=True)
 class LatentsSource:
-    """The latents that one model gave in one branch: of finished runs over one source, the newest run first."""
+    """The latents that one model gave in one branch: of finished runs over one source, the newest run first.
+
+    Runs that record what of it is gone are among them.
+    """
 
     destination: Store
     plans: tuple[Plan, ...]
@@ -41,7 +45,7 @@ class LatentsSource:
 
     @property
     def newest(self) -> Plan:
-        return self.plans[0]
+        return next(plan for plan in self.plans if not plan.gone)
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,9 @@ def find_latents(destination: Store, wanted: str | None) -> LatentsSource:
     `wanted` is the name of a model, its tag, the URL of its weights or a branch; the default is the first
     representation, else the first codec. Raises RequestError when there are none, StorageError.
     """
-    finished = [plan for plan, done in reversed(earlier_plans(destination)) if done]
+    finished = [plan for plan, done in reversed(earlier_plans(destination)) if done and not plan.folded]
     for number, newest in enumerate(finished):
-        found = _writers(destination, newest)
+        found = [] if newest.gone else _writers(destination, newest)
         if not found:
             continue
         names = ", ".join(f"{model} (branch {branch})" for branch, model in found)
@@ -70,7 +74,8 @@ def find_latents(destination: Store, wanted: str | None) -> LatentsSource:
         asked = [pair for pair in found if name in (None, pair[0], pair[1], pair[1].rpartition("@")[0])]
         if not asked:
             raise RequestError(f"{destination.url} has no latents of {wanted!r}; there are those of {names}")
-        plans_of_source = tuple(plan for plan in finished[number:] if plan.source == newest.source)
+        others = [plan for plan in finished[:number] if plan.gone] + finished[number:]
+        plans_of_source = tuple(plan for plan in others if plan.source == newest.source)
         return LatentsSource(destination, plans_of_source, *asked[0], len(found))
     raise RequestError(
         f"{destination.url} has no finished run with latents; give a folder of pictures and a DESTINATION, "
@@ -86,7 +91,7 @@ def recipe_steps(source: LatentsSource) -> list[dict[str, Any]]:
 
 def count_latents(source: LatentsSource) -> int:
     """Estimate how many rows the source has: where several models wrote latents, an equal share of all."""
-    runs = (read_json(source.destination, record_path(plan.run)) for plan in source.plans)
+    runs = (read_json(source.destination, record_path(plan.run)) for plan in source.plans if not plan.gone)
     return -(-sum(run["counts"]["latents"] for run in runs) // source.writers)
 
 
@@ -101,6 +106,10 @@ def vector_batches(source: LatentsSource) -> Iterator[tuple[list[str], np.ndarra
     for plan in source.plans:
         fresh: list[str] = []
         for shard in range(plan.shards):
+            if plan.gone:
+                path = part_path("manifest", plan.run, shard)
+                fresh += read_columns(source.destination, path, ["key"])["key"].to_pylist()
+                continue
             for batch in _batches(source, part_path("latents", plan.run, shard)):
                 rows = batch.filter(
                     pc.and_(pc.equal(batch["model"], source.model), pc.equal(batch["branch"], source.branch))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.destination.plans import Plan
     from pipeline.requests.models import ExploreRequest, GenerateRequest, SearchRequest, SweepRequest, TrainRequest
     from pipeline.requests.pictures import RunRequest
-    from pipeline.requests.upkeep import AssembleRequest, DestinationRequest
+    from pipeline.requests.upkeep import AssembleRequest, DestinationRequest, GcRequest
 
 
 class Access(BaseModel):
@@ -65,7 +65,7 @@ def run_of(request: SearchRequest) -> Store:
     return open_store(request.run, request.run_storage)
 
 
-def pictures_of_run(plan: Plan, request: ExploreRequest | SearchRequest) -> Store:
+def pictures_of_run(plan: Plan, request: ExploreRequest | SearchRequest | GcRequest) -> Store:
     """Open the store that a run's pictures came from, reached as the request says. Raises StorageError."""
     return open_store(plan.source, request.source_storage)
 

@@ -35,10 +35,17 @@ class VerifyRequest(DestinationRequest):
 
 
 class GcRequest(DestinationRequest):
-    """A request to remove what no commit names at a destination: what killed runs have left."""
+    """A request to remove what is not needed at a destination.
 
+    That is what no commit names, which killed runs have left, and with `gone` results of what the source holds no
+    longer.
+    """
+
+    gone: bool = Field(False, description="also rows and files of pictures that the source holds no longer")
     dry_run: bool = Field(False, description="only say what would be removed")
     older_than: float = Field(0, ge=0, description="only what was written so many hours ago, or more")
+    source_storage: Storage = Field(None, description="S3 access to the runs' sources, for --gone")
+    source_block: str | None = Field(None, description="Prefect block with S3 access to the runs' sources")
 
 
 class AssembleRequest(Form):

@@ -111,7 +111,8 @@ def _tell_of_other_filters(job: AnyWork, plan: Plan) -> None:
 class Before:
     """What earlier runs at a destination mean for a job.
 
-    `unfinished` is to be gone on with; `finished` have done the same work, oldest first; `last` is the run before;
+    `unfinished` is to be gone on with; `finished` have done the same work, or have recorded what of it is gone, oldest
+    first; `last` is the run before;
     `folded` have left what can be removed; `own` is the beginning of the source's keys that are our own results.
     """
 
@@ -132,7 +133,7 @@ def what_was_done(job: AnyWork) -> Before:
     folded = [plan for plan, _ in plans if plan.folded]
     # pictures of other work that were to be done again and were not: what they were to replace is still there
     earlier = [(p, finished) for p, finished in plans if not (p.folded or (p.again and p.fingerprint != mark))]
-    last = earlier[-1] if earlier else None
+    last = next((pair for pair in reversed(earlier) if not pair[0].gone), None)
     unfinished = None
     if last and not request.fresh:
         _same_work(last[0], mark, source.url, destination.url)
@@ -140,7 +141,9 @@ def what_was_done(job: AnyWork) -> Before:
             unfinished = last[0]
     same_work: list[Plan] = []
     for plan, finished in [] if request.fresh else earlier:
-        if (plan.fingerprint, plan.source) != (mark, source.url):
+        if plan.gone:
+            same_work += [plan] if finished and same_work and plan.source == source.url else []
+        elif (plan.fingerprint, plan.source) != (mark, source.url):
             # it may have replaced what earlier runs wrote
             same_work = []
         elif finished:
@@ -185,7 +188,7 @@ def _to_do(job: AnyWork, before: Before, found: Found, tell: Tell) -> Iterator[S
     request, source = job.request, job.source
     results = Results(source)
     objects = without_results(job.objects(), before.own, results)
-    settled = settled_objects(job.destination, [(plan.run, plan.shards) for plan in before.finished])
+    settled = settled_objects(job.destination, before.finished)
     for batch in batches(join(objects, settled), request.frames):
         found.listed += len(batch)
         tell(Listed(found.listed))

@@ -60,13 +60,13 @@ def plan_failed(job: AnyWork, plans: Sequence[Plan], sequence: int, lease: Lease
     """
     chosen = failed_pictures(job.destination, plans)
     if not chosen:
-        last = plans[-1]
+        last = next(plan for plan in reversed(plans) if not plan.gone)
         return replace(last, objects=0, shards=0, again=True, lease=lease.token if lease else "")
     return plan_again(job, chosen, sequence, lease)
 
 
 def failed_pictures(destination: Store, plans: Sequence[Plan]) -> list[Redone]:
-    """List what finished runs, oldest first, have left in `failures`, and no later one has developed.
+    """List what finished runs, oldest first, have left in `failures`, and no later one has developed or found gone.
 
     Raises StorageError.
     """
@@ -74,11 +74,12 @@ def failed_pictures(destination: Store, plans: Sequence[Plan]) -> list[Redone]:
     for at, plan in enumerate(plans):
         for shard in range(plan.shards):
             manifest = read_columns(destination, part_path("manifest", plan.run, shard), ["key"])["key"]
-            failed = read_columns(destination, part_path("failures", plan.run, shard), ["key"])["key"]
             if where:
                 for key in manifest.filter(pc.is_in(manifest, pa.array(list(where), pa.string()))).to_pylist():
                     del where[key]
-            where |= dict.fromkeys(failed.to_pylist(), (at, shard))
+            if not plan.gone:
+                failed = read_columns(destination, part_path("failures", plan.run, shard), ["key"])["key"]
+                where |= dict.fromkeys(failed.to_pylist(), (at, shard))
     shards: dict[tuple[int, int], set[str]] = {}
     for key, place in where.items():
         shards.setdefault(place, set()).add(key)

@@ -96,10 +96,11 @@ def _commit(
         data = to_parquet(table, [row | {"shard": shard, "sequence": plan.sequence} for row in content])
         write(destination, path, data)
         outputs.append({"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+    statuses: dict[str, Any] = dict(counted(rows["manifest"]))
     commit = Commit(
         run=plan.run,
         shard=shard,
-        **counted(rows["manifest"]),
+        **statuses,
         branch_failures=sum(row["branch"] is not None for row in rows["failures"]),
         rows={table: len(content) for table, content in rows.items()},
         reasons=dict(Counter(row["reason"] for row in rows["failures"])),

@@ -98,7 +98,7 @@ def assemble(
 
 def _developed(source: Store, request: AssembleRequest) -> tuple[dict[str, _File], dict[tuple[str, str], str]]:
     """Find the files of frames, and where pictures lie, by branch and key. Raises PlanError without a finished run."""
-    plans = earlier_plans(source)
+    plans = [pair for pair in earlier_plans(source) if pair[1] or not pair[0].gone]
     if not plans:
         raise PlanError(f"{request.source} holds no run; give the destination of darkroom develop or decompress")
     if not plans[-1][1]:
@@ -108,7 +108,7 @@ def _developed(source: Store, request: AssembleRequest) -> tuple[dict[str, _File
     for plan, finished in plans:
         if finished:
             for row in _manifest(source, plan):
-                _add(files, row)
+                _remove(files, row) if plan.gone else _add(files, row)
             paths |= _pictures(source, plan)
     return {name: file for name, file in files.items() if file.count}, paths
 
@@ -133,6 +133,17 @@ def _add(files: dict[str, _File], row: dict[str, Any]) -> None:
     file.reasons[frame] = row["reason"] or ""
     if row["duration_s"] is not None:
         file.durations[frame] = row["duration_s"]
+
+
+def _remove(files: dict[str, _File], row: dict[str, Any]) -> None:
+    """Take out what a row of the manifest says is gone: a file of frames, or a stream that was one frame."""
+    stream = None if row["file"] else _STREAMS.fullmatch(row["key"])
+    if stream and stream["file"] in files:
+        file = files[stream["file"]]
+        file.keys.pop(int(stream["frame"]), None)
+        if file.keys:
+            return
+    files.pop(stream["file"] if stream else row["file"] or row["key"], None)
 
 
 def _manifest(source: Store, plan: Plan) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -94,19 +95,20 @@ def check(
     found = Verification(destination.url, quick, None if held else holder(destination), len(plans))
     tell(Began("checking shards", sum(plan.shards for plan, _ in plans)))
     seen = _listing(destination) if quick else None
-    claimed = Paths()
+    claimed, removed = Paths(), Paths()
     with ThreadPoolExecutor(_READERS, thread_name_prefix="verify") as pool:
         for plan, finished in plans:
             if not finished:
                 found.unfinished.append(plan.run)
             own = Paths()
-            of_run = _Run(destination, plan, finished, seen, pool, claimed, found)
+            of_run = _Run(destination, plan, finished, seen, pool, (claimed, removed), found)
             for shard in range(plan.shards):
                 before = len(found.findings)
-                own.add(of_run.check_shard(shard))
+                own.add(removed.missing(of_run.check_shard(shard)))
                 tell(Advanced(len(found.findings) == before))
             of_run.check_sum()
             claimed.update(own)
+            removed.add(of_run.removed)
     if found.in_use is None:
         found.findings += check_current(destination, quick)
     # what a damaged commit names is not known, and would all look left over
@@ -133,6 +135,8 @@ def check_current(destination: Store, quick: bool) -> list[Finding]:
         return [Finding(plans[-1].run, 0, CURRENT_RECORD, "current", f"{said}; the next run renews them, or --repair")]
     wrong = []
     for plan, later in with_later(destination, [] if quick else plans, {}):
+        if plan.gone:
+            continue
         shards = [(table, shard) for shard in range(plan.shards) for table in SCHEMAS]
         for (table, shard), same in ahead(shards, lambda one: _as_the_rule_says(destination, plan, later, *one)):  # noqa: B023
             if not same:
@@ -168,12 +172,14 @@ class _Run:
         finished: bool,
         seen: Paths | None,
         pool: ThreadPoolExecutor,
-        later: Paths,
+        later: tuple[Paths, Paths],
         found: Verification,
     ):
+        """Begin a check; `later` are the paths that later runs name, and those that they have removed."""
         self.destination, self.plan, self.finished, self.seen = destination, plan, finished, seen
         self.pool, self.later, self.found = pool, later, found
         self.objects: int | None = 0
+        self.removed: list[str] = []
         try:
             self.branches: int | None = len(branches_of(destination, plan))
         except (StorageError, PlanError) as error:
@@ -197,7 +203,9 @@ class _Run:
             return []
         self.found.shards += 1
         self._check_rows(commit, shard, {entry[0] for entry in entries})
-        superseded = self.later.contain([entry[0] for entry in entries])
+        if self.finished:
+            self.removed += commit.removed
+        superseded = np.logical_or(*(paths.contain([entry[0] for entry in entries]) for paths in self.later))
         current = [entry for entry, is_old in zip(entries, superseded, strict=True) if not is_old]
         self.found.superseded += int(superseded.sum())
         self.found.objects += len(current)
@@ -231,10 +239,10 @@ class _Run:
         except (StorageError, pa.ArrowException, TypeError) as error:
             self._report(shard, path, "plan", f"its part of the plan is not readable ({error})")
             planned = commit.objects
-        sum_of_all = commit.good + commit.partial + commit.failed + commit.left_out
+        sum_of_all = commit.good + commit.partial + commit.failed + commit.left_out + commit.gone
         said = {commit.objects, sum_of_all, commit.rows.get("manifest"), planned}
         if len(said) > 1 or (commit.run, commit.shard) != (self.plan.run, shard):
-            counts = f"{sum_of_all} good, partial, failed or left out, {commit.rows.get('manifest')} rows"
+            counts = f"{sum_of_all} good, partial, failed, left out or gone, {commit.rows.get('manifest')} rows"
             self._report(shard, path, "rows", f"{counts} for {planned} planned pictures")
         if self.branches:
             expected = commit.decoded * self.branches

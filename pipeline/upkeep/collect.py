@@ -1,38 +1,55 @@
-"""Removing what no commit names: what killed runs and plannings have left at a destination."""
+"""Removing what is not needed at a destination: what killed runs have left, and results of pictures that are gone."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from pipeline.destination.lease import hold
+from pipeline.destination.lease import Lease, hold
 from pipeline.destination.leftovers import Leftover, ahead, leftovers, named_paths, remove
 from pipeline.destination.plans import earlier_plans
 from pipeline.errors import PlanError
 from pipeline.events import Removed, Tell, silent
-from pipeline.requests.stores import store_of
+from pipeline.requests.stores import pictures_of_run, store_of
 from pipeline.requests.upkeep import GcRequest
+from pipeline.storage.store import Store
 
 _EXAMPLES = 20
 
 
 @dataclass(frozen=True)
+class GoneFrom:
+    """How many pictures with results a source holds no longer, the first of their keys, and how many it holds."""
+
+    source: str
+    pictures: int
+    examples: list[str]
+    held: int
+
+
+@dataclass(frozen=True)
 class Collection:
-    """What was removed, or with `dry_run` would be: objects (uploads too) and bytes by folder, and the first paths."""
+    """What was removed, or with `dry_run` would be: objects (uploads too) and bytes by folder, and the first paths.
+
+    `gone` says which pictures' rows are no longer current, by source; none where that was not asked.
+    """
 
     destination: str
     dry_run: bool
     objects: dict[str, int]
     bytes: dict[str, int]
     examples: list[str]
+    gone: list[GoneFrom] = field(default_factory=list)
 
 
 def collect(request: GcRequest, tell: Tell = silent) -> Collection:
     """Remove leftovers at a destination, holding its lease; `Removed` is told of every object.
 
-    Nothing else is touched: neither what a commit names, nor plans and runs that can be taken up again, nor files that
-    are not a run's. Raises PlanError where there is no run or a commit is not readable, LeaseHeld, StorageError.
+    With `gone` results of pictures that the source holds no longer are leftovers, too, and their rows no longer
+    current. Nothing else is touched: neither what a commit names, nor plans and runs that can be taken up again, nor
+    files that are not a run's. Raises PlanError where there is no run, a commit is not readable or what is gone cannot
+    be told (see `pipeline.upkeep.gone`), LeaseHeld, StorageError.
     """
     destination = store_of(request)
     limit = datetime.now(UTC) - timedelta(hours=request.older_than)
@@ -43,17 +60,47 @@ def collect(request: GcRequest, tell: Tell = silent) -> Collection:
     def old(found: Leftover) -> bool:
         return not request.older_than or (found.modified is not None and found.modified < limit)
 
-    with hold(destination, request.take_over):
-        plans = [plan for plan, _ in earlier_plans(destination)]
-        if not plans:
+    with hold(destination, request.take_over) as lease:
+        if not earlier_plans(destination):
             raise PlanError(f"{destination.url} holds no run, so nothing there is known to be left over")
-        found = [one for one in leftovers(destination, plans, named_paths(destination)) if old(one)]
-        for one in found:
+        gone, doomed = _take_out_gone(request, destination, lease) if request.gone else ([], [])
+        plans = earlier_plans(destination)
+        found = [
+            one
+            for one in leftovers(destination, [plan for plan, _ in plans], named_paths(destination, plans))
+            if old(one)
+        ]
+        for one in (*doomed, *found):
             folder = one.key.partition("/")[0]
             objects[folder] += 1
             sizes[folder] += one.size
-        examples = [one.key for one in found[:_EXAMPLES]]
+        examples = [one.key for one in (*doomed, *found)[:_EXAMPLES]]
         if not request.dry_run:
-            for gone, _ in enumerate(ahead(found, lambda one: remove(destination, one)), 1):
-                tell(Removed(gone))
-    return Collection(destination.url, request.dry_run, dict(objects), dict(sizes), examples)
+            for removed, _ in enumerate(ahead(found, lambda one: remove(destination, one)), 1):
+                tell(Removed(removed))
+    return Collection(destination.url, request.dry_run, dict(objects), dict(sizes), examples, gone)
+
+
+def _take_out_gone(request: GcRequest, destination: Store, lease: Lease) -> tuple[list[GoneFrom], list[Leftover]]:
+    """Record pictures that are gone, so that objects of theirs are leftovers; with `dry_run` list these objects."""
+    # loads what plans runs
+    from pipeline.runs.redo import forget
+    from pipeline.upkeep.gone import find_gone, made_current, objects_of, record
+
+    plans = earlier_plans(destination)
+    made_current(destination, request.dry_run)
+    if not request.dry_run:
+        for plan in [plan for plan, finished in plans if plan.gone and not finished]:
+            forget(destination, plan)
+    finished = [plan for plan, is_finished in plans if is_finished and not (plan.folded or plan.gone)]
+    sources = {plan.source: pictures_of_run(plan, request) for plan in finished}
+    said, doomed = [], []
+    for gone in list(find_gone(destination, sources)):
+        keys = [one.key for one in gone.pictures]
+        said.append(GoneFrom(gone.source, len(keys), keys[:_EXAMPLES], gone.held))
+        objects = objects_of(destination, set(keys), finished) if keys else {}
+        if request.dry_run:
+            doomed += [Leftover(path, size, None) for path, (_, size) in objects.items()]
+        elif keys:
+            record(destination, gone, objects, lease)
+    return said, doomed

@@ -93,7 +93,23 @@ def _print_findings(found: Any, report: str | None) -> None:
         out.print(f"report   {escape(report)}", soft_wrap=True)
 
 
+def _print_gone(found: Any, dry_run: bool) -> None:
+    held = f"{escape(found.source)} holds {counted(found.held, 'object')}"
+    if not found.pictures:
+        out.print(f"[green]nothing gone[/]: {held}, those of all current rows among them", soft_wrap=True)
+        return
+    rows = "would no longer be" if dry_run else "are no longer"
+    said = f"{counted(found.pictures, 'picture')} with results: their rows {rows} current"
+    out.print(f"[yellow]gone[/] {said}; {held}", soft_wrap=True)
+    for key in found.examples:
+        out.print(f"[dim]{escape(key)}[/]", soft_wrap=True)
+    if found.pictures > len(found.examples):
+        out.print(f"[dim]and {found.pictures - len(found.examples):,} more[/]")
+
+
 def _print_collection(found: Any) -> None:
+    for source in found.gone:
+        _print_gone(source, found.dry_run)
     total = sum(found.objects.values())
     if not total:
         out.print("[green]nothing left over[/]: every object of the runs is named by a commit")

@@ -151,35 +151,41 @@ _OBJECT = st.tuples(st.sampled_from("abcdef"), st.sampled_from(["e1", "e2"]), st
 
 
 @settings(max_examples=30)
-@given(st.lists(st.lists(_OBJECT, unique_by=lambda one: one[0], max_size=6), max_size=4), st.integers(1, 3))
+@given(
+    st.lists(st.tuples(st.booleans(), st.lists(_OBJECT, unique_by=lambda one: one[0], max_size=6)), max_size=4),
+    st.integers(1, 3),
+)
 def test_the_merge_of_manifests_is_what_a_dictionary_says(
-    runs: list[list[tuple[str, str, int, str | None]]], size: int
+    runs: list[tuple[bool, list[tuple[str, str, int, str | None]]]], size: int
 ) -> None:
-    """Objects and files of frames of many runs, failed ones among them: as if all had been held at once."""
+    """Objects and files of frames of many runs, failed and gone ones among them: as if all had been held at once."""
     destination = open_store(f"memory://settled-{next(_NUMBERS)}")
     settled: dict[str, Settled] = {}
-    shards = []
-    for at, objects in enumerate(runs):
+    plans = []
+    for at, (gone, objects) in enumerate(runs):
         rows, failed = [], []
         for key, etag, frames, reason in sorted(objects):
             for frame in range(frames):
                 file = key if frames > 1 else None
                 name = f"{key}#{frame:04d}" if file else key
                 rows.append({"key": name, "etag": etag, "file": file, "frames": frames if file else None})
-                if reason:
+                if reason and not gone:
                     failed.append({"key": name, "reason": reason, "stage": "read", "message": ""})
-                if reason not in TRANSIENT_REASONS:
+                if gone:
+                    settled.pop(name, None)
+                elif reason not in TRANSIENT_REASONS:
                     settled[name] = Settled(etag, file, frames if file else None, failed=reason is not None)
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-        shards.append((f"r{at}", len(parts)))
+        plans.append(Plan(f"r{at}", "", "", at, len(rows), len(parts), gone=gone))
         for shard, part in enumerate(parts):
             keys = {row["key"] for row in part}
             told = {"shard": shard, "sequence": at, "url": "", "size": 1, "status": "ok"}
             own = [row | {"shard": shard, "sequence": at} for row in failed if row["key"] in keys]
             write(destination, part_path("manifest", f"r{at}", shard), to_parquet("manifest", [r | told for r in part]))
-            write(destination, part_path("failures", f"r{at}", shard), to_parquet("failures", own))
-    merged = list(settled_objects(destination, shards))
-    assert [key for key, _ in merged] == sorted({key for objects in runs for key, *_ in objects})
+            if not gone:
+                write(destination, part_path("failures", f"r{at}", shard), to_parquet("failures", own))
+    merged = list(settled_objects(destination, plans))
+    assert [key for key, _ in merged] == sorted({key for _, objects in runs for key, *_ in objects})
     assert {name: one for _, pictures in merged for name, one in pictures.items()} == settled
     listing = [StoredObject(key, key, 1, "e1", None) for key in "abcdefg"]
     for found, pictures in join(listing, iter(merged)):
@@ -207,7 +213,7 @@ def test_a_manifest_out_of_order_is_refused(tmp_path: Path) -> None:
     write(destination, part_path("manifest", "r0", 0), to_parquet("manifest", [told | {"key": k} for k in "ba"]))
     write(destination, part_path("failures", "r0", 0), to_parquet("failures", []))
     with pytest.raises(PlanError, match="not in the order of the keys"):
-        list(settled_objects(destination, [("r0", 1)]))
+        list(settled_objects(destination, [Plan("r0", "", "", 0, 2, 1)]))
 
 
 KILLED = """
