@@ -36,6 +36,7 @@ class RunOptions(TypedDict, total=False):
     include: Sequence[str]
     exclude: Sequence[str]
     suffixes: Sequence[str]
+    only: str | None
     device: str
     shard_size: int | None
     shard_bytes: int | str

@@ -45,7 +45,7 @@ def _evaluate_codecs(request: EvaluateRequest) -> State:
 def _evaluate_suite(request: EvaluateRequest) -> State:
     started = datetime.now(UTC)
     prepared = prepare_suite(request)
-    work = suite_work(request, prepared, tell)
+    work = suite_work(prepared, tell)
     _, done = run_work(work, work.run)
     evaluation = conclude_suite(prepared, work, done, started)
     summary = evaluation.summary

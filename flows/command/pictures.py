@@ -24,7 +24,10 @@ _BOTH_ENDS = ("source", "destination")
     ],
 )
 def develop(request: DevelopRequest, prefect: bool | None, dry_run: bool) -> int:
-    """Run a recipe over every picture of SOURCE and write pictures, streams and tables to DESTINATION."""
+    """Run a recipe over every picture of SOURCE and write pictures, streams and tables to DESTINATION.
+
+    SOURCE may be one picture; DESTINATION is a folder all the same, and others may follow into it.
+    """
     from flows.command.show import run
 
     return run.develop(request, prefect, dry_run)
@@ -53,7 +56,7 @@ def demo(destination: str, prefect: bool | None) -> int:
 def compress(request: CompressRequest, prefect: bool | None, dry_run: bool) -> int:
     """Compress every picture of SOURCE to a .drk stream in DESTINATION, with tables of what was measured.
 
-    A SOURCE that is one file is compressed to the file DESTINATION, in this process, and nothing else is written.
+    From one picture to a DESTINATION that ends in .drk that file is written, in this process, and nothing else.
     """
     from flows.command.show import streams
 
@@ -74,7 +77,7 @@ def compress(request: CompressRequest, prefect: bool | None, dry_run: bool) -> i
 def decompress(request: DecompressRequest, prefect: bool | None, dry_run: bool) -> int:
     """Decompress every .drk stream of SOURCE to a picture in DESTINATION.
 
-    A SOURCE that is one file is decompressed to the file DESTINATION, in this process, and nothing else is written.
+    From one stream to a DESTINATION that ends like a picture that file is written, in this process, and nothing else.
     """
     from flows.command.show import streams
 

@@ -26,7 +26,6 @@ from pipeline.events import Tell, silent
 from pipeline.requests.job import Job, check_request
 from pipeline.requests.pictures import DevelopRequest, EvaluateRequest
 from pipeline.runs.finish import DevelopShards, run_job
-from pipeline.storage.store import list_objects
 
 #: written before a name on the command line, it takes the published curve even if a measured codec is called the same
 PUBLISHED = "published:"
@@ -125,9 +124,8 @@ def _measured(job: Job, run: str) -> tuple[int, pa.Table]:
 
     A run that followed another has developed only what is new since; of an object in several runs, the last counts.
     """
-    request, destination = job.request, job.destination
-    listed = list_objects(job.source, request.include, request.suffixes, request.exclude)
-    asked = {found.key for found in listed}
+    destination = job.destination
+    asked = {found.key for found in job.objects()}
     plans = earlier_plans(destination)
     own = next(plan for plan, _ in plans if plan.run == run)
     parts: list[pa.Table] = []

@@ -23,7 +23,7 @@ from pipeline.pictures.picture import Crop, parse_crop
 from pipeline.requests.pictures import DevelopRequest, RunRequest
 from pipeline.requests.plugins import installed_version
 from pipeline.requests.recipe import Recipe, fingerprint, load_recipe, open_networks, parse_recipe
-from pipeline.requests.stores import Access, objects_of
+from pipeline.requests.stores import Access, objects_of, of_one_object
 from pipeline.storage.store import Store, StoredObject, check_access, open_store
 
 if TYPE_CHECKING:
@@ -141,17 +141,19 @@ def resolve(request: DevelopRequest) -> Job:
 
 
 def check_request(request: DevelopRequest) -> Job:
-    """Resolve a request, and check access to both of its stores.
+    """Resolve a request, whose source may be one object, and check access to both of its stores.
 
     Stores whose access is in a Prefect block that was not read yet are left for later. The device is looked for where
     the work is done in this process.
 
-    Raises StorageError, RecipeError, ModelError, DeviceError.
+    Raises StorageError, RequestError, RecipeError, ModelError, DeviceError.
     """
     if request.engine == "threads":
         choose_device(request.device)
+    request = of_one_object(request)
     job = resolve(request)
-    if request.source_storage or not request.source_block:
+    # one object was found already, and its folder may not be for everybody to list
+    if request.only is None and (request.source_storage or not request.source_block):
         check_access(job.source, for_writing=False)
     if request.destination_storage or not request.destination_block:
         check_access(job.destination, for_writing=True)

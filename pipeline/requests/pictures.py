@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from pipeline.networks.codec_choice import CodecChoice
 from pipeline.requests.form import Form, Storage, parse_size
@@ -33,7 +34,10 @@ class RunRequest(Form):
 
     first = ("source", "destination")
 
-    source: str = Field(min_length=1, description="where the pictures are: s3://bucket/prefix, a folder, memory://…")
+    source: str = Field(
+        min_length=1,
+        description="where the pictures are: s3://bucket/prefix, a folder, memory://…, or one picture there",
+    )
     destination: str = Field(min_length=1, description="where results go: s3://bucket/prefix, a folder, memory://…")
     include: tuple[str, ...] = Field((), description="only keys that match one of these patterns, such as 2024/**")
     exclude: tuple[str, ...] = Field((), description="no keys that match one of these patterns")
@@ -82,6 +86,9 @@ class RunRequest(Form):
     fresh: bool = Field(False, description="develop everything again, and allow another recipe on this destination")
     retry_failed: bool = Field(False, description="only try again what failed before, in place of the rows it left")
     take_over: bool = Field(False, description="go on although another run seems to be at work on the destination")
+    only: SkipJsonSchema[str | None] = Field(
+        None, description="key of the one object of the source that it is about; filters then count for nothing"
+    )
     source_storage: Storage = Field(None, description="S3 access to the source; default: environment")
     destination_storage: Storage = Field(None, description="S3 access to the destination")
     source_block: str | None = Field(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: objects that are taken from the listing at once: few at first, so that there is something to tell soon
 _FIRST_BATCH, _BATCH = 1_000, 10_000
 #: which objects of the source a run is about
-_FILTERS = ("include", "exclude", "suffixes", "frames", "frame_limit")
+_FILTERS = ("only", "include", "exclude", "suffixes", "frames", "frame_limit")
 _log = logging.getLogger("darkroom.plan")
 
 
@@ -103,7 +103,7 @@ def _tell_of_other_filters(job: AnyWork, plan: Plan) -> None:
     record = job.record()
     other = [name for name in _FILTERS if name in planned and planned[name] != record[name]]
     if other:
-        names = " and ".join(f"--{name.replace('_', '-')}" for name in other)
+        names = " and ".join("source" if name == "only" else f"--{name.replace('_', '-')}" for name in other)
         _log.warning("run %s goes on as it was planned; the new %s counts from the next run on", plan.run, names)
 
 

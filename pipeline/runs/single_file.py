@@ -19,7 +19,8 @@ from pipeline.pictures.encode import encode
 from pipeline.pictures.metrics import psnr
 from pipeline.pictures.picture import Picture, parse_crop, to_8bit
 from pipeline.requests.pictures import CompressRequest, DecompressRequest, RunRequest
-from pipeline.storage.store import StorageOptions, Store, exists, locate, read, size, write
+from pipeline.requests.stores import names_folder, one_object
+from pipeline.storage.store import StorageOptions, Store, locate, read, size, write
 
 if TYPE_CHECKING:
     from models.codec.codec import Codec
@@ -58,15 +59,14 @@ class FileReport:
     seconds: float
 
 
-def is_one_file(request: RunRequest) -> bool:
-    """Tell whether the request's source is an object of its own, not a folder or prefix. Raises StorageError.
+def is_file_to_file(request: RunRequest) -> bool:
+    """Tell whether the request's source is one object, and its destination a file, no folder. Raises StorageError.
 
     A request that names a Prefect block for its access is one for a run.
     """
-    if request.source.endswith(("/", os.sep)) or request.source_block or request.destination_block:
+    if request.source_block or request.destination_block or names_folder(request.destination):
         return False
-    store, key = locate(request.source, request.source_storage)
-    return bool(key) and exists(store, key)
+    return one_object(request) is not None
 
 
 def compress_file(request: CompressRequest) -> FileReport:
@@ -77,7 +77,10 @@ def compress_file(request: CompressRequest) -> FileReport:
     source, destination = _both_ends(request)
     if not destination[1].lower().endswith(f".{EXTENSION}"):
         better = f"{request.destination.removesuffix(PurePosixPath(destination[1]).suffix)}.{EXTENSION}"
-        raise RequestError(f"{request.destination}: what compress writes is a .{EXTENSION} file; name it {better}")
+        raise RequestError(
+            f"{request.destination}: what compress writes is a .{EXTENSION} file; name it {better}, or end it "
+            "with / for the folder of a run"
+        )
     from pipeline.networks.streams import decode_with, encode_stream, open_codec
 
     codec = open_codec(request.model)
@@ -115,7 +118,10 @@ def decompress_file(request: DecompressRequest) -> FileReport:
     named = _FORMATS.get(suffix)
     name = request.format or named
     if name is None:
-        raise RequestError(f"{request.destination} ends in no format that is written; give --format, such as png")
+        raise RequestError(
+            f"{request.destination} ends in no format that is written; give --format, such as png, or end it "
+            "with / for the folder of a run"
+        )
     if named and named != name:
         raise RequestError(f"{request.destination} ends like {named}, --format says {name}; leave one of them out")
     from pipeline.networks.streams import open_codec

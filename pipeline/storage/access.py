@@ -196,7 +196,9 @@ def explain_os_error(error: Exception, what: str = "storage") -> StorageError:
         return StorageError("missing", f"{what}: does not exist")
     if isinstance(error, PermissionError) or number in _DENIED:
         return StorageError("denied", f"{what}: not allowed ({reason}); check the permissions of the folder")
-    if isinstance(error, (FileExistsError, NotADirectoryError, IsADirectoryError)) or number in _INVALID:
+    if isinstance(error, NotADirectoryError):
+        return StorageError("invalid", f"{what}: a file, not a folder, or below a file; name a folder")
+    if isinstance(error, (FileExistsError, IsADirectoryError)) or number in _INVALID:
         return StorageError("invalid", f"{what}: cannot be a file here ({reason})")
     if number in _FULL:
         return StorageError("other", f"{what}: no space left ({reason}); free some and run again")

@@ -50,6 +50,13 @@ def split(address: str) -> tuple[str, str]:
     return os.path.split(os.path.realpath(LocalFileSystem._strip_protocol(address)))
 
 
+def split_own(address: str) -> tuple[str, str]:
+    """Split the path of a file into its folder and its name; only a link that leads out of its folder is followed."""
+    path = LocalFileSystem._strip_protocol(address)
+    folder, name = os.path.split(path)
+    return (folder, name) if _is_below(os.path.realpath(path), os.path.realpath(folder)) else split(address)
+
+
 def filesystem(store: Store) -> fsspec.AbstractFileSystem:
     """Return the file system of this machine."""
     return fsspec.filesystem("file")
@@ -249,9 +256,9 @@ def _check(root: str, for_writing: bool) -> None:
     if for_writing:
         _check_writable(root)
     elif not os.path.exists(root):
-        raise StorageError("missing", f"{root}: no such folder; check the spelling")
+        raise StorageError("missing", f"{root}: no such folder or file; check the spelling")
     elif not os.path.isdir(root):
-        raise StorageError("invalid", f"{root}: a file, not a folder; give its folder, and choose files with --include")
+        raise StorageError("invalid", f"{root}: a file, not a folder; name a folder")
     else:
         with os.scandir(root):
             pass
@@ -277,6 +284,19 @@ def size(store: Store, key: str) -> int:
         if not stat.S_ISREG(status.st_mode):
             raise FileNotFoundError(path)
         return status.st_size
+
+    return _tried(store, key, attempt)
+
+
+def look_up(store: Store, key: str) -> StoredObject:
+    """Return a regular file as a listing does; anything else counts as missing."""
+    path = path_of(store.root, key, False)
+
+    def attempt() -> StoredObject:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError(path)
+        return describe(key, os.path.join(store.root, *key.split("/")), status)
 
     return _tried(store, key, attempt)
 

@@ -15,6 +15,8 @@ from pipeline.storage.other import open_at as open_at
 from pipeline.storage.other import split as split
 from pipeline.storage.other import uploads as uploads
 
+split_own = split
+
 
 def filesystem(store: Store) -> fsspec.AbstractFileSystem:
     """Return the memory of this process as a file system."""
@@ -24,12 +26,22 @@ def filesystem(store: Store) -> fsspec.AbstractFileSystem:
 def listing(store: Store, below: str) -> Iterator[StoredObject]:
     """Yield all objects in the order of their keys; memory has no folders, and is listed as a whole."""
     found = filesystem(store).find(store.root.rstrip("/"), detail=True)
-    keys = {entry["name"][len(store.root) :].strip("/"): entry for entry in found.values() if entry["type"] == "file"}
+    keys = [entry["name"][len(store.root) :].strip("/") for entry in found.values() if entry["type"] == "file"]
     for key in sorted(keys):
-        data = _content(store, key)
-        # its times say when the process wrote, which would make every run a new one
-        etag = hashlib.blake2b(data, digest_size=16).hexdigest()
-        yield StoredObject(key, store.url_of(key), len(data), etag, time_of(keys[key]["created"]))
+        yield _describe(store, key)
+
+
+def look_up(store: Store, key: str) -> StoredObject:
+    """Return an object as a listing does. Raises `StorageError`, "missing" where there is none."""
+    return _explained(store, key, lambda: _describe(store, key))
+
+
+def _describe(store: Store, key: str) -> StoredObject:
+    data = _content(store, key)
+    # its times say when the process wrote, which would make every run a new one
+    etag = hashlib.blake2b(data, digest_size=16).hexdigest()
+    created = filesystem(store).store[_path(store, key)].created
+    return StoredObject(key, store.url_of(key), len(data), etag, time_of(created))
 
 
 def read(store: Store, key: str, start: int | None, end: int | None, known: int | None) -> bytes:

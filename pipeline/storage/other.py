@@ -52,6 +52,9 @@ def split(address: str) -> tuple[str, str]:
     return f"{folder}{chained}{container}", name
 
 
+split_own = split
+
+
 def filesystem(store: Store) -> fsspec.AbstractFileSystem:
     """Return the file system of a store in this process; never kept over a fork."""
     return url_to_fs(store.address)[0]
@@ -138,6 +141,15 @@ def size(store: Store, key: str) -> int:
         return info["size"]
 
     return with_retries(attempt, _explained(store, key))
+
+
+def look_up(store: Store, key: str) -> StoredObject:
+    """Return an object as a listing does. Raises `StorageError`, "missing" where there is none."""
+    found = _asked(store, key)
+    # a web server shows a folder as a page
+    if found["type"] != "file" or str(found.get("mimetype")).startswith("text/html"):
+        raise StorageError("missing", f"{store.url_of(key)}: does not exist")
+    return _describe(store, key, found)
 
 
 def delete(store: Store, key: str) -> None:

@@ -24,8 +24,8 @@ from pipeline.storage.access import explain_os_error as explain
 from pipeline.storage.s3_requests import Place
 
 __all__ = [
-    "MISSING_IS_EMPTY", "abort", "check", "create", "delete", "explain", "filesystem", "listing", "open_at",
-    "place_of", "read", "size", "split", "uploads", "write",
+    "MISSING_IS_EMPTY", "abort", "check", "create", "delete", "explain", "filesystem", "listing", "look_up",
+    "open_at", "place_of", "read", "size", "split", "split_own", "uploads", "write",
 ]  # fmt: skip
 
 #: a bucket that is not there is a mistake, not an empty folder
@@ -50,6 +50,9 @@ def split(address: str) -> tuple[str, str]:
     return (address, "") if folder.endswith("/") else (folder, name)
 
 
+split_own = split
+
+
 def place_of(store: Store) -> Place:
     """Return the bucket and prefix of an S3 store, with the connection of this process."""
     bucket, _, prefix = store.root.partition("/")
@@ -67,8 +70,19 @@ def listing(store: Store, below: str) -> Iterator[StoredObject]:
     for entry in requests.list_pages(place, below):
         key = entry["Key"][len(place.prefix) :]
         if key and not key.endswith(("/", "_$folder$")):
-            etag = entry.get("ETag", "").strip('"')
-            yield StoredObject(key, f"{place.url}/{key}", entry["Size"], etag, time_of(entry.get("LastModified")))
+            yield _describe(place, key, entry["Size"], entry)
+
+
+def look_up(store: Store, key: str) -> StoredObject:
+    """Return an object as a listing does. Raises `StorageError`, "missing" where there is none."""
+    place = place_of(store)
+    found = requests.look_up(place, key)
+    return _describe(place, key, found["ContentLength"], found)
+
+
+def _describe(place: Place, key: str, size: int, told: dict[str, Any]) -> StoredObject:
+    etag = told.get("ETag", "").strip('"')
+    return StoredObject(key, f"{place.url}/{key}", size, etag, time_of(told.get("LastModified")))
 
 
 def read(store: Store, key: str, start: int | None, end: int | None, known: int | None) -> bytes:

@@ -317,6 +317,21 @@ def head(place: Place, key: str) -> int:
     return call(place, "head_object", f"{place.url}/{key}", Key=place.prefix + key)["ContentLength"]
 
 
+def look_up(place: Place, key: str) -> dict[str, Any]:
+    """Ask for size, ETag and time of an object. Raises `StorageError`; who does not answer is not asked again."""
+    return _soon(place, "head_object", f"{place.url}/{key}", {"Key": place.prefix + key})
+
+
+def _soon(place: Place, method: str, what: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Send one request, three times at most while it fails for now, and once to an endpoint that does not answer."""
+    return with_retries(
+        lambda: _once(place, method, arguments),
+        lambda error: place.explain(error, what),
+        attempts=3,
+        retried=RETRIED - {"unreachable"},
+    )
+
+
 def delete(place: Place, key: str) -> None:
     """Delete an object; one that is not there is no error."""
     call(place, "delete_object", f"{place.url}/{key}", Key=place.prefix + key)
@@ -330,11 +345,6 @@ def check(place: Place, for_writing: bool) -> None:
     key = f"{place.prefix}.darkroom-access"
     listing: dict[str, Any] = {"Prefix": place.prefix, "MaxKeys": 1}
     method, arguments = ("create_multipart_upload", {"Key": key}) if for_writing else ("list_objects_v2", listing)
-    answer = with_retries(
-        lambda: _once(place, method, arguments),
-        lambda error: place.explain(error, place.url),
-        attempts=3,
-        retried=RETRIED - {"unreachable"},
-    )
+    answer = _soon(place, method, place.url, arguments)
     if for_writing:
         _abandon(place, {"Key": key, "UploadId": answer["UploadId"]})

@@ -10,6 +10,7 @@ Listings are always fresh. S3 and local folders are listed as a stream, other fi
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +34,8 @@ from pipeline.storage.access import (
 
 __all__ = [
     "StorageOptions", "Store", "StoredObject", "check_access", "create", "delete", "exists",
-    "list_objects", "local_path", "open_store", "open_uploads", "read", "size", "with_retries", "write",
+    "itself", "list_objects", "local_path", "look_up", "open_store", "open_uploads", "read", "size", "with_retries",
+    "write",
 ]  # fmt: skip
 
 #: a module for every kind of store, with the same functions in each; that of S3 takes half a second to load
@@ -69,6 +71,26 @@ def locate(url: str, options: StorageOptions | None = None) -> tuple[Store, str]
     """Return the store an object lies in, and its key there; a link to a local file is followed wherever it leads."""
     folder, key = _backend(split_protocol(url)[0]).split(url)
     return open_store(folder, options), key
+
+
+def itself(url: str, options: StorageOptions | None = None) -> tuple[str, str] | None:
+    """Return the folder's URL and the key of the object that a URL names; None where it names none.
+
+    With a slash at its end it names a folder, as it does where nothing is stored or the object is empty. A local link
+    keeps its own name as long as it leads to a file of its folder. Raises `StorageError` when that cannot be found out.
+    """
+    if url.endswith(("/", os.sep)):
+        return None
+    folder, key = _backend(split_protocol(url)[0]).split_own(url)
+    if not key:
+        return None
+    try:
+        return (folder, key) if look_up(open_store(folder, options), key).size else None
+    except StorageError as error:
+        # services hide what is not there from those who may not list; listing then says who may do what
+        if error.kind in ("missing", "denied", "invalid"):
+            return None
+        raise
 
 
 def filesystem(store: Store) -> fsspec.AbstractFileSystem:
@@ -236,6 +258,15 @@ def check_access(store: Store, for_writing: bool = False) -> None:
     is in order if it can be made. Nothing is left behind.
     """
     _backend(store.scheme).check(store, for_writing)
+
+
+def look_up(store: Store, key: str) -> StoredObject:
+    """Return one object as a listing would; other objects, and the store itself, are not asked for.
+
+    Raises `StorageError`, "missing" when there is none. A service that does not answer is not asked again.
+    """
+    found: StoredObject = _backend(store.scheme).look_up(store, _checked(key))
+    return found
 
 
 def missing_is_empty(store: Store) -> bool:

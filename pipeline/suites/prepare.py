@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.errors import RequestError
 from pipeline.requests.pictures import EvaluateRequest
-from pipeline.requests.stores import Stores, stores_of
+from pipeline.requests.stores import Stores, of_one_object, stores_of
 from pipeline.storage.store import check_access
 from pipeline.suites.kinds import SUITES
 from pipeline.suites.networks import Chosen, choose_networks
@@ -18,11 +18,13 @@ from pipeline.suites.suite import Suite
 
 @dataclass(frozen=True)
 class SuiteRun:
-    """A checked request for a suite: its stores, the suite with the baselines that are installed, and networks.
+    """A checked request for a suite, of one object where its source is one.
 
-    `dataset` is the set the pictures are, as far as it is known, with its published rows; `notes` are for people.
+    With its stores, the suite with the baselines that are installed, and networks. `dataset` is the set the pictures
+    are, as far as it is known, with its published rows; `notes` are for people.
     """
 
+    request: EvaluateRequest
     stores: Stores
     suite: Suite
     networks: list[Chosen]
@@ -35,6 +37,7 @@ def prepare_suite(request: EvaluateRequest) -> SuiteRun:
     """Check a request with a suite, and that both stores answer. Raises RequestError, ModelError, StorageError."""
     assert request.suite is not None
     notes: list[str] = []
+    request = of_one_object(request)
     suite = installed(SUITES[request.suite])
     missing = [method.label for method in SUITES[request.suite].methods if method not in suite.methods]
     if missing:
@@ -46,9 +49,10 @@ def prepare_suite(request: EvaluateRequest) -> SuiteRun:
         notes.append(f"No network for {', '.join(without)}: none is shipped, and --model names none.")
     dataset, published = _published(request, notes)
     stores = stores_of(request)
-    check_access(stores.source, for_writing=False)
+    if request.only is None:
+        check_access(stores.source, for_writing=False)
     check_access(stores.destination, for_writing=True)
-    return SuiteRun(stores, suite, networks, dataset, published, notes)
+    return SuiteRun(request, stores, suite, networks, dataset, published, notes)
 
 
 def installed(suite: Suite) -> Suite:

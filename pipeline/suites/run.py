@@ -26,7 +26,7 @@ def evaluate_suite(
     """
     started = datetime.now(UTC)
     prepared = prepare_suite(request)
-    work = suite_work(request, prepared, tell)
+    work = suite_work(prepared, tell)
     # people know the run by the name of its evaluation
     summary = run_job(work, partial(_tell_named, tell, work.run), develop_shards)
     return conclude(prepared, work, summary, started)
@@ -34,7 +34,7 @@ def evaluate_suite(
 
 def forecast_suite(request: EvaluateRequest) -> Forecast:
     """Say what a request's suite would do, and write nothing. Raises what `evaluate_suite` raises before it begins."""
-    work = suite_work(request, prepare_suite(request))
+    work = suite_work(prepare_suite(request))
     found = forecast(work)
     return replace(found, branches=(f"suite {request.suite}",), run=work.run if found.run else None)
 

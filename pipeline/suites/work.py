@@ -179,12 +179,12 @@ class SuiteWork:
         return f"{rows['scores']} rows of scores + {branch_failures} failures for {decoded} pictures; {fewest} are due"
 
 
-def suite_work(request: EvaluateRequest, prepared: SuiteRun, tell: Tell = silent) -> SuiteWork:
+def suite_work(prepared: SuiteRun, tell: Tell = silent) -> SuiteWork:
     """List the source, and return the work of a checked request; `Listed` is told how many objects there are.
 
     Raises PlanError where the source holds none, StorageError.
     """
-    stores, networks = prepared.stores, tuple(prepared.networks)
+    request, stores, networks = prepared.request, prepared.stores, tuple(prepared.networks)
     own = own_prefix(stores.source, stores.destination)
     results = Results(stores.source)
     found = list(without_results(objects_of(stores.source, request), own, results))

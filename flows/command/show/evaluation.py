@@ -12,7 +12,7 @@ from rich.table import Table
 
 from flows.command.console import out, present
 from flows.command.show.prefect import carry_out, way_of
-from flows.command.show.run import engine_of, forecast_evaluation, print_ending, run_bar
+from flows.command.show.run import engine_of, everything, forecast_evaluation, print_ending, run_bar
 from pipeline.evaluation.rate_distortion import Evaluation, Name
 from pipeline.reports.text import counted
 from pipeline.requests.pictures import EvaluateRequest
@@ -132,9 +132,12 @@ def print_suite(evaluation: SuiteEvaluation) -> None:
     if evaluation.means:
         out.print(_methods(evaluation))
     if summary.status == "nothing_to_do":
-        out.print(f"[green]nothing to do[/]: all {summary.counts['done']:,} objects are measured already")
+        out.print(f"[green]nothing to do[/]: {everything(summary.counts['done'])} measured already")
     failed = summary.counts["failed"]
-    counts = f"[bold]{evaluation.pictures:,}[/] pictures measured, [bold]{failed:,}[/] failed, {summary.seconds:.1f} s"
+    pictures = "picture" if evaluation.pictures == 1 else "pictures"
+    counts = (
+        f"[bold]{evaluation.pictures:,}[/] {pictures} measured, [bold]{failed:,}[/] failed, {summary.seconds:.1f} s"
+    )
     out.print(counts)
     for note in evaluation.notes:
         out.print(f"[yellow]note[/]     {escape(note)}", soft_wrap=True)

@@ -140,7 +140,7 @@ def print_ending(summary: Any) -> None:
         out.print(f"[green]nothing to try again[/]: no row of failures is left (last run {summary.run})")
     if summary.status == "nothing_to_do":
         failed = counts.get("done_failed", 0)
-        done = f"all {counts['done']:,} objects are developed already"
+        done = f"{everything(counts['done'])} developed already"
         if failed:
             done = f"of {counts['done']:,} objects {failed:,} failed before, in whole or in part (see --retry-failed)"
         out.print(f"[{'yellow' if failed else 'green'}]nothing to do[/]: {done} (last run {summary.run})")
@@ -178,6 +178,11 @@ def print_ending(summary: Any) -> None:
         out.print(f"[bold red]failed[/] {escape(summary.message)}", soft_wrap=True)
     if summary.report:
         out.print(f"report   {escape(summary.report)}", soft_wrap=True)
+
+
+def everything(count: int) -> str:
+    """Say that so many objects, all there are, are something: all 5 objects are, the one object is."""
+    return "the one object is" if count == 1 else f"all {count:,} objects are"
 
 
 def _print_failures(summary: Any) -> None:

@@ -11,20 +11,20 @@ from flows.command.console import amount, out, present
 from flows.command.show.run import run
 from pipeline.requests.compression import compression, decompression
 from pipeline.requests.pictures import CompressRequest, DecompressRequest
-from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_one_file
+from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_file_to_file
 from pipeline.storage.store import locate, size
 
 
 def compress(request: CompressRequest, prefect: bool | None, dry_run: bool) -> int:
     """Compress one file or an image set; return the exit code."""
-    if is_one_file(request):
+    if is_file_to_file(request):
         return _one_file(request, compress_file, dry_run)
     return run("flows.compress.compress", request, compression(request), prefect, dry_run)
 
 
 def decompress(request: DecompressRequest, prefect: bool | None, dry_run: bool) -> int:
     """Decompress one file or an image set; return the exit code."""
-    if is_one_file(request):
+    if is_file_to_file(request):
         return _one_file(request, decompress_file, dry_run)
     return run("flows.decompress.decompress", request, decompression(request), prefect, dry_run)
 

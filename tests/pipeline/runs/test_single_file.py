@@ -16,7 +16,7 @@ from pipeline.pictures.decode import decode
 from pipeline.requests.compression import compression
 from pipeline.requests.pictures import CompressRequest, DecompressRequest
 from pipeline.runs.finish import develop
-from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_one_file
+from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_file_to_file
 from pipeline.storage.store import Store, read, write
 from tests.codec_pictures import awkward_files, photograph
 from tests.picture_files import save
@@ -149,14 +149,23 @@ def test_ending_and_format_agree(file: Path, tmp_path: Path) -> None:
     )
 
 
+def test_the_ending_of_the_destination_decides_between_a_file_and_a_run(file: Path, tmp_path: Path) -> None:
+    """A name with an ending is a file; one without, with a slash, or that of a folder is a folder."""
+    (tmp_path / "v1.2").mkdir()
+    folders = ("out", "out.drk/", str(tmp_path / "v1.2"), "s3://bucket", "s3://bucket/prefix")
+    for destination in (*folders, "a.drk", "a.png", "v1.2", "s3://bucket/a.drk"):
+        asked = CompressRequest(source=str(file), destination=destination)
+        assert is_file_to_file(asked) == (destination not in folders), destination
+
+
 def test_what_is_one_file(file: Path, s3_store: Store, bucket: str) -> None:
     """Files and objects are; folders, prefixes, buckets and what is not there are not."""
     write(s3_store, "a.png", file.read_bytes())
     one = [str(file), f"file://{file}", f"{s3_store.url}/a.png"]
     many = [str(file.parent), f"{file.parent}/", f"{file}x", s3_store.url, f"s3://{bucket}", f"{s3_store.url}/b.png"]
     for source in one + many:
-        assert is_one_file(CompressRequest(source=source, destination="x")) == (source in one), source
-    assert not is_one_file(CompressRequest(source=str(file), destination="x", source_block="archive"))
+        assert is_file_to_file(CompressRequest(source=source, destination="x.drk")) == (source in one), source
+    assert not is_file_to_file(CompressRequest(source=str(file), destination="x.drk", source_block="archive"))
 
 
 def test_objects_of_a_bucket_are_files_too(file: Path, s3_store: Store, tmp_path: Path) -> None:

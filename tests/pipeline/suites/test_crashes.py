@@ -96,7 +96,7 @@ def test_a_killed_suite_goes_on_and_ends_like_an_undisturbed_one(source: Path, t
 
 def test_healthy_suspects_are_measured(source: Path, tmp_path: Path) -> None:
     """Pictures that were in work when a run was killed are tried alone, and are failures only where they crash."""
-    work = suite_work(asked(source, tmp_path / "out"), prepare_suite(asked(source, tmp_path / "out")))
+    work = suite_work(prepare_suite(asked(source, tmp_path / "out")))
     plan = plan_run(work)
     write(work.destination, begun_path(plan.run, 0), b'{"suspects": [1, 2], "crashed": {"0": "SIGSEGV"}}')
     assert run_shard(work, plan, 0).reasons == {"crashed": 1}
@@ -106,7 +106,7 @@ def test_a_place_that_would_measure_something_else_refuses(source: Path, tmp_pat
     """Other weights where the planned ones lay, another Darkroom, other baselines: each is named."""
     model = random_model(tmp_path / "models", "deblur")
     request = asked(source, tmp_path / "out", model=(model,))
-    work = suite_work(request, prepare_suite(request))
+    work = suite_work(prepare_suite(request))
     record = work.record()
     again = taken_up(record, work.access)
     assert isinstance(again, SuiteWork)
