@@ -35,9 +35,9 @@ class SuiteRun:
 
 def prepare_suite(request: EvaluateRequest) -> SuiteRun:
     """Check a request with a suite, and that both stores answer. Raises RequestError, ModelError, StorageError."""
+    request = of_one_object(request)
     assert request.suite is not None
     notes: list[str] = []
-    request = of_one_object(request)
     suite = installed(SUITES[request.suite])
     missing = [method.label for method in SUITES[request.suite].methods if method not in suite.methods]
     if missing:
