@@ -24,7 +24,7 @@ from pipeline.errors import Cancelled
 FAILED, USAGE, STORAGE, INTERRUPTED = 1, 2, 3, 130
 #: for the help of `darkroom`
 EXIT_CODES = {
-    "0": "done; some pictures may have failed, and are named in the table of failures",
+    "0": "done; some pictures may have failed, and are named in the closing lines and the table failures",
     "1": "the run failed: too many pictures failed, or what was checked is not well; what was good is kept",
     "2": "wrong usage: an option, a recipe, a model or a pair of places that cannot be",
     "3": "storage or Prefect refused, was not found or did not answer",

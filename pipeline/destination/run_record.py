@@ -29,6 +29,11 @@ _PACKAGES = (
 )
 
 
+#: what a summary says of a failure, and of how many at most
+FAILURE_FIELDS = ("key", "branch", "stage", "reason", "message")
+MOST_FAILURES = 20
+
+
 @dataclass(frozen=True)
 class Summary:
     """The end of a run. `status`: complete, failed (too many pictures failed), nothing_to_do or nothing_failed."""
@@ -41,7 +46,7 @@ class Summary:
     seconds: float
     report: str | None
     branches: list[dict[str, Any]]
-    #: the first rows of its failures: key, branch, stage, reason and message
+    #: the FAILURE_FIELDS of the first failures, MOST_FAILURES at most; with nothing to do those of earlier runs
     failures: list[dict[str, Any]] = field(default_factory=list)
     #: seconds by stage (see `pipeline.reports.stage_figures`)
     stages: dict[str, dict[str, float]] = field(default_factory=dict)

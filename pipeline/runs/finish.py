@@ -15,11 +15,20 @@ import pyarrow as pa
 from models.device import choose_device
 from pipeline.destination.commits import Commit, read_commit
 from pipeline.destination.current import add_run, heal
-from pipeline.destination.layout import part_path, picture_of, read_json, record_path, report_path, success_path
+from pipeline.destination.layout import (
+    current_folder,
+    listed,
+    part_path,
+    picture_of,
+    read_json,
+    record_path,
+    report_path,
+    success_path,
+)
 from pipeline.destination.lease import confirm, hold
 from pipeline.destination.parquet import read_part
 from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
-from pipeline.destination.run_record import Summary, account_of
+from pipeline.destination.run_record import FAILURE_FIELDS, MOST_FAILURES, Summary, account_of
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import PictureError, RunError, StorageError
 from pipeline.events import Tell, silent
@@ -39,8 +48,6 @@ from pipeline.storage.store import Store, exists, read, write
 
 #: what becomes of objects, as commits and summaries count them
 _STATUSES = ("good", "partial", "failed", "left_out")
-#: failures that the summary names
-_NAMED = 20
 #: the report reads at most this many rows of a table; larger runs are reported on from evenly spaced shards
 _REPORT_ROWS = 200_000
 
@@ -100,9 +107,11 @@ def finish_run(job: AnyWork, plan: Plan, started: datetime) -> Summary:
     """
     confirm(job.home, plan.lease)
     if plan.shards == 0:
-        if isinstance(job, Job):
-            heal(job.destination)
-        return _nothing_to_do(job.destination, plan)
+        if not isinstance(job, Job):
+            return _nothing_to_do(job.destination, plan)
+        heal(job.destination)
+        before = _failed_before(job.destination) if plan.done_failed else []
+        return replace(_nothing_to_do(job.destination, plan), failures=before)
     if plan.again:
         return _finish_again(job, plan, started)
     return _finish(job, plan, started, {})
@@ -113,7 +122,7 @@ def _finish_again(job: AnyWork, plan: Plan, started: datetime) -> Summary:
     destination = job.destination
     counts, reasons = _sums(_commits(destination, plan))
     ended = [finish_folded(job, replace(target, lease=plan.lease), started) for target in fold(destination, plan)]
-    first = failure_rows(destination, plan, _NAMED) if reasons else []
+    first = failure_rows(destination, plan, MOST_FAILURES) if reasons else []
     forget(destination, plan)
     worst = next((one for one in ended if one.status == "failed"), ended[-1])
     seconds = (datetime.now(UTC) - started).total_seconds()
@@ -175,7 +184,7 @@ def _finish(job: AnyWork, plan: Plan, started: datetime, kept: dict[str, Any]) -
     write(destination, record_path(plan.run), (json.dumps(run, indent=2) + "\n").encode())
     if run["status"] == "complete":
         write(destination, success_path(plan.run), b"")
-    first = failure_rows(destination, plan, _NAMED) if reasons else []
+    first = failure_rows(destination, plan, MOST_FAILURES) if reasons else []
     return Summary(
         plan.run, run["status"], run["message"], counts, reasons, run["seconds"], report, means, first, run["stages"]
     )
@@ -307,8 +316,17 @@ def failure_rows(destination: Store, plan: Plan, limit: int) -> list[dict[str, A
     """Read the first `limit` rows of a run's failures, for people. Raises StorageError."""
     rows: list[dict[str, Any]] = []
     for shard in range(plan.shards):
-        names = ["key", "branch", "stage", "reason", "message"]
-        rows += read_part(destination, part_path("failures", plan.run, shard), columns=names).to_pylist()
+        rows += read_part(destination, part_path("failures", plan.run, shard), columns=FAILURE_FIELDS).to_pylist()
         if len(rows) >= limit:
             break
     return rows[:limit]
+
+
+def _failed_before(destination: Store) -> list[dict[str, Any]]:
+    """Read the first rows of the current failures, those of all runs that none has superseded. Raises StorageError."""
+    rows: list[dict[str, Any]] = []
+    for part in listed(destination, [f"{current_folder('failures')}*.parquet"]):
+        rows += read_part(destination, part.key, columns=FAILURE_FIELDS).to_pylist()
+        if len(rows) >= MOST_FAILURES:
+            break
+    return rows[:MOST_FAILURES]

@@ -20,7 +20,7 @@ from pipeline.destination.commits import counted, read_commit
 from pipeline.destination.layout import evaluation_path, is_strip, part_path, read_json, record_path, strip_path
 from pipeline.destination.parquet import read_part, to_parquet
 from pipeline.destination.plans import Plan, earlier_plans
-from pipeline.destination.run_record import Summary, account_of, keep
+from pipeline.destination.run_record import FAILURE_FIELDS, MOST_FAILURES, Summary, account_of, keep
 from pipeline.destination.schemas import schema_of
 from pipeline.errors import StorageError
 from pipeline.storage.store import Store, read, write
@@ -86,7 +86,7 @@ def conclude(prepared: SuiteRun, work: SuiteWork, summary: Summary, started: dat
     page = render_suite(run, suite, prepared.dataset, means, measured.failures, notes, strips)
     keep(home, place("evaluation.html"), page.encode())
     report = home.url_of(place("evaluation.html"))
-    ended = _summary(run, summary, len(measured.manifest), report)
+    ended = _summary(run, summary, measured, report)
     return SuiteEvaluation(ended, suite, prepared.dataset, means, pictures, notes, report)
 
 
@@ -195,8 +195,9 @@ def _account(work: SuiteWork, measured: Measured, summary: Summary, started: dat
     return run
 
 
-def _summary(run: dict[str, Any], of_run: Summary, pictures: int, report: str) -> Summary:
+def _summary(run: dict[str, Any], of_run: Summary, measured: Measured, report: str) -> Summary:
     nothing = not of_run.counts["objects"] and run["status"] == "complete"
     status = "nothing_to_do" if nothing else run["status"]
-    counts = run["counts"] | {"done": pictures - of_run.counts["objects"]}
-    return Summary(run["run"], status, run["message"], counts, run["reasons"], run["seconds"], report, [])
+    counts = run["counts"] | {"done": len(measured.manifest) - of_run.counts["objects"]}
+    first = [{name: row[name] for name in FAILURE_FIELDS} for row in measured.failures[:MOST_FAILURES]]
+    return Summary(run["run"], status, run["message"], counts, run["reasons"], run["seconds"], report, [], first)

@@ -32,7 +32,7 @@ from pipeline.storage.files import StoredFiles
 from pipeline.training.sweep_journal import Journal
 from pipeline.training.sweep_report import write_page, write_table
 from pipeline.training.sweep_space import Space, draw, read_space
-from pipeline.training.train import interruptible, keep, least_pictures, left_out_note, plan_of, read_pictures
+from pipeline.training.train import first_of, interruptible, keep, least_pictures, left_out_note, plan_of, read_pictures
 
 _STUDY = "sweep"
 #: trials before any is pruned
@@ -186,7 +186,7 @@ def _picture_cache(
             kept[wanted] = read_pictures(request, plan, tell)
             _check_mark(swept, study, kept[wanted].mark)
             if kept[wanted].left_out:
-                tell(Noted(left_out_note(kept[wanted])))
+                tell(Noted(f"{left_out_note(kept[wanted])}: {first_of(kept[wanted].left_out)}"))
         return kept[wanted]
 
     return cached

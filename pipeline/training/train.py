@@ -7,7 +7,7 @@ import json
 import shlex
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ from models.device import choose_device
 from models.errors import DataError
 from models.registry import SIZE_LIMIT
 from models.training.checkpoint import Progress
-from models.training.data import PictureSource, read_training_set, reasons
+from models.training.data import LeftOut, PictureSource, read_training_set, reasons
 from models.training.distributed import ALONE, Ranks, joined, own_device, ranks_from_environment
 from models.training.finish import finish
 from models.training.logs import tensorboard_log
@@ -42,6 +42,8 @@ from pipeline.training.report import picture_sheets, render_training
 
 #: an autoencoder's, where a request says nothing else
 AUTOENCODER_SIZES = {"form": "convolutional", "shape": [3, 32, 32]}
+#: pictures left out that a note names
+_NAMED = 3
 #: share of an autoencoder's training pictures that early stopping watches
 HELD_OUT_SHARE = 0.05
 
@@ -65,7 +67,7 @@ def run_training(
     with alone_at(request) if ranks.first else nullcontext(), log as write, joined(ranks, plan.device):
         pictures = read_pictures(request, plan, tell if ranks.first else silent)
         if pictures.left_out and ranks.first:
-            tell(Noted(left_out_note(pictures)))
+            tell(Noted(f"{left_out_note(pictures)}: {first_of(pictures.left_out)}"))
         with interruptible(ranks) as stopped:
             network, progress = train(plan, pictures, _reporter(tell, write), stopped, ranks)
             if stopped() and ranks.first:
@@ -156,6 +158,13 @@ def left_out_note(pictures: PictureSource) -> str:
     """Say how many pictures are left out, and why."""
     count = len(pictures.left_out)
     return f"{count:,} picture{'s' * (count != 1)} left out: {reasons(pictures.left_out)}"
+
+
+def first_of(left_out: Sequence[LeftOut]) -> str:
+    """Name the first pictures that were left out, and say how many more there are."""
+    more = len(left_out) - _NAMED
+    names = ", ".join(name for name, _ in left_out[:_NAMED])
+    return f"{names} and {more:,} more, in the report" if more > 0 else names
 
 
 def plan_of(request: TrainRequest, ranks: Ranks) -> TrainingPlan:

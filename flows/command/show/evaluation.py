@@ -12,7 +12,15 @@ from rich.table import Table
 
 from flows.command.console import out, present
 from flows.command.show.prefect import carry_out, way_of
-from flows.command.show.run import engine_of, everything, forecast_evaluation, print_ending, run_bar
+from flows.command.show.run import (
+    NAMED,
+    engine_of,
+    everything,
+    forecast_evaluation,
+    print_ending,
+    print_failures,
+    run_bar,
+)
 from pipeline.evaluation.rate_distortion import Evaluation, Name
 from pipeline.reports.text import counted
 from pipeline.requests.pictures import EvaluateRequest
@@ -139,6 +147,8 @@ def print_suite(evaluation: SuiteEvaluation) -> None:
         f"[bold]{evaluation.pictures:,}[/] {pictures} measured, [bold]{failed:,}[/] failed, {summary.seconds:.1f} s"
     )
     out.print(counts)
+    more = sum(summary.reasons.values()) - len(summary.failures[:NAMED])
+    print_failures(summary.failures, f"{more:,} more", more)
     for note in evaluation.notes:
         out.print(f"[yellow]note[/]     {escape(note)}", soft_wrap=True)
     if summary.message:

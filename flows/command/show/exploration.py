@@ -10,7 +10,8 @@ from rich.table import Table
 
 from flows.command.console import out, present
 from flows.command.show.prefect import carry_out, way_of
-from flows.command.show.run import engine_of, run_bar
+from flows.command.show.run import NAMED, engine_of, print_failures, run_bar
+from pipeline.destination.run_record import FAILURE_FIELDS, MOST_FAILURES
 from pipeline.events import Tell
 from pipeline.reports.text import counted
 from pipeline.requests.models import ExploreRequest, SearchRequest
@@ -60,6 +61,8 @@ def _plain(exploration: Any) -> dict[str, Any]:
         "probes": findings.probes,
         "odd": [keys[row] for row in findings.anomalies.together.argsort()[::-1][:10].tolist()],
         "notes": findings.notes,
+        "failed": len(findings.failures),
+        "failures": [{name: row[name] for name in FAILURE_FIELDS} for row in findings.failures[:MOST_FAILURES]],
         "summary": exploration.summary,
         "report": exploration.report,
     }
@@ -91,6 +94,9 @@ def print_exploration(exploration: Any) -> None:
     for row in findings.anomalies.together.argsort()[::-1][:3].tolist():
         table.add_row("odd", escape(findings.vectors.keys[row]))
     out.print(table)
+    failures = findings.failures
+    more = len(failures) - len(failures[:NAMED])
+    print_failures(failures, f"{more:,} more", more)
     for note in findings.notes:
         out.print(f"[yellow]note[/]     {escape(note)}", soft_wrap=True)
     if exploration.summary and exploration.summary.message:

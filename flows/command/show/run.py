@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.runs.forecast import Forecast
 
 #: failures that are named in the closing lines
-_NAMED = 10
+NAMED = 10
 _SAYS = {
     "develop": "would develop",
     "resume": "would go on with",
@@ -144,6 +144,9 @@ def print_ending(summary: Any) -> None:
         if failed:
             done = f"of {counts['done']:,} objects {failed:,} failed before, in whole or in part (see --retry-failed)"
         out.print(f"[{'yellow' if failed else 'green'}]nothing to do[/]: {done} (last run {summary.run})")
+        if failed:
+            more = failed - len({row["key"] for row in summary.failures[:NAMED]})
+            print_failures(summary.failures, counted(more, "more picture"), more)
     if summary.reasons:
         table = Table(title="could not be done", title_justify="left", box=None, pad_edge=False)
         table.add_column("reason")
@@ -151,7 +154,8 @@ def print_ending(summary: Any) -> None:
         for reason, count in sorted(summary.reasons.items(), key=lambda pair: -pair[1]):
             table.add_row(reason, f"{count:,}")
         out.print(table)
-        _print_failures(summary)
+        more = sum(summary.reasons.values()) - len(summary.failures[:NAMED])
+        print_failures(summary.failures, f"{more:,} more", more)
     if counts["objects"]:
         rate = counts["objects"] / summary.seconds if summary.seconds else 0
         # two lines, for one breaks in the middle of a figure at 80 columns
@@ -185,14 +189,16 @@ def everything(count: int) -> str:
     return "the one object is" if count == 1 else f"all {count:,} objects are"
 
 
-def _print_failures(summary: Any) -> None:
-    """Print names of what could not be done, and why; never broken over lines, so that they can be copied."""
-    for row in summary.failures[:_NAMED]:
+def print_failures(rows: Sequence[Mapping[str, Any]], rest: str, more: int) -> None:
+    """Print the keys of the first rows of failures, and why; never broken over lines, so that they can be copied.
+
+    `rest` says in words how many `more` there are.
+    """
+    for row in rows[:NAMED]:
         branch = f" ({escape(row['branch'])})" if row["branch"] else ""
         out.print(f"  [bold]{escape(row['key'])}[/]{branch}: {escape(row['message'])}", soft_wrap=True)
-    more = sum(summary.reasons.values()) - len(summary.failures[:_NAMED])
     if more > 0:
-        out.print(f"  [dim]and {more:,} more, in the table of failures[/]")
+        out.print(f"  [dim]and {rest}, in the table failures[/]")
 
 
 def _stages(stages: dict[str, dict[str, float]]) -> Table:

@@ -74,7 +74,7 @@ def test_pictures_left_out_are_counted_and_named(tmp_path: Path) -> None:
     notes: list[Noted] = []
     card = run_training(training(source, f"{tmp_path}/out/mine"), tell=only(Noted, notes.append))
     assert card is not None
-    assert notes == [Noted("1 picture left out: 1 unreadable")]
+    assert notes == [Noted("1 picture left out: 1 unreadable: torn.png")]
     assert card.data.endswith("; 1 picture left out: 1 unreadable")
     page = (tmp_path / "out/mine.html").read_text()
     assert "torn.png" in page
