@@ -63,6 +63,7 @@ class DevelopOptions(RunOptions, total=False):
     measure: bool
     crop: str | None
     model: Sequence[Location]
+    originals: bool
 
 
 class CompressOptions(RunOptions, total=False):

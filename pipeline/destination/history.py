@@ -80,7 +80,7 @@ def frames_settled(found: StoredObject, pictures: Pictures) -> int:
     counts: dict[int | None, int] = {}
     for one in pictures.values():
         if one.etag == found.etag:
-            frames = one.frames if one.file else 1
+            frames = one.frames or 1
             counts[frames] = counts.get(frames, 0) + 1
     return next((count for frames, count in counts.items() if frames == count), 0)
 

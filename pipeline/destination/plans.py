@@ -52,8 +52,8 @@ class SourcePicture:
     """One picture that is to be developed: an object of the source, or one frame of it.
 
     `size`, `etag` and `modified` are those of the object. `file` is the object's key where `key` names one frame of
-    several. `frame` (from 0) is null where the object is an ordinary picture, read as a whole. `frames` is how many the
-    object announces; without `frame` it is a number too large to be taken apart.
+    several, or the original of a stream. `frame` (from 0) is null where the object is an ordinary picture, read as a
+    whole. `frames` is how many the object announces; without `frame` it is a number too large to be taken apart.
     """
 
     key: str

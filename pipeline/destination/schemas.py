@@ -58,7 +58,12 @@ MANIFEST = _schema(
         "the source; in no current table)",
     ),
     ("reason", pa.string(), True, "reason class when it is not ok (see failures)"),
-    ("file", pa.string(), True, "path of the object, of which the row is one frame; null: key is the object"),
+    (
+        "file",
+        pa.string(),
+        True,
+        "path of the object, of which the row is one frame, or whose original it names (decompress); null: key is it",
+    ),
     ("frame", pa.int32(), True, "number of the frame, page or slice in its file, from 0; null for ordinary pictures"),
     ("frames", pa.int32(), True, "frames the file announces"),
     ("duration_s", pa.float64(), True, "seconds the frame is shown; null when the file does not say"),

@@ -135,7 +135,7 @@ def _look(store: Store, one: SourcePicture, pixel_limit: int) -> Look | None:
     """Look at a picture; None where it is gone or cannot be read now. Raises StorageError when nothing answers."""
     try:
         if one.frame is None:
-            return look_at(decode(read(store, one.key), one.key, pixel_limit), None, False)
+            return look_at(decode(read(store, one.object_key), one.object_key, pixel_limit), None, False)
         with closing(SharedFile(store, one.object_key, one.size, [one.frame], pixel_limit)) as file:
             file.fetch()
             return look_at(file.read(one.frame, one.key).picture, None, False)

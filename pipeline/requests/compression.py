@@ -17,7 +17,11 @@ def compression(request: CompressRequest) -> DevelopRequest:
 
 
 def decompression(request: DecompressRequest) -> DevelopRequest:
-    """Return the request to develop by a branch without steps, `decompressed`: pictures are written, none measured."""
+    """Return the request to develop by a branch without steps, `decompressed`: pictures are written, none measured.
+
+    Their keys are those of the originals.
+    """
     output = {"format": request.format or "png"}
     recipe = {"name": "decompress", "branches": {DECOMPRESSED: []}, "output": output}
-    return DevelopRequest(**request.shared(), recipe=recipe, measure=False, crop=request.crop, model=request.model)
+    more = {"measure": False, "originals": True, "crop": request.crop, "model": request.model}
+    return DevelopRequest(**request.shared(), recipe=recipe, **more)

@@ -195,7 +195,7 @@ def _decisive(request: DevelopRequest) -> dict[str, Any]:
     # not the models: a stream is only ever decoded by the very weights it was made with
     settings = {"pixel_limit": request.pixel_limit, "measure": request.measure, "crop": request.crop}
     # only where they are chosen: what was developed before there were frames stays developed
-    for name in ("frames", "frame_limit", "strict"):
+    for name in ("frames", "frame_limit", "strict", "originals"):
         if getattr(request, name) != DevelopRequest.model_fields[name].default:
             settings[name] = getattr(request, name)
     return settings

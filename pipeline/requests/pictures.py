@@ -131,6 +131,9 @@ class DevelopRequest(RunRequest):
     measure: bool = Field(True, description="compute quality metrics")
     crop: CropText = None
     model: StreamModels = ()
+    originals: SkipJsonSchema[bool] = Field(
+        False, description="keys are those of the pictures that .drk streams were made of, as decompress has them"
+    )
 
 
 class CompressRequest(RunRequest, CodecChoice):

@@ -264,6 +264,7 @@ def _gallery(job: Job, plan: Plan, metrics: pa.Table) -> list[GalleryEntry]:
     paths = {n: _pictures(read_commit(destination, plan.run, n)) for n in shards}
     keys = {key for _, _, key in chosen}
     planned = [one for n in shards for one in shard_pictures(destination, plan, n) if one.key in keys]
+    objects = {one.key: one.object_key for one in planned}
     frames = _frames(source, planned, limit)
     entries = []
     for branch, rank, key in chosen:
@@ -271,7 +272,7 @@ def _gallery(job: Job, plan: Plan, metrics: pa.Table) -> list[GalleryEntry]:
         path = paths[row["shard"]].get((branch, key))
         if path is None:
             continue
-        before = frames[key] if key in frames else _picture(source, key, limit)
+        before = frames[key] if key in frames else _picture(source, objects[key], limit)
         after = _picture(destination, path, limit)
         if before is not None and after is not None:
             size = (row["width"], row["height"])

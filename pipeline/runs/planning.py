@@ -23,8 +23,9 @@ from pipeline.destination.lease import Lease
 from pipeline.destination.plans import Plan, SourcePicture, earlier_plans, read_plan, read_record, write_plan
 from pipeline.errors import PlanError, StorageError
 from pipeline.events import Listed, Planned, Tell, silent
-from pipeline.requests.pictures import RunRequest
+from pipeline.requests.pictures import DevelopRequest, RunRequest
 from pipeline.runs.listing import Results, may_have_frames, pictures_of
+from pipeline.runs.originals import Originals
 from pipeline.runs.partition import cut, write_parts
 from pipeline.runs.redo import forget, plan_failed
 from pipeline.storage.store import Store, StoredObject, exists
@@ -187,11 +188,15 @@ def _to_do(job: AnyWork, before: Before, found: Found, tell: Tell) -> Iterator[S
     """Yield the pictures to develop, in the order of their objects' keys, while the source is listed."""
     request, source = job.request, job.source
     results = Results(source)
+    originals = Originals(source) if isinstance(request, DevelopRequest) and request.originals else None
     objects = without_results(job.objects(), before.own, results)
     settled = settled_objects(job.destination, before.finished)
     for batch in batches(join(objects, settled), request.frames):
         found.listed += len(batch)
         tell(Listed(found.listed))
+        names = {one.key: originals.key_of(one.key) for one, _ in batch} if originals else {}
+        if originals:
+            originals.check_earlier(job.destination, before.finished)
         known: dict[str, Pictures] = {}
         todo: list[StoredObject] = []
         for one, pictures in batch:
@@ -203,6 +208,8 @@ def _to_do(job: AnyWork, before: Before, found: Found, tell: Tell) -> Iterator[S
                 known[one.key] = pictures
         taken = {one.key for one, _ in batch}
         for picture in pictures_of(source, todo, request.frames, request.frame_limit, taken, request.deadline_s):
+            if picture.file is None and names.get(picture.key, picture.key) != picture.key:
+                picture = replace(picture, key=names[picture.key], file=picture.key)
             earlier = known[picture.object_key].get(picture.key)
             if earlier is not None and earlier.etag == picture.etag:
                 found.done += 1

@@ -174,7 +174,8 @@ def _decode(
             reserve=reserve,
         )
     else:
-        picture = decode(data, found.key, settings.pixel_limit, reserve)
+        # the object's own name may say what its content does not
+        picture = decode(data, found.object_key, settings.pixel_limit, reserve)
     return picture if settings.crop is None else cropped(picture, settings.crop)
 
 

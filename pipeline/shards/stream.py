@@ -159,7 +159,7 @@ class ShardStream:
         if found.frames is not None:
             limit = self.request.frame_limit
             raise PictureError("too_large", f"the file has more frames than the frame limit, {limit:,}")
-        data = read(self.source, found.key, size=found.size)
+        data = read(self.source, found.object_key, size=found.size)
         return data, len(data)
 
     def _develop(self, item: tuple[int, bytes | SharedFile]) -> None:

@@ -188,7 +188,7 @@ def _develop(work: ShardWork, one: SourcePicture) -> Sequence[str]:
         data = SharedFile(source, one.object_key, one.size, [one.frame], request.pixel_limit)
         data.fetch()
     else:
-        data = read(source, one.key, size=one.size)
+        data = read(source, one.object_key, size=one.size)
     with Batcher(choose_device(request.device), 1) as batcher:
         developed = work.through(one, data, batcher.apply, at_once, lambda: False)
     return [row["message"] for row in developed.failures]

@@ -35,7 +35,9 @@ from pipeline.storage.store import Store, read, write
 _DEFAULT_S = 0.1
 #: what files of frames are put together in when they are to stay what they were
 _SAME = {"png": "apng", "avif": "webp", "idx": "npy", "drk": "tiff"}
+#: keys of streams of frames, and of pictures that came of such streams
 _STREAMS = re.compile(r"(?P<file>.+)#(?P<frame>\d{4,9})(?P<ending>\.drk)")
+_FRAMES = re.compile(r"(?P<file>.+)#(?P<frame>\d{4,9})")
 _SHOWN = 20
 
 
@@ -116,12 +118,13 @@ def _developed(source: Store, request: AssembleRequest) -> tuple[dict[str, _File
 def _add(files: dict[str, _File], row: dict[str, Any]) -> None:
     """Take in what a row of the manifest says of a file of frames."""
     name, frame, count = row["file"], row["frame"], row["frames"]
-    if name is None and (stream := _STREAMS.fullmatch(row["key"])):
+    stream = _stream(row)
+    if stream:
         # every stream has an ETag of its own
         name, frame = stream["file"], int(stream["frame"])
         row = row | {"etag": "", "format": row["format"] or "drk"}
         count = max(frame + 1, files[name].count if name in files else 0)
-    if name is None:
+    if name is None or frame is None:
         # an ordinary picture, or a file that has frames no longer
         files.pop(row["key"], None)
         return
@@ -135,9 +138,16 @@ def _add(files: dict[str, _File], row: dict[str, Any]) -> None:
         file.durations[frame] = row["duration_s"]
 
 
+def _stream(row: dict[str, Any]) -> re.Match[str] | None:
+    """Take apart the key of a row of the manifest that is of a stream of one frame; None for any other."""
+    if row["frame"] is not None:
+        return None
+    return _STREAMS.fullmatch(row["key"]) if row["file"] is None else _FRAMES.fullmatch(row["key"])
+
+
 def _remove(files: dict[str, _File], row: dict[str, Any]) -> None:
     """Take out what a row of the manifest says is gone: a file of frames, or a stream that was one frame."""
-    stream = None if row["file"] else _STREAMS.fullmatch(row["key"])
+    stream = _stream(row)
     if stream and stream["file"] in files:
         file = files[stream["file"]]
         file.keys.pop(int(stream["frame"]), None)

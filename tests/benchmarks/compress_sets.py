@@ -104,7 +104,7 @@ def compare(source: Store, pictures: Store, keys: list[str]) -> dict[str, float]
     found = {}
     there = {entry.key for entry in list_objects(pictures)}
     for key in keys:
-        path = f"pictures/{DECOMPRESSED}/{key}.drk.png"
+        path = f"pictures/{DECOMPRESSED}/{key}.png"
         if path in there:
             before, after = decode(read(source, key), key), decode(read(pictures, path))
             if before.pixels.shape == after.pixels.shape:

@@ -133,7 +133,7 @@ def test_a_value_out_of_bounds_is_code_2_and_names_its_option(option: str, value
 def test_every_field_of_a_request_is_an_option_or_argument(name: str, model: type[BaseModel]) -> None:
     """Command line and request cannot drift apart; only credentials, and what SOURCE says, are kept off it."""
     parameters = {parameter.name: parameter for parameter in main.commands[name].params}
-    hidden = {"source_storage", "destination_storage", "only"}
+    hidden = {"source_storage", "destination_storage", "only", "originals"}
     assert set(parameters) - OF_COMMANDS == set(model.model_fields) - hidden
     # lines are broken behind hyphens too
     text = " ".join(shown(name, "--help").split()).replace("- ", "-")

@@ -331,7 +331,7 @@ def test_streams_of_frames(tmp_path: Path) -> None:
     assert sorted(path.name for path in streams.iterdir()) == [f"walk.gif#{n:04d}.drk" for n in range(3)]
     back = DecompressRequest(source=str(streams), destination=str(tmp_path / "out"), **settings)
     assert develop(decompression(back)).counts["good"] == 3
-    assert decode((tmp_path / "out/pictures/decompressed/walk.gif#0002.drk.png").read_bytes()).pixels.shape == (
+    assert decode((tmp_path / "out/pictures/decompressed/walk.gif#0002.png").read_bytes()).pixels.shape == (
         64,
         64,
         3,

@@ -76,7 +76,7 @@ def test_every_kind_of_picture_comes_back(key: str, pictures: Path, compressed: 
     """Size, channels, bit depth and colours come back; alpha, ICC and EXIF exactly (alpha in 8 bits)."""
     before = picture(pictures / key)
     header = read_header((compressed / f"streams/compressed/{key}.drk").read_bytes()).header
-    after = picture(decompressed / f"pictures/decompressed/{key}.drk.png")
+    after = picture(decompressed / f"pictures/decompressed/{key}.png")
     assert (header.width, header.height, header.quality) == (before.pixels.shape[1], before.pixels.shape[0], 648)
     assert header.bit_depth == before.metadata.bit_depth
     assert (header.icc or None, header.exif or None) == (before.metadata.icc, before.metadata.exif)
@@ -95,7 +95,7 @@ def test_what_was_measured_is_what_the_stream_gives(pictures: Path, compressed: 
     rows = table(compressed, "metrics", "key, psnr, bytes, bpp, width, height")
     assert {row[0] for row in rows} == set(awkward_files())
     for key, psnr, size, bpp, width, height in rows:
-        before, after = picture(pictures / key), picture(decompressed / f"pictures/decompressed/{key}.drk.png")
+        before, after = picture(pictures / key), picture(decompressed / f"pictures/decompressed/{key}.png")
         error = np.mean((after.colour.astype(float) - to_8bit(before.colour)) ** 2)
         assert psnr == pytest.approx(100 if error == 0 else min(100, 10 * np.log10(255**2 / error)), abs=1e-3)
         assert (compressed / f"streams/compressed/{key}.drk").stat().st_size == size
@@ -106,10 +106,10 @@ def test_what_was_measured_is_what_the_stream_gives(pictures: Path, compressed: 
 def test_the_manifest_of_streams_tells_their_pictures(decompressed: Path) -> None:
     """Format drk, the bit depth of the original, channels and colour model."""
     rows = {row[0]: row[1:] for row in table(decompressed, "manifest", "key, format, mode, channels, bit_depth")}
-    assert rows["deep.png.drk"] == ("drk", "rgb", 3, 16)
-    assert rows["grey alpha.png.drk"] == ("drk", "grey+alpha", 2, 8)
-    assert rows["grey.png.drk"] == ("drk", "grey", 1, 8)
-    assert rows["palette.png.drk"][:3] == ("drk", "rgb+alpha", 4)
+    assert rows["deep.png"] == ("drk", "rgb", 3, 16)
+    assert rows["grey alpha.png"] == ("drk", "grey+alpha", 2, 8)
+    assert rows["grey.png"] == ("drk", "grey", 1, 8)
+    assert rows["palette.png"][:3] == ("drk", "rgb+alpha", 4)
     assert {row[0] for row in rows.values()} == {"drk"}
 
 
@@ -179,7 +179,7 @@ def test_a_crop_is_that_part_of_the_whole(tmp_path: Path) -> None:
     for left, top, width, height in ((0, 0, 40, 30), (980, 990, 60, 70), (1039, 1059, 1, 1), (37, 500, 211, 9)):
         out = tmp_path / f"{left}-{top}"
         decompress(tmp_path / "drk/streams", out, crop=f"{left},{top},{width},{height}")
-        part = picture(out / "pictures/decompressed/compressed/a.png.drk.png").pixels.astype(int)
+        part = picture(out / "pictures/decompressed/compressed/a.png.png").pixels.astype(int)
         expected = decoded[top : top + height, left : left + width]
         assert part.shape == expected.shape
         assert np.abs(part - expected).max() <= 1
@@ -238,7 +238,7 @@ def test_a_stream_of_an_unknown_model_waits_for_its_weights(pictures: Path, tmp_
     assert "give the URL of its weights with --model" in table(out, "failures", "message")[0][0]
     second = decompress(tmp_path / "drk/streams/compressed", out, model=(weights,))
     assert (second.counts["objects"], second.counts["good"]) == (1, 1)
-    assert picture(out / "pictures/decompressed/grey.png.drk.png").pixels.shape == (64, 80, 1)
+    assert picture(out / "pictures/decompressed/grey.png.png").pixels.shape == (64, 80, 1)
     with pytest.raises(ModelError, match="does not exist"):
         decompress(tmp_path / "drk/streams/compressed", out, model=(str(tmp_path / "none.safetensors"),))
 
@@ -265,5 +265,5 @@ def test_from_bucket_to_bucket(s3_store: Store, bucket: str, s3_options: Any) ->
     summary = decompress(f"s3://{bucket}/drk/streams/compressed", f"s3://{bucket}/out", format="webp")
     assert (summary.counts["good"], summary.status) == (3, "complete")
     out = open_store(f"s3://{bucket}/out/pictures/decompressed", s3_options)
-    assert [found.key for found in list_objects(out)] == sorted(f"{key}.drk.webp" for key in files)
-    assert decode(read(out, "odd/size.png.drk.webp")).pixels.shape == (131, 77, 3)
+    assert [found.key for found in list_objects(out)] == sorted(f"{key}.webp" for key in files)
+    assert decode(read(out, "odd/size.png.webp")).pixels.shape == (131, 77, 3)
