@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipeline.networks.codec_choice import CodecChoice
 from pipeline.requests.pictures import CompressRequest, DecompressRequest, DevelopRequest
 
@@ -23,5 +25,5 @@ def decompression(request: DecompressRequest) -> DevelopRequest:
     """
     output = {"format": request.format or "png"}
     recipe = {"name": "decompress", "branches": {DECOMPRESSED: []}, "output": output}
-    more = {"measure": False, "originals": True, "crop": request.crop, "model": request.model}
+    more: dict[str, Any] = {"measure": False, "originals": True, "crop": request.crop, "model": request.model}
     return DevelopRequest(**request.shared(), recipe=recipe, **more)
