@@ -52,6 +52,15 @@ class Summary:
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
+def too_many_failed(counts: Mapping[str, int], max_failure_rate: float) -> bool:
+    """Return whether a run with these counts has failed: the share of failed pictures exceeds 0..1, or there is none.
+
+    Objects that are no pictures, those `left_out`, do not count.
+    """
+    pictures = counts["objects"] - counts.get("left_out", 0)
+    return not pictures or counts["failed"] / pictures > max_failure_rate
+
+
 def account_of(
     plan: Plan, destination: Store, started: datetime, counts: Mapping[str, int], max_failure_rate: float
 ) -> dict[str, Any]:
@@ -61,16 +70,12 @@ def account_of(
     was a picture at all; else complete.
     """
     finished = datetime.now(UTC)
-    failed, left_out = counts["failed"], counts.get("left_out", 0)
-    pictures = counts["objects"] - left_out
-    rate = failed / pictures if pictures else 1.0
-    broken = rate > max_failure_rate or not pictures
+    failed, pictures = counts["failed"], counts["objects"] - counts.get("left_out", 0)
+    broken = too_many_failed(counts, max_failure_rate)
     message = "no file is a picture; check that the source is the folder or prefix you mean"
     if pictures:
-        message = (
-            f"{failed:,} of {pictures:,} pictures failed ({rate:.1%}); the limit is {max_failure_rate:.1%} "
-            "(max_failure_rate). All that was good is kept."
-        )
+        said = f"{failed:,} of {pictures:,} pictures failed ({failed / pictures:.1%})"
+        message = f"{said}; the limit is {max_failure_rate:.1%} (max_failure_rate). All that was good is kept."
     return {
         "run": plan.run,
         "status": "failed" if broken else "complete",

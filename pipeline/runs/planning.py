@@ -21,6 +21,7 @@ from pipeline.destination.history import Pictures, frames_settled, join, settled
 from pipeline.destination.layout import FOLDERS, plan_path, read_json, record_path, success_path
 from pipeline.destination.lease import Lease
 from pipeline.destination.plans import Plan, SourcePicture, earlier_plans, read_plan, read_record, write_plan
+from pipeline.destination.run_record import too_many_failed
 from pipeline.errors import PlanError, StorageError
 from pipeline.events import Listed, Planned, Tell, silent
 from pipeline.requests.pictures import DevelopRequest, RunRequest
@@ -247,8 +248,7 @@ def _cut_off_at_the_end(destination: Store, plan: Plan, max_failure_rate: float)
     """Tell whether a run with run.json lacks its _SUCCESS: killed just before, or the limit has been raised since."""
     if exists(destination, success_path(plan.run)):
         return False
-    counts = read_json(destination, record_path(plan.run))["counts"]
-    return counts["failed"] / counts["objects"] <= max_failure_rate
+    return not too_many_failed(read_json(destination, record_path(plan.run))["counts"], max_failure_rate)
 
 
 def without_results(objects: Iterable[StoredObject], own: str | None, results: Results) -> Iterator[StoredObject]:

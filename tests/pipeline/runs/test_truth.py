@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.requests.upkeep import VerifyRequest
@@ -22,11 +22,11 @@ FORMATS = ["png", "jpeg", "webp", "avif", "tiff", "jpeg2000", "same"]
 BLURRED = [{"step": "gaussian", "sigma": 0.8}]
 
 
-def photographs(folder: Path) -> Path:
+def photographs(folder: Path, seed: int = 3, height: int = 90, width: int = 120) -> Path:
     """Colour and grey, of 8 and 16 bits, as PNG and as JPEG."""
     folder.mkdir(parents=True)
-    noise = np.random.default_rng(3).normal(0, 9, (90, 120, 3))
-    colour = np.clip(smooth(90, 120, 3) + noise, 0, 255).astype(np.uint8)
+    noise = np.random.default_rng(seed).normal(0, 3 * seed, (height, width, 3))
+    colour = np.clip(smooth(height, width, 3) + noise, 0, 255).astype(np.uint8)
     cv2.imwrite(str(folder / "colour.png"), colour)
     cv2.imwrite(str(folder / "grey.png"), colour[:, :, 0])
     cv2.imwrite(str(folder / "deep.png"), colour.astype(np.uint16) * 257)
@@ -34,13 +34,32 @@ def photographs(folder: Path) -> Path:
     return folder
 
 
+def thirty(folder: Path) -> Path:
+    """Thirty pictures of many sizes, odd ones too: as `photographs` has them, turned by EXIF, WebP, TIFF and BMP."""
+    for seed, (height, width) in enumerate([(90, 120), (33, 171), (128, 64), (7, 9), (200, 31)]):
+        photographs(folder / str(seed), seed, height, width)
+    for seed, name in enumerate(["turned.jpg", "deep grey.png", "a.webp", "a.tiff", "a.bmp"]):
+        colour = np.clip(smooth(61, 83, 3) + np.random.default_rng(seed).normal(0, 5, (61, 83, 3)), 0, 255)
+        for number, pixels in enumerate((colour.astype(np.uint8), colour.astype(np.uint8)[::-1])):
+            path = folder / f"{number} {name}"
+            if name == "turned.jpg":
+                exif = Image.Exif()
+                exif[0x0112] = 6 + 2 * number
+                Image.fromarray(pixels).save(path, exif=exif, quality=90)
+            elif name == "deep grey.png":
+                cv2.imwrite(str(path), pixels[:, :, 0].astype(np.uint16) * 257)
+            else:
+                cv2.imwrite(str(path), pixels)
+    return folder
+
+
 def read_by_others(path: Path) -> np.ndarray:
-    """H x W x C float64 on 8-bit levels, as Pillow or (deep TIFF and JPEG 2000) OpenCV reads the file."""
-    if path.suffix in (".tiff", ".jp2") or path.name.startswith("deep"):
+    """H x W x C float64 on 8-bit levels, upright, as Pillow or (16 bits, JPEG 2000) OpenCV reads the file."""
+    if path.suffix in (".tiff", ".jp2") or "deep" in path.name:
         pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         pixels = np.round(pixels / 257) if pixels.dtype == np.uint16 else pixels
         return np.atleast_3d(pixels[..., ::-1] if pixels.ndim == 3 else pixels).astype(np.float64)
-    return np.atleast_3d(np.asarray(Image.open(path))).astype(np.float64)
+    return np.atleast_3d(np.asarray(ImageOps.exif_transpose(Image.open(path)))).astype(np.float64)
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
@@ -51,11 +70,11 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
 @pytest.mark.parametrize("format", FORMATS)
 def test_figures_are_those_of_the_stored_file(format: str, tmp_path: Path) -> None:
     """PSNR by another reader is the row's within 0.01 dB, bytes are the file's, whatever the format loses."""
-    source, out = photographs(tmp_path / "in"), tmp_path / "out"
+    source, out = thirty(tmp_path / "in"), tmp_path / "out"
     recipe = {"branches": {"blurred": BLURRED, "jpeg": [{"step": "jpeg", "quality": 30}]}, "output": {"format": format}}
-    assert develop(request(source, out, recipe)).counts["good"] == 4
+    assert develop(request(source, out, recipe)).counts["good"] == 30
     rows = table(out, "metrics", "key, branch, path, bytes, psnr, unchanged")
-    assert len(rows) == 8
+    assert len(rows) == 60
     for key, branch, path, size, said, unchanged in rows:
         assert (out / path).stat().st_size == size
         assert path.startswith("streams/jpeg/" if branch == "jpeg" else "pictures/blurred/")
