@@ -35,8 +35,8 @@ def photographs(folder: Path, seed: int = 3, height: int = 90, width: int = 120)
 
 
 def thirty(folder: Path) -> Path:
-    """Thirty pictures of many sizes, odd ones too: as `photographs` has them, turned by EXIF, WebP, TIFF and BMP."""
-    for seed, (height, width) in enumerate([(90, 120), (33, 171), (128, 64), (7, 9), (200, 31)]):
+    """Thirty pictures of several sizes: as `photographs` has them, turned by EXIF, WebP, TIFF and BMP."""
+    for seed, (height, width) in enumerate([(90, 120), (33, 171), (128, 64), (35, 39), (200, 33)]):
         photographs(folder / str(seed), seed, height, width)
     for seed, name in enumerate(["turned.jpg", "deep grey.png", "a.webp", "a.tiff", "a.bmp"]):
         colour = np.clip(smooth(61, 83, 3) + np.random.default_rng(seed).normal(0, 5, (61, 83, 3)), 0, 255)
