@@ -178,6 +178,7 @@ def _turn(
     command = ["nice", "-n", str(request.nice), *own_process("pipeline.training.turn")]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, env=environment, start_new_session=True, stdin=pipe, stdout=pipe, text=True)
+    _stand_back(process.pid, request.nice)
     assert process.stdin is not None
     assert process.stdout is not None
     ending = _Ending(process, board.stopped, until)
@@ -193,6 +194,9 @@ def _turn(
     code = process.wait()
     if "figures" in said:
         board.update(name, state="cooled" if training.cooldown else "done", held_out=said["figures"])
+    elif ending.killed and "step" in said:
+        word = f"did not end within {_GRACE_S:g} s of being asked and was killed; it goes on from its checkpoint"
+        board.update(name, state="waiting", word=word)
     elif "error" in said or code:
         word = said.get("error", f"its process ended with exit code {code}; the same command goes on")
         board.update(name, state="failed", word=word)
@@ -200,11 +204,21 @@ def _turn(
         board.update(name, state="waiting")
 
 
+def _stand_back(process: int, nice: int) -> None:
+    """Let the session that a process leads stand back as far as the process itself does.
+
+    Where Linux shares the processor between sessions first (sched(7), autogroup), a nice value counts within one alone.
+    """
+    with suppress(OSError):
+        Path(f"/proc/{process}/autogroup").write_text(str(nice))
+
+
 class _Ending:
     """What asks a turn to end after its step once its time is over, and kills it where it does not."""
 
     def __init__(self, process: subprocess.Popen[str], stopped: threading.Event, until: float):
         self._process, self._stopped, self._until, self._told = process, stopped, until, False
+        self.killed = False
         threading.Thread(target=self._watch, daemon=True).start()
 
     def at_latest(self, moment: float) -> None:
@@ -224,6 +238,7 @@ class _Ending:
         try:
             self._process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
+            self.killed = True
             self._process.kill()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -18,6 +20,7 @@ from skimage import data as photographs
 
 from pipeline.errors import RequestError
 from pipeline.requests.models import TrainPlanRequest, TrainRequest
+from pipeline.training import turns
 from pipeline.training.train import alone_at, run_training
 from pipeline.training.turns import Standing, read_plan_file, run_turns
 from tests.processes import ROOT
@@ -130,6 +133,41 @@ def test_a_session_of_minutes_ends_with_cooled_weights(pictures: Path, tmp_path:
     (before,) = run_turns(plan(tmp_path, pictures, models, minutes=0.001), lambda standings: None)
     assert before.state == "waiting"
     assert 0 < before.steps < ended.steps
+
+
+@pytest.mark.slow
+def test_a_turn_that_hangs_is_killed_and_its_model_is_cooled_all_the_same(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_GRACE_S", 2.0)
+    request = plan(tmp_path, pictures, {"one": {"task": "denoise"} | OPTIONS}, minutes=1.5, cooldown=0.8, turn=60)
+    stopped: list[int] = []
+
+    def stop(standings: list[Standing]) -> None:
+        if not stopped and standings[0].steps >= 8:
+            (turn,) = (int(pid) for pid in subprocess.check_output(["pgrep", "-P", str(os.getpid())]).split()
+                       if b"turn" in Path(f"/proc/{int(pid)}/cmdline").read_bytes())  # fmt: skip
+            stopped.append(turn)
+            os.kill(turn, signal.SIGSTOP)
+
+    (ended,) = run_turns(request, stop)
+    assert stopped
+    assert ended.state == "cooled"
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="sessions do not share the processor here")
+def test_turns_stand_back_behind_other_sessions(pictures: Path, tmp_path: Path) -> None:
+    """A nice value alone would count only within the session of their own that they have."""
+    found: list[str] = []
+
+    def look(standings: list[Standing]) -> None:
+        for pid in subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, check=False).stdout.split():
+            with suppress(OSError):
+                if b"turn" in Path(f"/proc/{int(pid)}/cmdline").read_bytes():
+                    found.append(Path(f"/proc/{int(pid)}/autogroup").read_text())
+
+    run_turns(plan(tmp_path, pictures, {"one": {"task": "denoise", "steps": 4} | OPTIONS}, nice=11), look)
+    assert any(said.endswith("nice 11\n") for said in found), found
 
 
 def test_ctrl_c_ends_every_turn_after_its_step(pictures: Path, tmp_path: Path) -> None:
