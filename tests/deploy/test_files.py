@@ -43,6 +43,39 @@ def test_every_flow_is_deployed_and_limits_say_what_happens_when_reached() -> No
     assert any(one.get("triggers") for one in deployments())
 
 
+def comments(name: str) -> str:
+    """The comments of a file of deploy/, in one line."""
+    found = re.findall(r"(?m)^\s*# ?(.*)$", (DEPLOY / name).read_text())
+    return " ".join(" ".join(found).split())
+
+
+def test_what_prefect_yaml_says_of_itself_is_so() -> None:
+    """Its commands, the variables it reads, what is on and off, and when, are those of the file."""
+    text, said = (DEPLOY / "prefect.yaml").read_text(), comments("prefect.yaml")
+    pools = {one["work_pool"]["name"] for one in deployments()}
+    assert set(re.findall(r"worker start --pool (\S+)", said)) <= pools
+    for name in re.findall(r"deploy/\S+|kubernetes/[\w.-]+", said):
+        assert (ROOT / name).exists() or (DEPLOY / name).exists(), name
+    assert set(re.findall(r"DARKROOM_\w+", said)) == set(re.findall(r"\{\{ \$(\w+) \}\}", text))
+    on = {one["name"]: {t["enabled"] for t in one["triggers"]} for one in deployments() if one.get("triggers")}
+    assert on == {"on-upload": {True}}
+    assert "The trigger of on-upload is on" in said
+    assert "Schedules are off" in said
+    assert not any(schedule["active"] for one in deployments() for schedule in one.get("schedules", []))
+    described = {one["name"]: one["description"] for one in deployments() if "description" in one}
+    assert described.keys() == {"nightly", "every-quarter-hour", "on-upload"}
+    times = {one["name"]: one["schedules"][0] for one in deployments() if one.get("schedules")}
+    assert (times["nightly"]["cron"], times["nightly"]["timezone"]) == ("0 2 * * *", "UTC")
+    assert described["nightly"].startswith("Every night at two (UTC)")
+    assert times["every-quarter-hour"]["interval"] * 4 == 3600
+    assert described["every-quarter-hour"].startswith("Four times an hour")
+    (upload,) = [one for one in deployments() if one.get("triggers")]
+    assert set(upload["triggers"][0]["expect"]) == set(re.findall(r"`(darkroom\.\S+)`", upload["description"]))
+    waiting = {one["concurrency_limit"]["collision_strategy"] for one in deployments() if not one.get("schedules")}
+    by_clock = {one["concurrency_limit"]["collision_strategy"] for one in deployments() if one.get("schedules")}
+    assert (waiting, by_clock) == ({"ENQUEUE"}, {"CANCEL_NEW"})
+
+
 def test_job_variables_of_the_cluster_are_in_its_template() -> None:
     """Every placeholder of the job has a variable, and every variable that a deployment gives is one."""
     template = json.loads((DEPLOY / "kubernetes/gpu-job-template.json").read_text())
