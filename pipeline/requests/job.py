@@ -35,6 +35,12 @@ _NOT_RECORDED = {
 }  # fmt: skip
 
 
+#: fields that change rows, for the fingerprint
+DECISIVE = ("pixel_limit", "measure", "crop", "frames", "frame_limit", "strict", "originals")
+#: those of them that count only where they are chosen: what was developed before there were they stays developed
+_WHERE_CHOSEN = DECISIVE[3:]
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings that decide the rows of a picture besides the recipe.
@@ -90,8 +96,11 @@ class Job:
 
     def record(self) -> dict[str, Any]:
         """Return the job as plain data, without access to its stores: what is kept beside a plan, and what travels."""
+        from pipeline.destination.schemas import SCHEMA_VERSION
+
         resolved = {
             "darkroom": version(),
+            "tables": SCHEMA_VERSION,
             "fingerprint": self.fingerprint,
             "versions": _step_versions(self.recipe),
             "packages": _packages(self.recipe),
@@ -193,12 +202,11 @@ def _codecs(urls: tuple[str, ...], planned: Mapping[str, str]) -> dict[str, tupl
 def _decisive(request: DevelopRequest) -> dict[str, Any]:
     """Return the settings that change rows, for the fingerprint."""
     # not the models: a stream is only ever decoded by the very weights it was made with
-    settings = {"pixel_limit": request.pixel_limit, "measure": request.measure, "crop": request.crop}
-    # only where they are chosen: what was developed before there were frames stays developed
-    for name in ("frames", "frame_limit", "strict", "originals"):
-        if getattr(request, name) != DevelopRequest.model_fields[name].default:
-            settings[name] = getattr(request, name)
-    return settings
+    return {
+        name: getattr(request, name)
+        for name in DECISIVE
+        if name not in _WHERE_CHOSEN or getattr(request, name) != DevelopRequest.model_fields[name].default
+    }
 
 
 def recorded(request: RunRequest) -> dict[str, Any]:

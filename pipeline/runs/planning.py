@@ -24,7 +24,9 @@ from pipeline.destination.plans import Plan, SourcePicture, earlier_plans, read_
 from pipeline.destination.run_record import too_many_failed
 from pipeline.errors import PlanError, StorageError
 from pipeline.events import Listed, Planned, Tell, silent
+from pipeline.requests.job import Job
 from pipeline.requests.pictures import DevelopRequest, RunRequest
+from pipeline.runs.differences import said_differences
 from pipeline.runs.listing import Results, may_have_frames, pictures_of
 from pipeline.runs.originals import Originals
 from pipeline.runs.partition import cut, write_parts
@@ -138,7 +140,7 @@ def what_was_done(job: AnyWork) -> Before:
     last = next((pair for pair in reversed(earlier) if not pair[0].gone), None)
     unfinished = None
     if last and not request.fresh:
-        _same_work(last[0], mark, source.url, destination.url)
+        _same_work(job, last[0])
         if not last[1] or _cut_off_at_the_end(destination, last[0], request.max_failure_rate):
             unfinished = last[0]
     same_work: list[Plan] = []
@@ -273,14 +275,26 @@ def _real_root(store: Store) -> str:
     return os.path.realpath(store.root) if store.is_local else store.root
 
 
-def _same_work(plan: Plan, mark: str, source: str, destination: str) -> None:
+def _same_work(job: AnyWork, plan: Plan) -> None:
+    """Raise PlanError, which says what is otherwise now, unless a plan at the destination is of the job's work."""
+    here, source = job.destination.url, job.source.url
     if plan.source != source:
         raise PlanError(
-            f"{destination} holds results of {plan.source}, not of {source}; "
-            "use another destination, or --fresh to add to this one"
+            f"{here} holds results of {plan.source}, not of {source}; use another destination, or --fresh to add to "
+            "this one"
         )
-    if plan.fingerprint != mark:
+    if plan.fingerprint != job.fingerprint:
+        said = _what_differs(job, plan)
         raise PlanError(
-            f"{destination} was developed by another recipe or other settings (fingerprint {plan.fingerprint[:12]}, "
-            f"now {mark[:12]}); use another destination, or --fresh to develop everything again"
+            f"{here} was developed by another recipe or other settings ({said}); ask for the same as then, use another "
+            "destination, or --fresh to develop everything again"
         )
+
+
+def _what_differs(job: AnyWork, plan: Plan) -> str:
+    """Say what a plan was made for and the job is not; by their fingerprints alone where nothing else is known."""
+    unknown = f"by another version of Darkroom: fingerprint {plan.fingerprint[:12]}, now {job.fingerprint[:12]}"
+    try:
+        return (isinstance(job, Job) and said_differences(read_record(job.destination, plan), job.record())) or unknown
+    except (PlanError, StorageError):
+        return unknown
