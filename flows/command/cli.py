@@ -17,6 +17,7 @@ os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 from flows.command import lists, models, pictures
 from flows.command.exit_codes import EXIT_CODES, FAILED, leave, prepare_process
+from flows.command.options import Context
 from flows.orchestration.api import spare_loopback
 
 _EXAMPLES = """\
@@ -42,6 +43,8 @@ def run() -> None:
 
 class _Main(click.Group):
     """The group of all commands, whose help says what commands look like, and how they end."""
+
+    context_class = Context
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)

@@ -13,14 +13,39 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
     from flows.orchestration.api import Way
 
-out = Console(highlight=False)
+
+class Unbroken(Console):
+    """A console that breaks no name, for what was printed is copied: text goes on past the edge, as in a file.
+
+    The terminal shows the rest of it in its next line. Tables are wider than the terminal where their words are: they
+    wrap at spaces alone, and columns without wrapping not even there.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        for one in objects:
+            if isinstance(one, Table):
+                _keep_words(one)
+        super().print(*objects, **options)
+
+
+def _keep_words(table: Table) -> None:
+    for column in table.columns:
+        cells = [column.header, *column.cells]
+        lines = [line for cell in cells for line in Text.from_markup(str(cell)).plain.splitlines()]
+        parts = lines if column.no_wrap else [word for line in lines for word in line.split()]
+        column.min_width = max((cell_len(part) for part in parts), default=0)
+
+
+out = Unbroken(highlight=False, soft_wrap=True)
 #: seconds between lines of progress where there is no terminal
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -106,7 +131,15 @@ def _lines(bars: Progress, ended: threading.Event) -> None:
         for task in bars.tasks[-1:]:
             done = f"  {task.completed:,.0f} of {task.total:,.0f}" if task.total else ""
             note = Text.from_markup(str(task.fields.get("note", ""))).plain
-            out.print(Text(" ".join(f"{task.description}{done}  {note}".split())), soft_wrap=True)
+            out.print(Text(" ".join(f"{task.description}{done}  {note}".split())))
+
+
+def facts() -> Table:
+    """Make a table of two columns, what and how much, none of which wraps."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    return table
 
 
 def amount(count: float) -> str:

@@ -23,6 +23,10 @@ from pipeline.requests.form import field_order
 from pipeline.steps.offers import Offer
 
 Work = Callable[..., int | None]
+#: stands for a hyphen while help is laid out
+_HYPHEN = "\ue000"
+#: characters that a line of help has at least
+_NARROWEST = 68
 
 
 def command(
@@ -69,8 +73,44 @@ def command(
     return decorate
 
 
+class Help(click.HelpFormatter):
+    """Help that breaks lines at spaces alone: an option or a name that breaks at its hyphens cannot be copied.
+
+    It is never narrower than the longest of them need.
+    """
+
+    def __init__(self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None) -> None:
+        super().__init__(indent_increment, width, max_width)
+        self.width = max(self.width, _NARROWEST)
+
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        super().write_usage(prog, _joined(args), prefix)
+
+    def write_text(self, text: str) -> None:
+        super().write_text(_joined(text))
+
+    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        super().write_dl([(_joined(name), _joined(says)) for name, says in rows], col_max, col_spacing)
+
+    def getvalue(self) -> str:
+        return super().getvalue().replace(_HYPHEN, "-")
+
+
+def _joined(text: str) -> str:
+    """Put in place of hyphens what no line is broken at."""
+    return text.replace("-", _HYPHEN)
+
+
+class Context(click.Context):
+    """A context whose help breaks no name."""
+
+    formatter_class = Help
+
+
 class Taught(click.Command):
     """A command whose help has examples, before its options."""
+
+    context_class = Context
 
     examples: Sequence[tuple[str, str]] = ()
 
@@ -112,7 +152,7 @@ _SPEAKING = [
 
 def _show_request(request: BaseModel) -> None:
     given = request.model_dump(mode="json", exclude_none=True)
-    out.print(Text(f"request  {json.dumps(given)}", style="dim"), soft_wrap=True)
+    out.print(Text(f"request  {json.dumps(given)}", style="dim"))
 
 
 def build(model: type[BaseModel], values: dict[str, Any]) -> Any:

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from rich.markup import escape
-from rich.table import Table
 
 from darkroom.rooms import own_process
-from flows.command.console import out
+from flows.command.console import facts, out
 from flows.command.show.prefect import through
 from flows.orchestration.api import Way, check_home, configured_api, prefect_home, recorded, spare_loopback
 from models.errors import DarkroomError
@@ -216,24 +215,21 @@ def _stopped_by_signals() -> Iterator[None]:
 
 def _print(api: str, names: list[str], work_pool: str, logs: Path, host: str | None) -> None:
     ui = api.removesuffix("/api")
-    table = Table(show_header=False, box=None, pad_edge=False)
+    table = facts()
     table.add_row("Prefect UI", escape(ui))
     table.add_row("deployments", escape(", ".join(names)))
     table.add_row("work pool", escape(f"{work_pool}, with a worker on this machine"))
     table.add_row("logs", escape(f"{logs}/server.log, {logs}/worker.log" if host else f"{logs}/worker.log"))
     out.print(table)
-    out.print(
-        "[bold]start a run[/], in another shell, with a folder or a URL of yours for YOUR_PICTURES:", soft_wrap=True
-    )
+    out.print("[bold]start a run[/], in another shell, with a folder or a URL of yours for YOUR_PICTURES:")
     # not the demo's ./out: a destination belongs to one source
     request = """'{"source": "YOUR_PICTURES", "destination": "./developed"}'"""
     command = f"PREFECT_API_URL={api} prefect deployment run develop/on-demand --param request={request} --watch"
-    out.print(f"  {escape(command)}", soft_wrap=True)
+    out.print(f"  {escape(command)}")
     if host and not _is_loopback(host):
         out.print(
             f"[bold yellow]{escape(host)} is not this machine alone:[/] whoever reaches it can run flows and read what "
-            "they can. Set PREFECT_SERVER_API_AUTH_STRING, and see docs/operating.md.",
-            soft_wrap=True,
+            "they can. Set PREFECT_SERVER_API_AUTH_STRING, and see docs/operating.md."
         )
     out.print("Ctrl-C stops it all")
 

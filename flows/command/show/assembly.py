@@ -31,7 +31,7 @@ def assemble(request: AssembleRequest, prefect: bool | None) -> int:
 def _print(done: list[Assembled]) -> None:
     table = Table(title="put together", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading, side in (("branch", "left"), ("file", "left"), ("frames", "right"), ("bytes", "right")):
-        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+        table.add_column(heading, justify=side, no_wrap=True)  # type: ignore[arg-type]
     good = [one for one in done if one.path is not None]
     for one in good[:_SHOWN]:
         missing = f" [yellow]without {len(one.missing)}[/]" if one.missing else ""
@@ -41,4 +41,4 @@ def _print(done: list[Assembled]) -> None:
         out.print(f"and {len(good) - _SHOWN:,} more, in assembled.json")
     bad: list[Any] = [one for one in done if one.path is None]
     for one in bad:
-        out.print(f"[red]not[/] {escape(one.branch)}/{escape(one.file)}: {escape(str(one.message))}", soft_wrap=True)
+        out.print(f"[red]not[/] {escape(one.branch)}/{escape(one.file)}: {escape(str(one.message))}")

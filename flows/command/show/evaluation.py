@@ -84,9 +84,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
             f"[yellow]{counted(evaluation.left_out, 'object')} left out[/]: not every codec could be measured there"
         )
     if evaluation.absent:
-        out.print(f"[yellow]nothing measured[/] at {', '.join(evaluation.absent)}", soft_wrap=True)
+        out.print(f"[yellow]nothing measured[/] at {', '.join(evaluation.absent)}")
     if evaluation.report:
-        out.print(f"page     {escape(evaluation.report)}", soft_wrap=True)
+        out.print(f"page     {escape(evaluation.report)}")
 
 
 def _codecs(evaluation: Evaluation) -> Table:
@@ -150,10 +150,10 @@ def print_suite(evaluation: SuiteEvaluation) -> None:
     more = sum(summary.reasons.values()) - len(summary.failures[:NAMED])
     print_failures(summary.failures, f"{more:,} more", more)
     for note in evaluation.notes:
-        out.print(f"[yellow]note[/]     {escape(note)}", soft_wrap=True)
+        out.print(f"[yellow]note[/]     {escape(note)}")
     if summary.message:
-        out.print(f"[bold red]failed[/] {escape(summary.message)}", soft_wrap=True)
-    out.print(f"page     {escape(evaluation.report)}", soft_wrap=True)
+        out.print(f"[bold red]failed[/] {escape(summary.message)}")
+    out.print(f"page     {escape(evaluation.report)}")
 
 
 def _methods(evaluation: SuiteEvaluation) -> Table:
@@ -171,7 +171,7 @@ def _methods(evaluation: SuiteEvaluation) -> Table:
     headings = " / ".join(" ".join(part for part in SCORES[score][:2] if part) for score in scores)
     title = f"{suite.title}: {evaluation.pictures:,} {pictures}{of}, {headings}"
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for setting in suite.settings:
         table.add_column(escape(setting.label), justify="right")
     rows: dict[tuple[str, str], dict[str, Any]] = {}

@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from flows.command.console import out, present
+from flows.command.console import facts, out, present
 from flows.command.show.prefect import carry_out, way_of
 from flows.command.show.run import NAMED, engine_of, print_failures, run_bar
 from pipeline.destination.run_record import FAILURE_FIELDS, MOST_FAILURES
@@ -71,7 +71,7 @@ def _plain(exploration: Any) -> dict[str, Any]:
 def print_exploration(exploration: Any) -> None:
     """Print what was found, in figures, and where the page is."""
     findings = exploration.findings
-    table = Table(show_header=False, box=None, pad_edge=False)
+    table = facts()
     table.add_row("pictures", f"{len(findings.vectors.keys):,} by {escape(findings.source.model)}")
     for name, found in (("k-means", findings.kmeans), ("HDBSCAN", findings.hdbscan)):
         silhouette = "" if found.silhouette is None else f", silhouette {found.silhouette:.3f}"
@@ -98,10 +98,10 @@ def print_exploration(exploration: Any) -> None:
     more = len(failures) - len(failures[:NAMED])
     print_failures(failures, f"{more:,} more", more)
     for note in findings.notes:
-        out.print(f"[yellow]note[/]     {escape(note)}", soft_wrap=True)
+        out.print(f"[yellow]note[/]     {escape(note)}")
     if exploration.summary and exploration.summary.message:
-        out.print(f"[bold red]failed[/] {escape(exploration.summary.message)}", soft_wrap=True)
-    out.print(f"page     {escape(exploration.report)}", soft_wrap=True)
+        out.print(f"[bold red]failed[/] {escape(exploration.summary.message)}")
+    out.print(f"page     {escape(exploration.report)}")
 
 
 def search(request: SearchRequest) -> int:
@@ -116,12 +116,12 @@ def search(request: SearchRequest) -> int:
 
 def _print_found(found: Any) -> None:
     # not the table's title, which would break at the width of its columns
-    out.print(f"nearest of {counted(found.all, 'picture')} by {escape(found.model)}", style="italic", soft_wrap=True)
+    out.print(f"nearest of {counted(found.all, 'picture')} by {escape(found.model)}", style="italic")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("cosine", justify="right")
-    table.add_column("picture", overflow="fold")
+    table.add_column("picture", no_wrap=True)
     for key, similarity in found.pictures:
         table.add_row(f"{similarity:.3f}", escape(key))
     out.print(table)
     if found.page:
-        out.print(f"page     {escape(found.page)}", soft_wrap=True)
+        out.print(f"page     {escape(found.page)}")

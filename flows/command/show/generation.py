@@ -30,14 +30,14 @@ def generate(request: GenerateRequest, prefect: bool | None) -> int:
 
 def _print(made: Generation) -> None:
     if made.samples is not None:
-        out.print(f"[bold]{len(made.samples):,}[/] samples from {escape(made.prior)}", soft_wrap=True)
+        out.print(f"[bold]{len(made.samples):,}[/] samples from {escape(made.prior)}")
     if made.interpolation is not None:
         one, other = map(escape, made.interpolation.ends)
         count = len(made.interpolation.pictures)
-        out.print(f"[bold]{count}[/] pictures along {made.interpolation.way} from {one} to {other}", soft_wrap=True)
+        out.print(f"[bold]{count}[/] pictures along {made.interpolation.way} from {one} to {other}")
     if made.traversal is not None:
         out.print(_strongest(made.traversal))
-    out.print(f"page     {escape(made.page)}", soft_wrap=True)
+    out.print(f"page     {escape(made.page)}")
 
 
 def _strongest(found: Traversal) -> Table:

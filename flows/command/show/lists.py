@@ -66,6 +66,7 @@ def _print_recipes(shipped: dict[str, Recipe]) -> None:
         # not the table's title, which would break at the table's width
         out.print(f"[bold]{name}[/]  [dim]compared with {recipe.reference}[/]")
         table = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
+        table.add_column(no_wrap=True)
         for branch in recipe.branches:
             table.add_row(branch.name, " → ".join(_chain(s.step.name, s.parameters) for s in branch.steps))
         out.print(table)
@@ -98,7 +99,7 @@ def _about(step: Step) -> dict[str, Any]:
 def _print_steps(every: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("step", "kind", "what it does"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "step")
     for step in every:
         table.add_row(f"[bold]{step['name']}[/]", step["kind"], escape(_summary(step)))
     out.print(table)
@@ -113,7 +114,7 @@ def _print_step(step: dict[str, Any]) -> None:
     out.print(f"[bold]{step['name']}[/]  {escape(_summary(step))}")
     table = Table(box=None, pad_edge=False)
     for column in ("parameter", "type", "default", "meaning"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column in ("parameter", "default"))
     for field, about in step["parameters"].items():
         table.add_row(
             field,
@@ -162,13 +163,13 @@ def _print_model(card: Any) -> None:
     facts = {"task": card.task, "parameters": f"{card.parameters:,}", "trained on": card.data}
     facts |= {"licence of the data": card.licence} | ({"notes": card.notes} if card.notes else {}) | card.figures
     table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
     table.add_column()
-    table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(escape(name), escape(str(value)))
     out.print(table)
     if card.command:
-        out.print(f"measured by  {escape(card.command)}", soft_wrap=True)
+        out.print(f"measured by  {escape(card.command)}")
 
 
 def _chain(name: str, parameters: Any) -> str:
@@ -212,8 +213,10 @@ def _look(file: str, found: list[dict[str, Any]]) -> int:
     if manner.json:
         found.append(_plain(file, layout))
         return 0
-    out.print(f"[bold]{escape(file)}[/]", soft_wrap=True)
+    out.print(f"[bold]{escape(file)}[/]")
     table = Table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
     for name, value in (_picture_facts(layout) | _byte_counts(layout)).items():
         table.add_row(name, escape(value))
     out.print(table)

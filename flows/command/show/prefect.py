@@ -142,7 +142,7 @@ def run_flow(flow: Any, request: BaseModel, show: Tell) -> object:
 def _say(way: Way) -> None:
     # programs find it in the result
     if not manner.json:
-        out.print(Text(way.text(), style="dim"), soft_wrap=True)
+        out.print(Text(way.text(), style="dim"))
 
 
 def _check_answer(way: Way) -> None:

@@ -10,7 +10,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from flows.command.console import amount, manner, out, present, progress_bars
+from flows.command.console import amount, facts, manner, out, present, progress_bars
 from flows.command.show.prefect import carry_out, through, way_of, with_access
 from flows.orchestration.api import Way
 from pipeline.events import Advanced, Began, Event, Finished, Listed, Planned, Tell
@@ -149,7 +149,7 @@ def print_ending(summary: Any) -> None:
             print_failures(summary.failures, counted(more, "more picture"), more)
     if summary.reasons:
         table = Table(title="could not be done", title_justify="left", box=None, pad_edge=False)
-        table.add_column("reason")
+        table.add_column("reason", no_wrap=True)
         table.add_column("rows", justify="right")
         for reason, count in sorted(summary.reasons.items(), key=lambda pair: -pair[1]):
             table.add_row(reason, f"{count:,}")
@@ -179,9 +179,9 @@ def print_ending(summary: Any) -> None:
     if manner.verbose and summary.stages:
         out.print(_stages(summary.stages))
     if summary.message:
-        out.print(f"[bold red]failed[/] {escape(summary.message)}", soft_wrap=True)
+        out.print(f"[bold red]failed[/] {escape(summary.message)}")
     if summary.report:
-        out.print(f"report   {escape(summary.report)}", soft_wrap=True)
+        out.print(f"report   {escape(summary.report)}")
 
 
 def everything(count: int) -> str:
@@ -196,7 +196,7 @@ def print_failures(rows: Sequence[Mapping[str, Any]], rest: str, more: int) -> N
     """
     for row in rows[:NAMED]:
         branch = f" ({escape(row['branch'])})" if row["branch"] else ""
-        out.print(f"  [bold]{escape(row['key'])}[/]{branch}: {escape(row['message'])}", soft_wrap=True)
+        out.print(f"  [bold]{escape(row['key'])}[/]{branch}: {escape(row['message'])}")
     if more > 0:
         out.print(f"  [dim]and {rest}, in the table failures[/]")
 
@@ -234,7 +234,7 @@ def _means(branches: list[dict[str, Any]]) -> Table:
 
 
 def _print_forecast(found: Forecast) -> None:
-    table = Table(show_header=False, box=None, pad_edge=False)
+    table = facts()
     table.add_row(f"[bold]{_SAYS[found.status]}[/]", found.run or "")
     if found.shards:
         shards = f"{found.shards:,} shard" + ("s" if found.shards > 1 else "")

@@ -34,7 +34,7 @@ def _one_file(request: Any, work: Callable[[Any], FileReport], dry_run: bool) ->
         store, key = locate(request.source, request.source_storage)
         found = {"status": "one_file", "objects": 1, "bytes": size(store, key), "destination": request.destination}
         text = f"would make the file {request.destination} of one of {amount(found['bytes'])}, in this process"
-        present(found, lambda: out.print(escape(text), soft_wrap=True))
+        present(found, lambda: out.print(escape(text)))
         return 0
     report = work(request)
     present(report, lambda: _print_report(report))
@@ -52,4 +52,4 @@ def _print_report(report: FileReport) -> None:
     if report.psnr is not None:
         facts.append(f"{report.psnr:.2f} dB")
     facts.append(f"{report.seconds:.1f} s")
-    out.print(f"{escape(report.destination)}  {', '.join(facts)}", soft_wrap=True)
+    out.print(f"{escape(report.destination)}  {', '.join(facts)}")

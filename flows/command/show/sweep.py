@@ -34,13 +34,13 @@ def sweep(request: SweepRequest, prefect: bool | None) -> int:
                 case Read(pictures, of):
                     bars.update(bar, description="reading pictures", completed=pictures, total=of)
                 case Noted(text):
-                    bars.console.print(escape(text), soft_wrap=True)
+                    bars.console.print(escape(text))
                 case Tried(line=line) if line is not None:
                     done, note = round(1000 * line.fraction), f"loss {line.figures['loss']:.4g}"
                     text = f"{event.done + 1} of {event.of} trials"
                     bars.update(bar, description=text, completed=done, total=1000, note=note)
                 case Tried(ended=ended) if ended:
-                    bars.console.print(_ended(event), soft_wrap=True)
+                    bars.console.print(_ended(event))
 
         summary = carry_out(way, "flows.sweep.sweep", request, plain, show)
     present(summary, lambda: _print(summary), way)
@@ -59,8 +59,8 @@ def _print(summary: Any) -> None:
     counts = ", ".join(f"{count:,} {name}" for name, count in summary.counts.items())
     out.print(f"trials   {counts}")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("option")
-    table.add_column("of the best", justify="right")
+    table.add_column("option", no_wrap=True)
+    table.add_column("of the best", justify="right", no_wrap=True)
     table.add_column("mattered", justify="right")
     for name, value in summary.best_options.items():
         share = summary.importances.get(name)
@@ -68,9 +68,9 @@ def _print(summary: Any) -> None:
     if summary.best_trial is not None:
         out.print(table)
         out.print(f"best     {summary.figure} {summary.best_value:.5g}, trial {summary.best_trial}")
-        out.print(f"weights  {escape(str(summary.model))}", soft_wrap=True)
-    out.print(f"table    {escape(summary.table)}", soft_wrap=True)
-    out.print(f"page     {escape(summary.page)}", soft_wrap=True)
+        out.print(f"weights  {escape(str(summary.model))}")
+    out.print(f"table    {escape(summary.table)}")
+    out.print(f"page     {escape(summary.page)}")
 
 
 def _plain(option: Any) -> str:

@@ -37,7 +37,7 @@ def train(request: TrainRequest, prefect: bool | None) -> int:
                 case Read(pictures, of):
                     bars.update(bar, description="reading pictures", completed=pictures, total=of)
                 case Noted(text):
-                    bars.console.print(escape(text), soft_wrap=True)
+                    bars.console.print(escape(text))
                 case Stepped():
                     first = first or event
                     if event.validation:
@@ -63,10 +63,10 @@ def _pace(first: Stepped, last: Stepped) -> str:
 
 def _print_card(request: TrainRequest, card: Any) -> None:
     # not the table's title, which would break at the width of its columns
-    out.print(f"{escape(card.name)}: {card.parameters:,} parameters", style="italic", soft_wrap=True)
+    out.print(f"{escape(card.name)}: {card.parameters:,} parameters", style="italic")
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
     table.add_row("steps", f"{card.steps:,}")
     table.add_row("minutes", f"{card.seconds / 60:.1f}")
     for name, value in card.figures.items():
@@ -75,11 +75,11 @@ def _print_card(request: TrainRequest, card: Any) -> None:
     if card.notes:
         out.print(card.notes)
     stem = request.model.removesuffix(".safetensors")
-    out.print(f"weights  {escape(stem)}.safetensors", soft_wrap=True)
-    out.print(f"card     {escape(stem)}.json", soft_wrap=True)
-    out.print(f"report   {escape(stem)}.html", soft_wrap=True)
+    out.print(f"weights  {escape(stem)}.safetensors")
+    out.print(f"card     {escape(stem)}.json")
+    out.print(f"report   {escape(stem)}.html")
     if request.log:
-        out.print(f"curves   tensorboard --logdir {escape(request.log)}", soft_wrap=True)
+        out.print(f"curves   tensorboard --logdir {escape(request.log)}")
 
 
 def export(model: str, url: str) -> int:
@@ -94,5 +94,5 @@ def export(model: str, url: str) -> int:
         f"[bold]{escape(card.name)}[/] ({escape(card.task)}, {card.parameters:,} parameters) is now "
         f"{escape(url)}, {size / 1e6:.1f} MB"
     )
-    present({"model": card.name, "task": card.task, "url": url, "bytes": size}, lambda: out.print(text, soft_wrap=True))
+    present({"model": card.name, "task": card.task, "url": url, "bytes": size}, lambda: out.print(text))
     return 0

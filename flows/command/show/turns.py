@@ -35,7 +35,7 @@ def train_plan(request: TrainPlanRequest) -> int:
             told = time.monotonic()
             for one in standings:
                 if one.state in ("training", "cooling"):
-                    out.print(f"{one.name}: {one.state}, step {one.steps:,}, score {_score(one.score)}", soft_wrap=True)
+                    out.print(f"{one.name}: {one.state}, step {one.steps:,}, score {_score(one.score)}")
 
     with Live(console=out, refresh_per_second=2, transient=True) as live:
         standings = run_turns(request, show)
@@ -47,8 +47,8 @@ def _print(request: TrainPlanRequest, standings: Sequence[Standing]) -> None:
     out.print(_table(standings))
     for one in standings:
         if one.word:
-            out.print(f"[yellow]{escape(one.name)}[/] {escape(one.word)}", soft_wrap=True)
-    out.print(f"weights  {escape(request.destination)}", soft_wrap=True)
+            out.print(f"[yellow]{escape(one.name)}[/] {escape(one.word)}")
+    out.print(f"weights  {escape(request.destination)}")
 
 
 def _table(standings: Sequence[Standing]) -> Table:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -62,12 +61,9 @@ def gc(request: GcRequest, prefect: bool | None) -> int:
 
 def _print_findings(found: Any, report: str | None) -> None:
     if found.findings:
-        table = Table(title="wrong", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading in ("run", "shard", "what", "object", "said"):
-            table.add_column(heading, overflow="fold")
         for one in found.findings[:_SHOWN]:
-            table.add_row(one.run, str(one.shard), one.what, escape(one.path), escape(one.message))
-        out.print(table)
+            where = f"[dim]run {one.run}, shard {one.shard}[/]"
+            out.print(f"[red]{one.what}[/] [bold]{escape(one.path)}[/]: {escape(one.message)}  {where}")
         if len(found.findings) > _SHOWN:
             out.print(f"and {len(found.findings) - _SHOWN:,} more; --json has all")
     how = "by their sizes in a listing" if found.quick else "by their checksums"
@@ -79,30 +75,30 @@ def _print_findings(found: Any, report: str | None) -> None:
     if found.repaired:
         out.print(f"[green]repaired[/] {counted(len(found.repaired), 'finding')}")
     for text in found.not_repaired[:_SHOWN]:
-        out.print(f"[red]not repaired[/] {escape(text)}", soft_wrap=True)
+        out.print(f"[red]not repaired[/] {escape(text)}")
     if found.findings and not found.not_repaired:
         out.print("darkroom verify --repair does just these again")
     for run in found.unfinished:
         out.print(f"[yellow]unfinished[/] run {run}: the command that began it goes on with it")
     if found.in_use:
-        out.print(f"[yellow]in use[/] by {escape(found.in_use)}: what it has under way may look wrong", soft_wrap=True)
+        out.print(f"[yellow]in use[/] by {escape(found.in_use)}: what it has under way may look wrong")
     if found.leftovers:
         count = f"{counted(found.leftovers, 'object')} ({amount(found.leftover_bytes)})"
         out.print(f"[yellow]left over[/] {count} that no commit names: darkroom gc removes them")
     if report:
-        out.print(f"report   {escape(report)}", soft_wrap=True)
+        out.print(f"report   {escape(report)}")
 
 
 def _print_gone(found: Any, dry_run: bool) -> None:
     held = f"{escape(found.source)} holds {counted(found.held, 'object')}"
     if not found.pictures:
-        out.print(f"[green]nothing gone[/]: {held}, those of all current rows among them", soft_wrap=True)
+        out.print(f"[green]nothing gone[/]: {held}, those of all current rows among them")
         return
     rows = "would no longer be" if dry_run else "are no longer"
     said = f"{counted(found.pictures, 'picture')} with results: their rows {rows} current"
-    out.print(f"[yellow]gone[/] {said}; {held}", soft_wrap=True)
+    out.print(f"[yellow]gone[/] {said}; {held}")
     for key in found.examples:
-        out.print(f"[dim]{escape(key)}[/]", soft_wrap=True)
+        out.print(f"[dim]{escape(key)}[/]")
     if found.pictures > len(found.examples):
         out.print(f"[dim]and {found.pictures - len(found.examples):,} more[/]")
 
@@ -124,6 +120,6 @@ def _print_collection(found: Any) -> None:
     table.add_row("[bold]together[/]", f"[bold]{total:,}[/]", f"[bold]{amount(sum(found.bytes.values()))}[/]")
     out.print(table)
     for path in found.examples:
-        out.print(f"[dim]{escape(path)}[/]", soft_wrap=True)
+        out.print(f"[dim]{escape(path)}[/]")
     if total > len(found.examples):
         out.print(f"[dim]and {total - len(found.examples):,} more[/]")
