@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from inspect import cleandoc
 from typing import Any, Literal, Union, get_args, get_origin
@@ -89,7 +89,7 @@ class Help(click.HelpFormatter):
     def write_text(self, text: str) -> None:
         super().write_text(_joined(text))
 
-    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         super().write_dl([(_joined(name), _joined(says)) for name, says in rows], col_max, col_spacing)
 
     def getvalue(self) -> str:
