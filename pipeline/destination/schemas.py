@@ -257,9 +257,15 @@ EXPLORED = _schema(
     ("hdbscan", pa.int32(), True, "HDBSCAN cluster, 0 the largest; null for pictures in no dense place"),
     ("duplicates", pa.int32(), True, "group of near-duplicates; null for none"),
     ("latent", pa.float64(), True, "mean distance of the latent from its nearest neighbours"),
-    ("reconstruction", pa.float64(), True, "mean squared error of the reconstruction, values 0..1; null for codecs"),
-    ("patch", pa.float64(), True, "distance of the oddest patch from those of others (PatchCore); null for codecs"),
-    ("anomaly", pa.float64(), False, "mean rank of these scores, 0 usual to 1 odd"),
+    (
+        "reconstruction",
+        pa.float64(),
+        True,
+        "squared error of the reconstruction over the picture's variance; null: codec",
+    ),
+    ("patch", pa.float64(), True, "distance of the oddest patch from those of others (PatchCore); null if unreadable"),
+    ("patch_x", pa.float64(), True, "where that patch is, 0 left to 1 right"),
+    ("patch_y", pa.float64(), True, "likewise, 0 top to 1 bottom"),
     ("heat", pa.string(), True, "path of the heat map below the exploration; null when none was drawn"),
 )
 
@@ -316,12 +322,21 @@ LOOKS = _schema(
     ("model_input", pa.binary(), True, "the picture as the network is given it, C x H x W uint8; null for codecs"),
 )
 
+DETAILS = _schema(
+    "details",
+    *_KEY,
+    ("high", pa.int32(), False, "patches below each other"),
+    ("wide", pa.int32(), False, "patches side by side"),
+    ("patches", pa.binary(), False, "their descriptions, numbers x high x wide float16"),
+    ("preview", pa.binary(), False, "a JPEG file of the picture"),
+)
+
 #: What an evaluation leaves in runs/<id>/evaluation/<name>.parquet; no `key` and `shard`, for it is over all pictures.
 EVALUATION_SCHEMAS: dict[str, pa.Schema] = {"points": POINTS, "bd_rate": BD_RATES}
 #: What a suite leaves there.
 SUITE_SCHEMAS: dict[str, pa.Schema] = {"scores": RESTORATION_SCORES, "means": RESTORATION_MEANS}
 #: What shards of an exploration leave of the pictures until it is written, in explorations/<id>/tables/.
-LOOK_SCHEMAS: dict[str, pa.Schema] = {"looks": LOOKS}
+LOOK_SCHEMAS: dict[str, pa.Schema] = {"looks": LOOKS, "details": DETAILS}
 #: What an exploration leaves in explorations/<id>/<name>.parquet.
 EXPLORATION_SCHEMAS: dict[str, pa.Schema] = {
     "explored": EXPLORED,
@@ -335,7 +350,7 @@ EXPLORATION_SCHEMAS: dict[str, pa.Schema] = {
 GENERATION_SCHEMAS: dict[str, pa.Schema] = {"traversal": TRAVERSAL}
 
 #: tables of which shards write parts, whatever the work
-SHARD_TABLES = (*SCHEMAS, "scores", "looks")
+SHARD_TABLES = (*SCHEMAS, "scores", "looks", "details")
 
 
 def current_schema(table: str) -> pa.Schema:

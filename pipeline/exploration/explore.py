@@ -25,22 +25,16 @@ from pipeline.destination.plans import Plan, SourcePicture, earlier_plans, shard
 from pipeline.destination.run_record import Summary, keep
 from pipeline.errors import RequestError
 from pipeline.events import Began, Tell, silent
-from pipeline.exploration.anomalies import (
-    fit_patch_memory,
-    latent_distances,
-    patch_features,
-    reconstruction_errors,
-    together,
-)
+from pipeline.exploration.anomalies.judge import judge
 from pipeline.exploration.clusters import agreement, hdbscan, kmeans, principal_components, umap_map
 from pipeline.exploration.duplicates import find_duplicates, groups
-from pipeline.exploration.features import Look, LookWork, read_looks
-from pipeline.exploration.findings import Anomalies, Findings
+from pipeline.exploration.features import LookWork, read_looks
+from pipeline.exploration.findings import Findings
 from pipeline.exploration.neighbours import exact_index
 from pipeline.exploration.page import render_exploration
 from pipeline.exploration.probes import probe, read_labels, unlabelled
 from pipeline.exploration.tables import account_of, heat_path, heat_pictures, tables_of
-from pipeline.exploration.vectors import LatentsSource, Vectors, distinct, find_latents, read_vectors, recipe_steps
+from pipeline.exploration.vectors import LatentsSource, Vectors, find_latents, read_vectors, recipe_steps
 from pipeline.networks.autoencoders import DEFAULT_MODEL
 from pipeline.networks.encoders import open_autoencoder
 from pipeline.requests.models import ExploreRequest
@@ -54,10 +48,8 @@ from pipeline.storage.store import Store, delete
 NEIGHBOURS = 10
 #: nearest neighbours of every picture that may be near-duplicates
 _NEAREST = 5
-#: heat maps that are drawn
-HEAT_MAPS = 24
 #: looks that are taken up again together
-_LOOKS_A_SHARD = 256
+_LOOKS_A_SHARD = 128
 
 
 @dataclass(frozen=True)
@@ -215,7 +207,7 @@ def _find_out(request: ExploreRequest, basis: Basis, looks_taken: Plan, tell: Te
     if vectors.left_out:
         notes.append(f"{vectors.left_out:,} rows of the latents table hold no vector that fits and are left out")
     if network is None:
-        notes.append(f"{source.model} is a codec: its latents are pooled, and only their distance tells anomalies")
+        notes.append(f"{source.model} is a codec: its latents are pooled, and it rebuilds no picture from them")
     labels = basis.labels
     if labels and (said := unlabelled(labels, vectors.keys)):
         notes.append(said)
@@ -232,7 +224,8 @@ def _find_out(request: ExploreRequest, basis: Basis, looks_taken: Plan, tell: Te
     pairs = [(row, near) for others in rows.T[:_NEAREST] for row, near in enumerate(others.tolist()) if near >= 0]
     duplicates = find_duplicates(looks, pairs)
     tell(Began("anomalies"))
-    anomalies = _anomalies(vectors.values, looks, network, choose_device(request.device), request.seed)
+    device = choose_device(request.device)
+    anomalies = judge(vectors, looks, network, device, basis.work.destination, looks_taken)
     tell(Began("clusters"))
     components = principal_components(vectors.values, request.seed)
     groups_by_mean = kmeans(components.values, request.clusters, request.seed)
@@ -302,40 +295,6 @@ def _without_self(rows: np.ndarray, similarities: np.ndarray) -> tuple[np.ndarra
     own[~own.any(axis=1), -1] = True
     shape = (len(rows), rows.shape[1] - 1)
     return rows[~own].reshape(shape), similarities[~own].reshape(shape)
-
-
-def _anomalies(
-    vectors: np.ndarray, looks: Sequence[Look | None], network: Autoencoder | None, device: str, seed: int
-) -> Anomalies:
-    # copies of a picture are judged once: else they make each other usual, but for one whose patches are remembered
-    first, copies = distinct(vectors)
-    scores = {"latent": latent_distances(vectors[first])[copies]}
-    readable = [row for row, look in enumerate(looks) if look is not None and look.model_input is not None]
-    judged = list({int(copies[row]): row for row in reversed(readable)}.values())[::-1]
-    if network is None or not judged:
-        return Anomalies(scores, together(list(scores.values())))
-    seen = [(row, look.model_input) for row in judged if (look := looks[row]) is not None]
-    pictures = np.stack([pixels for _, pixels in seen if pixels is not None])
-    scores["reconstruction"] = _spread(reconstruction_errors(network, pictures, device), judged, copies)
-    features = patch_features(network, pictures, device)
-    maps: dict[int, np.ndarray] = {}
-    heat = (0.0, 1.0)
-    if features is not None:
-        patch, all_maps = fit_patch_memory(features, seed).scores(features, range(len(judged)))
-        scores["patch"] = _spread(patch, judged, copies)
-        heat = (float(np.quantile(all_maps, 0.5)), float(np.quantile(all_maps, 0.998)))
-        of_copies = dict(zip((int(copies[row]) for row in judged), all_maps, strict=True))
-        maps = {row: of_copies[int(copies[row])] for row in readable}
-    whole = together([np.nan_to_num(score, nan=-1.0) for score in scores.values()])
-    oddest = np.argsort(-whole, kind="stable")[:HEAT_MAPS].tolist()
-    return Anomalies(scores, whole, {row: maps[row] for row in oddest if row in maps}, heat)
-
-
-def _spread(values: np.ndarray, judged: Sequence[int], copies: np.ndarray) -> np.ndarray:
-    """Give the score of each judged row to all rows that are copies of it; rows that nobody could judge have NaN."""
-    of_copies = np.full(copies.max() + 1, np.nan, np.float32)
-    of_copies[copies[list(judged)]] = values
-    return of_copies[copies]
 
 
 def _agreements(labels: Sequence[str | None] | None, clusters: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:

@@ -28,6 +28,8 @@ from pipeline.destination.parquet import read_part
 from pipeline.destination.plans import Plan, SourcePicture
 from pipeline.destination.schemas import FAILURES, LOOKS
 from pipeline.errors import RunError
+from pipeline.exploration.anomalies.details import row_of_details
+from pipeline.exploration.anomalies.patches import LONGEST
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.encoders import model_input
 from pipeline.pictures.perceptual_hash import perceptual_hash
@@ -127,7 +129,7 @@ _DETAIL = 400
 #: what a picture in work takes for every byte of it
 _COST = 4
 #: raised when a look says something else than before
-_VERSION = 1
+_VERSION = 2
 #: rows that become Python objects at once
 _ROWS = 256
 
@@ -200,7 +202,7 @@ class LookWork:
     source: Store
     exploration: str
     shape: tuple[int, int, int] | None
-    tables: tuple[str, ...] = ("looks",)
+    tables: tuple[str, ...] = ("looks", "details")
 
     @cached_property
     def destination(self) -> Store:
@@ -216,7 +218,7 @@ class LookWork:
 
     @property
     def cost(self) -> Cost:
-        return Cost(_COST, 0)
+        return Cost(_COST, 0, LONGEST**2)
 
     @property
     def fingerprint(self) -> str:
@@ -264,10 +266,12 @@ class LookWork:
             return developed
         try:
             look = look_at(picture, self.shape, True)
+            details = row_of_details(over_white(to_8bit(picture.pixels)))
         except Exception as error:
             fail(developed, None, "develop", "step_failed", f"{type(error).__name__}: {error}")
         else:
             developed.rows["looks"] = [{"key": found.key} | row_of(look)]
+            developed.rows["details"] = [{"key": found.key} | details]
         laps.end("develop")
         return developed
 

@@ -15,17 +15,31 @@ from pipeline.exploration.vectors import LatentsSource, Vectors
 
 
 @dataclass(frozen=True)
+class HeatMap:
+    """How far each patch of a picture is from usual ones, h x w float32, and a JPEG file of the picture."""
+
+    distances: np.ndarray
+    preview: bytes
+
+
+@dataclass(frozen=True)
 class Anomalies:
     """Scores of N pictures, float32, by name (larger is odder, NaN where a picture could not be read again).
 
-    `together` 0..1 is the mean of their ranks; `maps` are heat maps by row, of the oddest pictures only, and `heat`
-    what they are drawn from and to.
+    `places` are x and y of the oddest patch in 0..1, N x 2 (None where patches were not looked at); `maps` are heat
+    maps by row, of those with the oddest patches only, and `heat` what they are drawn from and to.
     """
 
     scores: dict[str, np.ndarray]
-    together: np.ndarray
-    maps: dict[int, np.ndarray] = field(default_factory=dict)
+    places: np.ndarray | None = None
+    maps: dict[int, HeatMap] = field(default_factory=dict)
     heat: tuple[float, float] = (0.0, 1.0)
+
+    def oddest(self, score: str, count: int) -> list[int]:
+        """List the rows of the pictures that are oddest by a score, oddest first, equal ones in order."""
+        values = self.scores[score]
+        order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")
+        return [row for row in order[:count].tolist() if not np.isnan(values[row])]
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,34 @@ from PIL import Image
 
 from pipeline.exploration.clusters import Clusters, central
 from pipeline.exploration.findings import Findings
-from pipeline.exploration.tables import number_or_none
 from pipeline.reports.page import asset, environment
 from pipeline.reports.plots import COLOURS
 
 #: of what a page shows, at most
-MOST_POINTS, MOST_CLUSTERS, MOST_GROUPS, MOST_ODD = 4000, 24, 40, 24
+MOST_POINTS, MOST_CLUSTERS, MOST_GROUPS, MOST_ODD, MOST_HEAT = 4000, 24, 40, 14, 24
 _CENTRAL, _EXAMPLES, _NEIGHBOURS, _MEMBERS = 14, 8, 9, 14
 #: width and height of a map, the cells that hold a thumbnail each, and a thumbnail's side on it
 _WIDTH, _HEIGHT, _COLUMNS, _ROWS, _SIDE = 1100, 660, 18, 11, 46
+#: longest side of pictures beside their heat maps, pixels
+_HEAT_SIDE = 360
+#: the scores of anomalies, as the page tells of them
+SCORES = {
+    "patch": {
+        "title": "By the oddest patch",
+        "about": "A place that is unlike all places of other pictures: scratches, stains, things that lie where none "
+        "should. The heat map glows there. The figure is the distance to the nearest patch that other pictures have.",
+    },
+    "latent": {
+        "title": "By the latent",
+        "about": "Pictures that are unlike the others as a whole. The figure is the mean distance of the latent from "
+        "its five nearest neighbours.",
+    },
+    "reconstruction": {
+        "title": "By the reconstruction",
+        "about": "Pictures that the model cannot rebuild from their latent. The figure is the share of the picture's "
+        "variance that it gets wrong.",
+    },
+}
 
 
 def render_exploration(findings: Findings, account: Mapping[str, Any], heat: Mapping[int, bytes], where: str) -> str:
@@ -106,11 +125,7 @@ def _small(findings: Findings, row: int) -> str:
     """Shrink a thumbnail for a map, to about twice the size it is drawn at."""
     look = findings.looks[row]
     assert look is not None
-    image = Image.open(io.BytesIO(look.thumbnail), formats=["WEBP"])
-    image.thumbnail((72, 72))
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=70)
-    return data_uri(buffer.getvalue())
+    return data_uri(_webp(look.thumbnail, "WEBP", 72))
 
 
 def _shown(findings: Findings, row: int, text: str = "") -> dict[str, Any]:
@@ -162,13 +177,29 @@ def _groups(findings: Findings) -> list[dict[str, Any]]:
 
 
 def _odd(findings: Findings, heat: Mapping[int, bytes]) -> list[dict[str, Any]]:
-    scores = findings.anomalies.scores
-    rows = np.argsort(-findings.anomalies.together, kind="stable")[:MOST_ODD].tolist()
-    return [
-        _shown(findings, row)
-        | {
-            "heat": data_uri(heat[row], "png") if row in heat else None,
-            "scores": [(name, number_or_none(values, row)) for name, values in scores.items()],
-        }
-        for row in rows
-    ]
+    """List the scores, each with the pictures that are oddest by it; the patches' with heat maps."""
+    scores, found = findings.anomalies.scores, []
+    for name in [each for each in SCORES if each in scores]:
+        with_maps = name == "patch"
+        rows = findings.anomalies.oddest(name, MOST_HEAT if with_maps else MOST_ODD)
+        pictures = [
+            _shown(findings, row, f"{scores[name][row]:.{2 if with_maps else 3}f}")
+            | (_large(findings, row, heat) if with_maps and row in heat else {"heat": None})
+            for row in rows
+        ]
+        found.append({"name": name, **SCORES[name], "heat": with_maps, "pictures": pictures})
+    return found
+
+
+def _large(findings: Findings, row: int, heat: Mapping[int, bytes]) -> dict[str, Any]:
+    """Shrink a picture and its heat map to what the page shows."""
+    files = {"picture": (findings.anomalies.maps[row].preview, "JPEG"), "heat": (heat[row], "PNG")}
+    return {name: data_uri(_webp(data, kind, _HEAT_SIDE)) for name, (data, kind) in files.items()}
+
+
+def _webp(data: bytes, kind: str, side: int) -> bytes:
+    image = Image.open(io.BytesIO(data), formats=[kind]).convert("RGB")
+    image.thumbnail((side, side))
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=75)
+    return buffer.getvalue()

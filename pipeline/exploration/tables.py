@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.destination.run_record import versions
-from pipeline.exploration.anomalies import heat_picture
+from pipeline.exploration.anomalies.heat import heat_picture
 from pipeline.exploration.clusters import Clusters, central
 from pipeline.exploration.findings import Findings
 
@@ -62,12 +62,9 @@ def heat_pictures(findings: Findings) -> dict[int, bytes]:
     """Make PNG files of the pictures that have a heat map, under it, by row."""
     found = {}
     for row, heat in findings.anomalies.maps.items():
-        look = findings.looks[row]
-        if look is None:
-            continue
-        pixels = np.asarray(Image.open(io.BytesIO(look.thumbnail), formats=["WEBP"]).convert("RGB"))
+        pixels = np.asarray(Image.open(io.BytesIO(heat.preview), formats=["JPEG"]).convert("RGB"))
         buffer = io.BytesIO()
-        Image.fromarray(heat_picture(pixels, heat, *findings.anomalies.heat)).save(buffer, "PNG")
+        Image.fromarray(heat_picture(pixels, heat.distances, *findings.anomalies.heat)).save(buffer, "PNG")
         found[row] = buffer.getvalue()
     return found
 
@@ -98,8 +95,9 @@ def _explored(findings: Findings) -> list[Row]:
                 "latent": number_or_none(anomalies.scores.get("latent"), row),
                 "reconstruction": number_or_none(anomalies.scores.get("reconstruction"), row),
                 "patch": number_or_none(anomalies.scores.get("patch"), row),
-                "anomaly": float(anomalies.together[row]),
-                "heat": heat_path(row) if row in anomalies.maps and findings.looks[row] else None,
+                "patch_x": None if anomalies.places is None else number_or_none(anomalies.places[:, 0], row),
+                "patch_y": None if anomalies.places is None else number_or_none(anomalies.places[:, 1], row),
+                "heat": heat_path(row) if row in anomalies.maps else None,
             }
         )
     return rows

@@ -67,7 +67,7 @@ def test_every_picture_that_could_be_read_is_explored(explored: Path, pictures: 
     keys = {key for (key,) in rows(explored, "explored", "key")}
     own = {path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png")}
     assert keys == own | {f"moving.gif#{frame:04d}" for frame in range(4)}
-    scores = rows(explored, "explored", "latent, reconstruction, patch, anomaly")
+    scores = rows(explored, "explored", "latent, reconstruction, patch, patch_x, patch_y")
     assert all(None not in row and min(row) >= 0 for row in scores)
     heat = rows(explored, "explored", "heat")
     (folder,) = (explored / "explorations").glob("e*")

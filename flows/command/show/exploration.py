@@ -59,7 +59,9 @@ def _plain(exploration: Any) -> dict[str, Any]:
         "agreement": findings.agreement,
         "near_duplicates": [[keys[row] for row in group] for group in findings.groups],
         "probes": findings.probes,
-        "odd": [keys[row] for row in findings.anomalies.together.argsort()[::-1][:10].tolist()],
+        "odd": {
+            score: [keys[row] for row in findings.anomalies.oddest(score, 10)] for score in findings.anomalies.scores
+        },
         "notes": findings.notes,
         "failed": len(findings.failures),
         "failures": [{name: row[name] for name in FAILURE_FIELDS} for row in findings.failures[:MOST_FAILURES]],
@@ -91,8 +93,9 @@ def print_exploration(exploration: Any) -> None:
             f"{probe.probe} probe",
             f"{probe.accuracy:.1%} of {probe.test:,} held out, {probe.classes} classes; chance {probe.chance:.1%}",
         )
-    for row in findings.anomalies.together.argsort()[::-1][:3].tolist():
-        table.add_row("odd", escape(findings.vectors.keys[row]))
+    for score in findings.anomalies.scores:
+        for row in findings.anomalies.oddest(score, 1):
+            table.add_row(f"odd by {score}", escape(findings.vectors.keys[row]))
     out.print(table)
     failures = findings.failures
     more = len(failures) - len(failures[:NAMED])

@@ -57,7 +57,7 @@ def test_copies_of_a_picture_have_equal_scores(pictures: Path, model: str, tmp_p
     explore(
         ExploreRequest(source=str(source), destination=str(tmp_path / "out"), model=model, umap=False, device="cpu")
     )
-    found = rows(tmp_path / "out", "explored", "key, anomaly, latent, reconstruction, patch")
+    found = rows(tmp_path / "out", "explored", "key, latent, reconstruction, patch, patch_x, patch_y")
     names = {str(first.relative_to(source)), "a.png", "k.png", "t.png", "z.png"}
     copies = {row[1:] for row in found if row[0] in names}
     assert len(copies) == 1
