@@ -27,13 +27,13 @@ class Anomalies:
     """Scores of N pictures, float32, by name (larger is odder, NaN where a picture could not be read again).
 
     `places` are x and y of the oddest patch in 0..1, N x 2 (None where patches were not looked at); `maps` are heat
-    maps by row, of those with the oddest patches only, and `heat` what they are drawn from and to.
+    maps by row, of those with the oddest patches only; `usual` is how far the oddest patch of an ordinary picture is.
     """
 
     scores: dict[str, np.ndarray]
     places: np.ndarray | None = None
     maps: dict[int, HeatMap] = field(default_factory=dict)
-    heat: tuple[float, float] = (0.0, 1.0)
+    usual: float = 0.0
 
     def oddest(self, score: str, count: int) -> list[int]:
         """List the rows of the pictures that are oddest by a score, oddest first, equal ones in order."""

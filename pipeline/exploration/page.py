@@ -17,7 +17,7 @@ from pipeline.reports.page import asset, environment
 from pipeline.reports.plots import COLOURS
 
 #: of what a page shows, at most
-MOST_POINTS, MOST_CLUSTERS, MOST_GROUPS, MOST_ODD, MOST_HEAT = 4000, 24, 40, 14, 24
+MOST_POINTS, MOST_CLUSTERS, MOST_GROUPS, MOST_ODD, MOST_HEAT = 4000, 24, 40, 22, 24
 _CENTRAL, _EXAMPLES, _NEIGHBOURS, _MEMBERS = 14, 8, 9, 14
 #: width and height of a map, the cells that hold a thumbnail each, and a thumbnail's side on it
 _WIDTH, _HEIGHT, _COLUMNS, _ROWS, _SIDE = 1100, 660, 18, 11, 46
@@ -27,16 +27,20 @@ _HEAT_SIDE = 360
 SCORES = {
     "patch": {
         "title": "By the oddest patch",
+        "figure": "distance {:.2f}",
         "about": "A place that is unlike all places of other pictures: scratches, stains, things that lie where none "
-        "should. The heat map glows there. The figure is the distance to the nearest patch that other pictures have.",
+        "should. Heat maps glow where a picture is odder than the oddest place of most. The figure is the distance to "
+        "the nearest patch that other pictures have.",
     },
     "latent": {
         "title": "By the latent",
+        "figure": "{:.2f}",
         "about": "Pictures that are unlike the others as a whole. The figure is the mean distance of the latent from "
         "its five nearest neighbours.",
     },
     "reconstruction": {
         "title": "By the reconstruction",
+        "figure": "{:.1%}",
         "about": "Pictures that the model cannot rebuild from their latent. The figure is the share of the picture's "
         "variance that it gets wrong.",
     },
@@ -183,7 +187,7 @@ def _odd(findings: Findings, heat: Mapping[int, bytes]) -> list[dict[str, Any]]:
         with_maps = name == "patch"
         rows = findings.anomalies.oddest(name, MOST_HEAT if with_maps else MOST_ODD)
         pictures = [
-            _shown(findings, row, f"{scores[name][row]:.{2 if with_maps else 3}f}")
+            _shown(findings, row, SCORES[name]["figure"].format(scores[name][row]))
             | (_large(findings, row, heat) if with_maps and row in heat else {"heat": None})
             for row in rows
         ]

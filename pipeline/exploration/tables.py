@@ -64,7 +64,7 @@ def heat_pictures(findings: Findings) -> dict[int, bytes]:
     for row, heat in findings.anomalies.maps.items():
         pixels = np.asarray(Image.open(io.BytesIO(heat.preview), formats=["JPEG"]).convert("RGB"))
         buffer = io.BytesIO()
-        Image.fromarray(heat_picture(pixels, heat.distances, *findings.anomalies.heat)).save(buffer, "PNG")
+        Image.fromarray(heat_picture(pixels, heat.distances, findings.anomalies.usual)).save(buffer, "PNG")
         found[row] = buffer.getvalue()
     return found
 

@@ -6,7 +6,7 @@ Nothing is said to be usual: every picture is judged by all others, as exploring
 picture with a defect scores higher than one without, and that a pixel of a defect is hotter than another. Ranks are
 those of the pictures with a defect, best possible 1 to `--odd`. "squeezed" is how exploring did it before: features of
 `representation-small` on pictures squeezed to its 32 x 32, each patch against the nearest of all other pictures.
-`--write` leaves the pictures as PNG files, those with a defect called so.
+`--write` leaves the pictures as PNG files, those with a defect called so, and masks in a folder of their own.
 """
 
 from __future__ import annotations
@@ -115,8 +115,9 @@ def _write(folder: Path, pictures: Sequence[Made]) -> None:
         name = f"{number:03d}{'-defect' if one.odd else ''}"
         cv2.imwrite(str(folder / f"{name}.png"), one.pixels[:, :, ::-1])
         if one.odd:
-            (folder / "masks").mkdir(exist_ok=True)
-            cv2.imwrite(str(folder / "masks" / f"{name}.png"), one.mask.astype(np.uint8) * 255)
+            masks = folder.with_name(f"{folder.name}-masks")
+            masks.mkdir(exist_ok=True)
+            cv2.imwrite(str(masks / f"{name}.png"), one.mask.astype(np.uint8) * 255)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,6 @@ from pipeline.storage.store import Store
 
 #: heat maps that are drawn
 HEAT_MAPS = 24
-#: distances that the scale of heat maps is taken from, at most, and the shares of them where it begins and ends
-_SAMPLED, _LOW, _HIGH = 1_000_000, 0.5, 0.998
 #: rows that become Python objects at once
 _ROWS = 32
 
@@ -67,14 +65,12 @@ def _with_patches(
     every = len(numbers)
     patch, places = np.zeros(every, np.float32), np.zeros((every, 2), np.float32)
     oddest: list[tuple[float, int, HeatMap]] = []
-    values: list[np.ndarray] = [np.empty(0, np.float32)] * every
     for key, detail in _details(details, plan):
         if (row := rows.get(key)) is None:
             continue
         number = numbers[row]
         distances = memory.distances(detail.patches, number)
         patch[number], places[number] = distances.max(), hottest(distances)
-        values[number] = distances.ravel()[:: max(1, -(-distances.size * every // _SAMPLED))]
         # of equal scores the picture that comes first
         heapq.heappush(oddest, (float(patch[number]), -row, HeatMap(distances, detail.preview)))
         if len(oddest) > HEAT_MAPS:
@@ -83,8 +79,7 @@ def _with_patches(
     of_copies = {int(copies[-row]): heat for _, row, heat in oddest}
     shown = np.argsort(-np.nan_to_num(scores["patch"], nan=-1), kind="stable")[:HEAT_MAPS].tolist()
     maps = {row: of_copies[int(copies[row])] for row in shown if int(copies[row]) in of_copies}
-    low, high = np.quantile(np.concatenate(values), [_LOW, _HIGH]).tolist()
-    return Anomalies(scores, _spread(places, list(numbers), copies), maps, (low, high))
+    return Anomalies(scores, _spread(places, list(numbers), copies), maps, float(np.median(patch)))
 
 
 def _details(store: Store, plan: Plan) -> Iterator[tuple[str, Detail]]:

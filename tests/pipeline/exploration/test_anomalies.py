@@ -115,11 +115,12 @@ def test_a_picture_alone_and_equal_pictures_have_scores_of_zero() -> None:
     assert all(alike.distances(patches, number).max() < 0.01 for number in range(3))
 
 
-def test_heat_glows_where_it_is_high() -> None:
+def test_heat_glows_where_a_picture_is_odder_than_usual() -> None:
     pixels = np.full((80, 120, 3), 120, np.uint8)
-    distances = np.zeros((6, 11), np.float32)
-    distances[4, 9] = 1
-    drawn = heat_picture(pixels, distances, 0, 0.1).astype(int)
+    distances = np.ones((6, 11), np.float32)
+    np.testing.assert_array_equal(heat_picture(pixels, distances, 1.2), pixels)
+    distances[4, 9] = 20
+    drawn = heat_picture(pixels, distances, 1.2).astype(int)
     assert drawn.shape == pixels.shape
     assert np.ptp(drawn[52, 92]) > 60
     np.testing.assert_array_equal(drawn[10, 10], pixels[10, 10])
