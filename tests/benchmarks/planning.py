@@ -59,9 +59,12 @@ class Names(AbstractFileSystem):
         return {"name": path, "size": 0, "type": "directory"}
 
 
+# for every process that loads this: what pretends that a run is done opens its source, too
+fsspec.register_implementation("names", Names, clobber=True)
+
+
 def plan_names(count: int, destination: str) -> dict[str, Any]:
     """Plan so many names in this process; seconds at every 100,000 names, and what was planned."""
-    fsspec.register_implementation("names", Names, clobber=True)
     request = DevelopRequest(source=f"names://{count}", destination=destination, recipe=RECIPE, suffixes=(".jpg",))
     started = time.perf_counter()
     seen: list[tuple[int, float]] = []

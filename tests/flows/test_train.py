@@ -94,9 +94,9 @@ def test_torchrun_trains_with_two_processes_and_says_so_on_the_card(source: Path
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("held-out psnr") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "two.checkpoint.safetensors", "two.html", "two.json", "two.safetensors",
+        "two.checkpoint.safetensors", "two.cooldown.safetensors", "two.html", "two.json", "two.safetensors",
     ]  # fmt: skip
-    found = load_progress(str(tmp_path / "two.checkpoint.safetensors"), "denoise", PLAIN_FILES)
+    found = load_progress(str(tmp_path / "two.cooldown.safetensors"), "denoise", PLAIN_FILES)
     assert found is not None
     assert (found[0].step, found[0].pictures) == (3, 3 * 2 * 2)
     assert card_of(model)["training"].startswith("torchrun --standalone --nproc-per-node 2 --no-python darkroom train")

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,8 @@ def killing(destination: Path, after: int, always: bool) -> Iterator[None]:
         while not over.wait(0.05):
             if len(commits(destination)) >= after:
                 for process in workers_of(os.getpid()):
-                    os.kill(process, signal.SIGKILL)
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
                     if not always:
                         return
 
