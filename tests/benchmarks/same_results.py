@@ -149,9 +149,9 @@ def compare(ours: dict[Any, dict[str, Any]], theirs: dict[Any, dict[str, Any]]) 
     """Every kind of difference: which entries have it, and the first of them in words."""
     found: dict[str, tuple[set[Any], str]] = {}
     if only := sorted(ours.keys() - theirs.keys(), key=str):
-        found[f"only here: {len(only)}"] = (set(), str(only[0]))
+        found[f"only here: {len(only)}"] = (set(), str(only[0])[:200])
     if only := sorted(theirs.keys() - ours.keys(), key=str):
-        found[f"only there: {len(only)}"] = (set(), str(only[0]))
+        found[f"only there: {len(only)}"] = (set(), str(only[0])[:200])
     columns = [set().union(*side.values()) for side in (ours, theirs)]
     if ours and theirs and (new := sorted(columns[0] ^ columns[1])):
         found[f"columns of one of them: {', '.join(new)}"] = (set(), "not compared")
