@@ -21,7 +21,7 @@ denoise describe develop divide do draw drop encode end enlarge equalise estimat
 find flatten gather give guess hold import interpolate join keep lay leave let lift list load look make mark measure
 mend move multiply name note offer open pack paint parse pick plan print put quantise raise read record reduce
 register remove rename render repeat replace report resample resize resolve restore return round run save say scale
-search send serve set sharpen show shrink silence smooth sort split start stop store stretch subtract take tell
+search send serve set sharpen show shrink silence smooth sort split spread start stop store stretch subtract take tell
 train translate turn undo unpack update wait walk work wrap write yield
 """
 

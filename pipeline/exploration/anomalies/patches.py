@@ -36,12 +36,12 @@ class Patches:
 
     @property
     def rows(self) -> np.ndarray:
-        """The same, a row for each patch: (h w) x `NUMBERS` float32."""
+        """Return the description of every patch as a row: (h w) x `NUMBERS` float32."""
         return np.ascontiguousarray(self.values.reshape(NUMBERS, -1).T, np.float32)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """How many patches lie below each other, and side by side."""
+        """Return how many patches lie below each other, and side by side."""
         return self.values.shape[1], self.values.shape[2]
 
 
