@@ -35,7 +35,7 @@ def judge(
     details: Store,
     plan: Plan,
 ) -> Anomalies:
-    """Score every picture; `details` has the patches of a plan of looks. Raises StorageError."""
+    """Judge every picture by every score; `details` has the patches of a plan of looks. Raises StorageError."""
     # copies of a picture are judged once: else they make each other usual
     first, copies = distinct(vectors.values)
     scores = {"latent": latent_distances(vectors.values[first])[copies]}
