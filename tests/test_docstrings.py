@@ -18,8 +18,8 @@ VERBS = """
 abort add answer append apply ask average balance begin blur bring build call change check choose close cluster
 collect combine compare compress compute connect convert copy correct count cut darken decode decompress delete
 denoise describe develop divide do draw drop encode end enlarge equalise estimate explore fail fetch fill filter
-find flatten gather give guess hold import interpolate join judge keep lay leave let lift list load look make mark measure
-mend move multiply name note offer open pack paint parse pick plan print put quantise raise read record reduce
+find flatten gather give guess hold import interpolate join judge keep lay leave let lift list load look make mark
+measure mend move multiply name note offer open pack paint parse pick plan print put quantise raise read record reduce
 register remove rename render repeat replace report resample resize resolve restore return round run save say scale
 search send serve set sharpen show shrink silence smooth sort split spread start stop store stretch subtract take tell
 train translate turn undo unpack update wait walk work wrap write yield
