@@ -278,27 +278,21 @@ def _check_writable(root: str) -> None:
 def size(store: Store, key: str) -> int:
     """Return the size of a regular file in bytes; anything else counts as missing."""
     path = path_of(store.root, key, False)
-
-    def attempt() -> int:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise FileNotFoundError(path)
-        return status.st_size
-
-    return _tried(store, key, attempt)
+    return _tried(store, key, lambda: _status(path).st_size)
 
 
 def look_up(store: Store, key: str) -> StoredObject:
     """Return a regular file as a listing does; anything else counts as missing."""
     path = path_of(store.root, key, False)
+    return _tried(store, key, lambda: describe(key, os.path.join(store.root, *key.split("/")), _status(path)))
 
-    def attempt() -> StoredObject:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise FileNotFoundError(path)
-        return describe(key, os.path.join(store.root, *key.split("/")), status)
 
-    return _tried(store, key, attempt)
+def _status(path: str) -> os.stat_result:
+    """Ask for the status of a regular file. Raises OSError, FileNotFoundError for anything else, too."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise FileNotFoundError(path)
+    return status
 
 
 def delete(store: Store, key: str) -> None:

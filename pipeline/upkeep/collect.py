@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from pipeline.destination.lease import Lease, hold
 from pipeline.destination.leftovers import Leftover, ahead, leftovers, named_paths, remove
-from pipeline.destination.plans import earlier_plans
+from pipeline.destination.plans import Plan, earlier_plans
 from pipeline.errors import PlanError
 from pipeline.events import Removed, Tell, silent
 from pipeline.requests.stores import pictures_of_run, store_of
@@ -61,10 +62,11 @@ def collect(request: GcRequest, tell: Tell = silent) -> Collection:
         return not request.older_than or (found.modified is not None and found.modified < limit)
 
     with hold(destination, request.take_over) as lease:
-        if not earlier_plans(destination):
-            raise PlanError(f"{destination.url} holds no run, so nothing there is known to be left over")
-        gone, doomed = _take_out_gone(request, destination, lease) if request.gone else ([], [])
         plans = earlier_plans(destination)
+        if not plans:
+            raise PlanError(f"{destination.url} holds no run, so nothing there is known to be left over")
+        gone, doomed = _take_out_gone(request, destination, plans, lease) if request.gone else ([], [])
+        plans = earlier_plans(destination) if request.gone else plans
         found = [
             one
             for one in leftovers(destination, [plan for plan, _ in plans], named_paths(destination, plans))
@@ -81,26 +83,32 @@ def collect(request: GcRequest, tell: Tell = silent) -> Collection:
     return Collection(destination.url, request.dry_run, dict(objects), dict(sizes), examples, gone)
 
 
-def _take_out_gone(request: GcRequest, destination: Store, lease: Lease) -> tuple[list[GoneFrom], list[Leftover]]:
+def _take_out_gone(
+    request: GcRequest, destination: Store, plans: Sequence[tuple[Plan, bool]], lease: Lease
+) -> tuple[list[GoneFrom], list[Leftover]]:
     """Record pictures that are gone, so that objects of theirs are leftovers; with `dry_run` list these objects."""
     # loads what plans runs
     from pipeline.runs.redo import forget
     from pipeline.upkeep.gone import find_gone, made_current, objects_of, record
 
-    plans = earlier_plans(destination)
+    runs = [(plan, is_finished) for plan, is_finished in plans if not (plan.folded or plan.gone)]
+    if runs and not runs[-1][1]:
+        said = f"run {runs[-1][0].run} at {destination.url} is not finished"
+        raise PlanError(f"{said}; start it again, then look for what is gone")
     made_current(destination, request.dry_run)
     if not request.dry_run:
         for plan in [plan for plan, finished in plans if plan.gone and not finished]:
             forget(destination, plan)
-    finished = [plan for plan, is_finished in plans if is_finished and not (plan.folded or plan.gone)]
+    finished = [plan for plan, is_finished in runs if is_finished]
     sources = {plan.source: pictures_of_run(plan, request) for plan in finished}
-    said, doomed = [], []
-    for gone in list(find_gone(destination, sources)):
+    next_run = plans[-1][0].sequence + 1
+    found, doomed = [], []
+    for number, gone in enumerate(list(find_gone(destination, finished, sources))):
         keys = [one.key for one in gone.pictures]
-        said.append(GoneFrom(gone.source, len(keys), keys[:_EXAMPLES], gone.held))
+        found.append(GoneFrom(gone.source, len(keys), keys[:_EXAMPLES], gone.held))
         objects = objects_of(destination, set(keys), finished) if keys else {}
         if request.dry_run:
             doomed += [Leftover(path, size, None) for path, (_, size) in objects.items()]
         elif keys:
-            record(destination, gone, objects, lease)
-    return said, doomed
+            record(destination, gone, objects, next_run + number, lease)
+    return found, doomed

@@ -22,7 +22,7 @@ from pipeline.destination.layout import current_path, key_of, listed, part_path,
 from pipeline.destination.lease import Lease
 from pipeline.destination.leftovers import Paths, ahead
 from pipeline.destination.parquet import read_part, to_parquet
-from pipeline.destination.plans import GONE, Plan, SourcePicture, earlier_plans, shard_pictures, write_plan
+from pipeline.destination.plans import GONE, Plan, SourcePicture, shard_pictures, write_plan
 from pipeline.destination.run_record import account_of
 from pipeline.errors import PlanError, StorageError
 from pipeline.runs.partition import write_parts
@@ -43,18 +43,13 @@ class Gone:
     held: int
 
 
-def find_gone(destination: Store, sources: Mapping[str, Store]) -> Iterator[Gone]:
+def find_gone(destination: Store, plans: Sequence[Plan], sources: Mapping[str, Store]) -> Iterator[Gone]:
     """Find the pictures with current rows whose objects are no longer in the source of their run.
 
-    `sources` are those of all finished runs, by URL. Each is listed once, as a whole; eight bytes an object are held.
-    Raises PlanError where a source holds nothing at all, which may be a disk that is not mounted, or where a run is not
-    finished; StorageError.
+    `plans` are those of finished runs, and `sources` theirs, by URL. Each is listed once, as a whole; eight bytes an
+    object are held. Raises PlanError where a source holds nothing at all, which may be a disk that is not mounted;
+    StorageError.
     """
-    every = [(plan, finished) for plan, finished in earlier_plans(destination) if not (plan.folded or plan.gone)]
-    if every and not every[-1][1]:
-        said = f"run {every[-1][0].run} at {destination.url} is not finished"
-        raise PlanError(f"{said}; start it again, then look for what is gone")
-    plans = [plan for plan, finished in every if finished]
     for url, source in sources.items():
         there, held = Paths(), 0
         for batch in _batched(one.key for one in listed(source, ())):
@@ -87,12 +82,12 @@ def made_current(destination: Store, dry_run: bool) -> None:
 
 
 def objects_of(destination: Store, keys: set[str], plans: Sequence[Plan]) -> dict[str, tuple[str, int]]:
-    """Find the objects that commits of runs name of some pictures: path, and key and bytes of the object.
+    """Find the objects that commits of runs of recipes name of some pictures: path, and key and bytes of the object.
 
     Raises StorageError.
     """
     found: dict[str, tuple[str, int]] = {}
-    shards = [(plan, shard) for plan in plans if not plan.gone for shard in range(plan.shards)]
+    shards = [(plan, shard) for plan in plans for shard in range(plan.shards)]
     for _, commit in ahead(shards, lambda one: read_commit(destination, one[0].run, one[1])):
         for entry in commit.outputs:
             key = key_of(entry["path"])
@@ -101,13 +96,12 @@ def objects_of(destination: Store, keys: set[str], plans: Sequence[Plan]) -> dic
     return found
 
 
-def record(destination: Store, gone: Gone, objects: Mapping[str, tuple[str, int]], lease: Lease) -> Plan:
-    """Record pictures as gone, by a run of their own; their rows are no longer current then.
+def record(destination: Store, gone: Gone, objects: Mapping[str, tuple[str, int]], sequence: int, lease: Lease) -> None:
+    """Record pictures as gone, by a run of their own, later than all others; their rows are no longer current then.
 
     `objects` are what `objects_of` has found of them. Raises StorageError, LeaseLost.
     """
     started = datetime.now(UTC)
-    sequence = max((plan.sequence + 1 for plan, _ in earlier_plans(destination)), default=0)
     shards = (gone.pictures[at : at + _SHARD] for at in range(0, len(gone.pictures), _SHARD))
     parts = write_parts(destination, shards, f"{GONE}\n{gone.source}\n{sequence}\n")
     plan = Plan(
@@ -132,7 +126,6 @@ def record(destination: Store, gone: Gone, objects: Mapping[str, tuple[str, int]
     lease.confirm()
     add_run(destination, plan, None)
     _finish(destination, plan, started)
-    return plan
 
 
 def _commit_shard(destination: Store, plan: Plan, shard: int, paths: Mapping[str, list[str]]) -> None:
