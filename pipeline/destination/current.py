@@ -21,7 +21,6 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.destination.layout import (
     CURRENT,
@@ -209,6 +208,9 @@ def keys_of(destination: Store, plan: Plan, branches: Iterable[str] | None) -> N
 
     Raises StorageError.
     """
+    # not at the top: what only asks which parts there are need not load it
+    import pyarrow.compute as pc
+
     parts = []
     for shard, keys in ahead(range(plan.shards), partial(_manifest_keys, destination, plan)):
         if keys is None:
@@ -221,6 +223,8 @@ def keys_of(destination: Store, plan: Plan, branches: Iterable[str] | None) -> N
 
 def superseded(rows: pa.Table, later: Iterable[Newer]) -> np.ndarray:
     """Return for each row of a table whether one of later runs supersedes it: bool, one-dimensional."""
+    import pyarrow.compute as pc
+
     old = np.zeros(rows.num_rows, bool)
     if not rows.num_rows:
         return old
