@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,9 @@ class Commit:
     """The result of a shard, as kept in its one object at the destination. `outputs` names every object it wrote.
 
     Of its `objects`, pictures or other files, all branches of the `good` ones succeeded, some of the `partial` ones,
-    none of the `failed` ones; those `left_out` are no pictures, and those `gone` no longer in the source: the objects
-    that earlier commits name of them are `removed`. `rows` and `reasons` are counts by table and by reason.
+    none of the `failed` ones; those `left_out` are no pictures, those `damaged` are good or partial ones too, and those
+    `gone` no longer in the source: the objects that earlier commits name of them are `removed`. `rows` and `reasons`
+    are counts by table and by reason.
     `stages` are seconds by stage (see `pipeline.reports.stage_figures`).
     """
 
@@ -37,6 +38,7 @@ class Commit:
     outputs: list[dict[str, Any]] = field(default_factory=list)
     partial: int = 0
     left_out: int = 0
+    damaged: int = 0
     gone: int = 0
     removed: list[str] = field(default_factory=list)
 
@@ -46,10 +48,12 @@ class Commit:
         return self.objects - self.left_out - (self.rows.get("failures", 0) - self.branch_failures)
 
 
-def counted(manifest: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Count the rows of a manifest, all of them as `objects`, and those of each status under its name in a `Commit`."""
+def counted(manifest: Collection[Mapping[str, Any]]) -> dict[str, int]:
+    """Count the rows of a manifest, all as `objects`, those of a status and damaged ones by their names in `Commit`."""
     found = Counter("good" if row["status"] == "ok" else row["status"] for row in manifest)
-    return {"objects": found.total()} | {name: found[name] for name in ("good", "partial", "failed", "left_out")}
+    damaged = sum(bool(row.get("damaged")) and row["status"] in ("ok", "partial") for row in manifest)
+    statuses = {name: found[name] for name in ("good", "partial", "failed", "left_out")}
+    return {"objects": found.total()} | statuses | {"damaged": damaged}
 
 
 def read_commit(destination: Store, run: str, shard: int) -> Commit:

@@ -67,6 +67,8 @@ MANIFEST = _schema(
     ("frame", pa.int32(), True, "number of the frame, page or slice in its file, from 0; null for ordinary pictures"),
     ("frames", pa.int32(), True, "frames the file announces"),
     ("duration_s", pa.float64(), True, "seconds the frame is shown; null when the file does not say"),
+    ("damaged", pa.string(), True, "what is missing or wrong in the file and was filled in; null when nothing was"),
+    ("omitted", pa.string(), True, "what else the file holds: further frames, bands that are no alpha; null: nothing"),
 )
 
 METRICS = _schema(

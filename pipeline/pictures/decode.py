@@ -1,8 +1,8 @@
 """Decoding: from the bytes of a picture file to pixels and what the file said of them.
 
 The format is taken from the first bytes, never from the name, and the size from the header, before anything is
-allocated. Ordinary 8-bit JPEGs go to OpenCV, which is faster than Pillow and gives the same pixels; so do 16-bit
-colour PNG, TIFF and JPEG 2000 and 10/12-bit AVIF, which Pillow cuts down to 8 bits. All else goes to Pillow.
+allocated. Ordinary 8-bit JPEGs go to libjpeg-turbo, which says what is damaged; 16-bit colour PNG, TIFF and JPEG 2000
+and 10/12-bit AVIF, which Pillow cuts down to 8 bits, go to OpenCV. All else goes to Pillow.
 
 Decisions that are not obvious:
 
@@ -20,6 +20,7 @@ Decisions that are not obvious:
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -42,7 +43,7 @@ from PIL import (
 )
 
 from pipeline.errors import PictureError
-from pipeline.pictures import headers, tiff
+from pipeline.pictures import headers, jpeg, tiff
 from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once, unpremultiply
 
 #: Most scans of a progressive JPEG. Encoders write about ten; thousands over a large canvas take minutes to decode.
@@ -119,7 +120,7 @@ def _check_size(pixels: int, limit: int) -> None:
 
 
 def _decode_plain_jpeg(data: bytes, key: str, pixel_limit: int, reserve: Reserve) -> Picture | None:
-    """Decode a grey or RGB JPEG of 8 bits with OpenCV, the fast way; return None where Pillow should decide."""
+    """Decode a grey or RGB JPEG of 8 bits, the fast way; return None where Pillow should decide."""
     header = headers.jpeg_header(data)
     if header is None:
         return None
@@ -132,12 +133,12 @@ def _decode_plain_jpeg(data: bytes, key: str, pixel_limit: int, reserve: Reserve
     if header.components not in (1, 3) or not headers.jpeg_is_complete(data, header.scan):
         return None
     reserve(header.width * header.height, header.components)
-    colour = cv2.IMREAD_GRAYSCALE if header.components == 1 else cv2.IMREAD_COLOR_RGB
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), colour | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None:
+    decoded = jpeg.decode_jpeg(data, header)
+    if decoded is None:
         return None
+    pixels, damage = decoded
     mode = "grey" if header.components == 1 else "rgb"
-    return _finish(key, pixels, Metadata("jpeg", mode, 8, icc=header.icc, exif=header.exif))
+    return _finish(key, pixels, Metadata("jpeg", mode, 8, icc=header.icc, exif=header.exif, damage=damage))
 
 
 def _decode_with_pillow(data: bytes, name: str, key: str, pixel_limit: int, reserve: Reserve) -> Picture:
@@ -166,7 +167,9 @@ def _decode_with_pillow(data: bytes, name: str, key: str, pixel_limit: int, rese
         pixels, mode = (pixels[:, :, [0, 3]], "grey+alpha") if mode == "rgb+alpha" else (pixels[:, :, :1], "grey")
     if mode in ("cmyk", "lab"):
         icc = None
-    return _finish(key, pixels, Metadata(name, mode, depth, icc=icc, exif=exif))
+    header = headers.jpeg_header(data) if name == "jpeg" else None
+    damage = jpeg.damage_of(data, header) if header else None
+    return _finish(key, pixels, Metadata(name, mode, depth, icc=icc, exif=exif, damage=damage))
 
 
 def _early_checks(data: bytes, name: str, pixel_limit: int, reserve: Reserve) -> tuple[int, bytes | None, bool]:
@@ -365,7 +368,7 @@ def _finish(key: str, pixels: np.ndarray, said: Metadata) -> Picture:
     icc = said.icc
     if icc is not None and not headers.profile_fits(icc, pixels.shape[2]):
         icc = None
-    return Picture(key, pixels, Metadata(said.format, said.mode, said.bit_depth, orientation, icc, exif))
+    return Picture(key, pixels, replace(said, orientation=orientation, icc=icc, exif=exif))
 
 
 def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

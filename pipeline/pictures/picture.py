@@ -27,6 +27,8 @@ class Metadata:
     `bit_depth` is the bits per sample stored in the file (1..32; of a .drk stream those of its original);
     `orientation` is the EXIF orientation (1..8) found in the file; the pixels are already upright.
     `exif` is a raw EXIF block (beginning with the TIFF header, orientation reset to 1) or None.
+    `damage` says in words what a decoder filled in or could not check, None where nothing was; `omitted` says what else
+    the file holds that is not in the pixels, such as further bands or frames.
     """
 
     format: str
@@ -35,6 +37,8 @@ class Metadata:
     orientation: int = 1
     icc: bytes | None = None
     exif: bytes | None = None
+    damage: str | None = None
+    omitted: str | None = None
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,8 @@ def render_report(
         .get_template("report.html")
         .render(
             run=run,
-            # an account of an earlier version has neither
-            counts={"partial": 0, "left_out": 0} | run["counts"],
+            # an account of an earlier version has none of them
+            counts={"partial": 0, "left_out": 0, "damaged": 0} | run["counts"],
             rate=run["counts"]["objects"] / run["seconds"] if run["seconds"] else None,
             reference=recipe.get("reference") or "source",
             branches=[{"name": name, "colour": colours[name], "chain": _chain(recipe, name)} for name in branches],

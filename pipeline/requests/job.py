@@ -45,7 +45,8 @@ _WHERE_CHOSEN = DECISIVE[3:]
 class Settings:
     """The settings that decide the rows of a picture besides the recipe.
 
-    `strict`: files that are no pictures are failures. `copies`: what no step has changed is a copy of its source.
+    `strict`: damaged pictures, and files that are no pictures, are failures.
+    `copies`: what no step has changed is a copy of its source.
     `codecs` are those that streams in the source may need.
     """
 

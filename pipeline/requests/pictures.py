@@ -71,7 +71,9 @@ class RunRequest(Form):
     frame_limit: int = Field(100_000, ge=1, le=10_000_000, description="files of more frames are refused")
     pixel_limit: int = Field(178_000_000, ge=1, description="larger pictures are refused from their header")
     strict: bool = Field(
-        False, description="files that are no pictures and not called like one count as failed; default: left out"
+        False,
+        description="damaged pictures, and files that are no pictures and not called like one, count as failed; "
+        "default: the ones are developed and marked, the others left out",
     )
     deadline_s: float = Field(600, gt=0, description="seconds one picture may spend in one stage")
     shard_deadline_s: float | None = Field(

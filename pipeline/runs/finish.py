@@ -151,7 +151,7 @@ def _sums(commits: list[Commit]) -> tuple[dict[str, int], dict[str, int]]:
     """Add up what commits say: counts, and failures by reason."""
     counts = {
         name: sum(getattr(commit, name) for commit in commits)
-        for name in ("objects", *_STATUSES, "decoded", "branch_failures", "bytes_read", "bytes_written")
+        for name in ("objects", *_STATUSES, "damaged", "decoded", "branch_failures", "bytes_read", "bytes_written")
     }
     counts |= {"rows": sum(c.rows.get("metrics", 0) for c in commits)}
     counts |= {"latents": sum(c.rows.get("latents", 0) for c in commits)}

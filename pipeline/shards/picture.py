@@ -105,7 +105,8 @@ def open_picture(
     """Decode a picture and fill in its row of the manifest; None where it cannot be decoded.
 
     A picture that cannot be decoded is a failure, but for what neither is a picture nor is called like one, where the
-    settings are not strict. `apply` is for streams, whose time is not that of `laps`.
+    settings are not strict; where they are, so is a damaged one. `apply` is for streams, whose time is not
+    that of `laps`.
     """
     developed = Developed(_manifest_row(found, data), busy=laps.busy)
     try:
@@ -120,6 +121,9 @@ def open_picture(
         return developed, None
     laps.end("decode")
     developed.manifest |= _picture_columns(picture)
+    if settings.strict and picture.metadata.damage:
+        fail(developed, None, "decode", "corrupt", picture.metadata.damage)
+        return developed, None
     laps.end("measure")
     return developed, picture
 
@@ -333,4 +337,6 @@ def _picture_columns(picture: Picture) -> Row:
         "mode": picture.metadata.mode,
         "orientation": picture.metadata.orientation,
         "perceptual_hash": perceptual_hash(picture.colour),
+        "damaged": picture.metadata.damage,
+        "omitted": picture.metadata.omitted,
     }

@@ -165,6 +165,11 @@ def print_ending(summary: Any) -> None:
         )
         if counts.get("partial"):
             out.print(f"partial  {counted(counts['partial'], 'picture')} of which some branches failed")
+        if counts.get("damaged"):
+            out.print(
+                f"damaged  {counted(counts['damaged'], 'picture')}, filled in by the decoder: see the column damaged "
+                "(--strict counts them as failed)"
+            )
         if counts.get("left_out"):
             out.print(
                 f"left out {counted(counts['left_out'], 'file')} beside the pictures (--strict counts them as failed)"
