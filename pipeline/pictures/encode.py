@@ -161,7 +161,14 @@ def _without_grey_alpha_16(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _png(pixels: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
+def png_file(pixels: np.ndarray, level: int, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
+    """Encode H x W x 1..4 pixels, uint8 or uint16, as a PNG file of pixels alone, with zlib's level and strategy."""
+    return _png(pixels, None, None, level, strategy)
+
+
+def _png(
+    pixels: np.ndarray, icc: bytes | None, exif: bytes | None, level: int = 1, strategy: int = zlib.Z_DEFAULT_STRATEGY
+) -> bytes:
     height, width, channels = pixels.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour_type, 0, 0, 0)
@@ -170,19 +177,19 @@ def _png(pixels: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
         parts.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc, 6)))
     if exif:
         parts.append(_chunk(b"eXIf", exif))
-    return b"".join([*parts, _chunk(b"IDAT", _png_pixels(pixels)), _chunk(b"IEND", b"")])
+    return b"".join([*parts, _chunk(b"IDAT", _png_pixels(pixels, level, strategy)), _chunk(b"IEND", b"")])
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))
 
 
-def _png_pixels(pixels: np.ndarray) -> bytes:
+def _png_pixels(pixels: np.ndarray, level: int, strategy: int) -> bytes:
     """Filter rows (average, type 3) and deflate them, a block of rows at a time, so that they stay in the cache."""
     height = pixels.shape[0]
     step = pixels.shape[2] * pixels.itemsize
     block = max(1, _PNG_BLOCK_BYTES // (pixels.shape[1] * step))
-    deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9)
+    deflate = zlib.compressobj(level, zlib.DEFLATED, 15, 9, strategy)
     above = np.zeros((1, pixels.shape[1] * step), np.uint8)
     parts = []
     for top in range(0, height, block):

@@ -109,6 +109,18 @@ def encode(pixels: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
     return b"".join([head, *strips])
 
 
+def with_alpha_named(data: bytes) -> bytes:
+    """Say of a little-endian TIFF's fourth channel that it is alpha, not multiplied: its directory anew, at the end."""
+    start = struct.unpack_from("<I", data, 4)[0]
+    count = struct.unpack_from("<H", data, start)[0]
+    entries = [data[at : at + 12] for at in range(start + 2, start + 2 + 12 * count, 12)]
+    extra_samples = struct.pack("<HHIHH", 338, 3, 1, 2, 0)
+    entries = sorted((*entries, extra_samples), key=lambda entry: struct.unpack_from("<H", entry)[0])
+    even = data + bytes(len(data) % 2)
+    directory = struct.pack("<H", count + 1) + b"".join(entries) + bytes(4)
+    return even[:4] + struct.pack("<I", len(even)) + even[8:] + directory
+
+
 def _strip(rows: np.ndarray) -> bytes:
     differences = rows.copy()
     differences[:, 1:] -= rows[:, :-1]

@@ -14,9 +14,9 @@ from pipeline.networks.latents import packed_columns, vector_columns
 from pipeline.networks.learned_codec import CodecNetwork
 from pipeline.networks.restoration import Restorer
 from pipeline.networks.restoration_checks import Guards, check
-from pipeline.pictures.picture import Picture, join_alpha
+from pipeline.pictures.picture import Picture
 from pipeline.requests.recipe import Branch, BranchStep, Recipe
-from pipeline.steps.degrade import generator_for
+from pipeline.shards.apply import apply_pixel_step, decode_with, encode_with
 
 if TYPE_CHECKING:
     from models.inference import Apply
@@ -42,6 +42,8 @@ class Result:
     #: what was said of each restoration step, and which automatic mode left out
     guards: tuple[Guards, ...] = ()
     skipped: tuple[str, ...] = ()
+    #: what of the picture streams could not hold
+    dropped: tuple[str, ...] = ()
 
 
 def run_steps(
@@ -82,34 +84,23 @@ def _run_step(item: BranchStep, before: Result, measure: bool, apply: Apply) -> 
     if isinstance(network, Representer):
         return _run_representer(network, before, apply)
     step, parameters, picture = item.step, item.parameters, before.picture
-    colour, alpha = np.ascontiguousarray(picture.colour), picture.alpha
     started = time.perf_counter()
     changes: dict[str, Any] = {"stream_is_picture": False}
     if step.kind == "pixels":
-        assert step.function is not None
-        if step.seeded:
-            pixels = step.function(colour, parameters, generator_for(parameters.seed, picture.key))  # type: ignore[attr-defined]
-        else:
-            pixels = step.function(colour, parameters)
-        if step.resizes and alpha is not None:
-            alpha = step.function(np.ascontiguousarray(alpha), parameters)
+        pixels = apply_pixel_step(step, picture.pixels, parameters, picture.key)
     else:
-        assert step.encode is not None
-        assert step.decode is not None
-        stream = step.encode(colour, parameters)
+        stream, dropped = encode_with(step, picture.pixels, parameters)
         encoded = time.perf_counter()
-        pixels = step.decode(stream)
+        pixels = decode_with(step, stream, picture.pixels)
         changes = {
             "stream": stream,
             "stream_is_picture": True,
             "encode_s": encoded - started,
             "decode_s": time.perf_counter() - encoded,
+            "dropped": (*before.dropped, *dropped),
         }
     seconds = before.seconds + time.perf_counter() - started
-    if alpha is not None and alpha.dtype != pixels.dtype:
-        alpha = (alpha // 257).astype(np.uint8) if pixels.dtype == np.uint8 else alpha.astype(np.uint16) * 257
-    after = replace(picture, pixels=np.ascontiguousarray(join_alpha(pixels, alpha)))
-    return replace(before, picture=after, seconds=seconds, **changes)
+    return replace(before, picture=replace(picture, pixels=np.ascontiguousarray(pixels)), seconds=seconds, **changes)
 
 
 def _run_restorer(name: str, network: Restorer, before: Result, measure: bool, apply: Apply) -> Result:

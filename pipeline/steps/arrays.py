@@ -38,13 +38,25 @@ def luma(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels[:, :, 0]) if pixels.shape[2] == 1 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
 
 
-def histogram(pixels: np.ndarray) -> np.ndarray:
-    """Count every level of the dtype exactly (int64) over all samples of the picture."""
+def histogram(pixels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Count every level of the dtype exactly (int64) over all samples of the picture.
+
+    With `weights` (H x W), samples count by those of their pixels: float64.
+    """
     levels = white_level(pixels) + 1
     # bincount widens its input to 64 bits, so a large picture goes through it a few rows at a time.
+    if weights is None:
+        return sum(
+            (np.bincount(pixels[rows].ravel(), minlength=levels) for rows in row_slices(pixels)),
+            start=np.zeros(levels, dtype=np.int64),
+        )
+    channels = pixels.size // weights.size
     return sum(
-        (np.bincount(pixels[rows].ravel(), minlength=levels) for rows in row_slices(pixels)),
-        start=np.zeros(levels, dtype=np.int64),
+        (
+            np.bincount(pixels[rows].ravel(), np.repeat(weights[rows].ravel(), channels), minlength=levels)
+            for rows in row_slices(pixels)
+        ),
+        start=np.zeros(levels),
     )
 
 

@@ -1,9 +1,11 @@
 """Classical codecs, each a pair of functions that mirror each other.
 
-`encode_*` takes H x W x 1|3, uint8 (0..255) or uint16 (0..65535), and gives a whole file's bytes; the decoders give
-H x W x 1|3 back: grey stays grey. uint16 is kept by png, png_huffman, tiff_lzw and jpeg2000, and by jpeg_xl in grey;
-everywhere else it is rounded to 8 bits and comes back as uint8. Bytes depend on the pixels, the parameters and the
-libraries' versions only, never on the number of cores.
+`encode_*` takes H x W x 1|3, and but for JPEG with alpha H x W x 2|4, uint8 (0..255) or uint16 (0..65535), and gives a
+whole file's bytes; the decoders give the like back. Grey stays grey; with alpha it comes back as colour from tiff_lzw,
+and from jpeg2000 if it has 16 bits. Alpha is kept without loss, but for avif and lossy jpeg2000. uint16 is kept by png,
+png_huffman, tiff_lzw and jpeg2000, and by jpeg_xl in grey without alpha; everywhere else it is rounded to 8 bits and
+comes back as uint8. Bytes depend on the pixels, the parameters and the libraries' versions only, never on the number of
+cores.
 
 Every encoder raises PictureError("step_failed") for a picture its format cannot hold, every decoder
 PictureError("corrupt") for bytes that are no such file.
@@ -12,6 +14,7 @@ PictureError("corrupt") for bytes that are no such file.
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -21,6 +24,9 @@ from PIL import AvifImagePlugin, Image, Jpeg2KImagePlugin, WebPImagePlugin
 from pydantic import Field, model_validator
 
 from pipeline.errors import PictureError
+from pipeline.pictures import tiff
+from pipeline.pictures.encode import png_file
+from pipeline.pictures.headers import PNG_SIGNATURE
 from pipeline.pictures.picture import to_8bit
 from pipeline.steps.arrays import white_level, with_channels
 from pipeline.steps.registry import Parameters, codec_step
@@ -129,12 +135,16 @@ def encode_jpeg(pixels: np.ndarray, parameters: Jpeg) -> bytes:
 def encode_png(pixels: np.ndarray, parameters: Png) -> bytes:
     """Encode as PNG, lossless, 8 and 16 bits."""
     _check_sides(pixels, OPENCV_LIMIT, "PNG")
+    if pixels.shape[2] == 2:
+        return png_file(pixels, parameters.level)
     return _opencv_bytes(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, parameters.level])
 
 
 def encode_png_huffman(pixels: np.ndarray, parameters: PngHuffman) -> bytes:
     """Encode as PNG with Huffman coding alone (zlib's Z_HUFFMAN_ONLY): lossless, fast, no string matching."""
     _check_sides(pixels, OPENCV_LIMIT, "PNG")
+    if pixels.shape[2] == 2:
+        return png_file(pixels, 6, zlib.Z_HUFFMAN_ONLY)
     strategy = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
     # A level makes OpenCV try all filters and resets the strategy, so it has to come first.
     level = [cv2.IMWRITE_PNG_COMPRESSION, 6] if parameters.row_filter == "adaptive" else []
@@ -145,7 +155,11 @@ def encode_tiff_lzw(pixels: np.ndarray, parameters: TiffLzw) -> bytes:
     """Encode as TIFF with LZW and horizontal prediction, lossless, 8 and 16 bits."""
     _check_sides(pixels, OPENCV_LIMIT, "TIFF")
     lzw, horizontal = 5, 2
-    return _opencv_bytes(".tiff", pixels, [cv2.IMWRITE_TIFF_COMPRESSION, lzw, cv2.IMWRITE_TIFF_PREDICTOR, horizontal])
+    flags = [cv2.IMWRITE_TIFF_COMPRESSION, lzw, cv2.IMWRITE_TIFF_PREDICTOR, horizontal]
+    # OpenCV writes no grey with alpha, and does not say that a fourth channel is alpha
+    wide = pixels[:, :, [0, 0, 0, 1]] if pixels.shape[2] == 2 else pixels
+    data = _opencv_bytes(".tiff", wide, flags)
+    return tiff.with_alpha_named(data) if wide.shape[2] == 4 else data
 
 
 def encode_webp(pixels: np.ndarray, parameters: Webp) -> bytes:
@@ -164,10 +178,10 @@ def encode_jpeg2000(pixels: np.ndarray, parameters: Jpeg2000) -> bytes:
     Lossy coding uses the 9/7 wavelet, except for 16-bit colour: that goes through OpenCV, which has the 5/3
     wavelet only, steps of a thousandth of the raw size (a PSNR is found by bisection) and sides from 32 pixels.
     """
-    if pixels.dtype == np.uint16 and pixels.shape[2] == 3:
-        return _encode_jpeg2000_wide(pixels, parameters)
+    if pixels.dtype == np.uint16 and pixels.shape[2] > 1:
+        return _encode_jpeg2000_wide(pixels[:, :, [0, 0, 0, 1]] if pixels.shape[2] == 2 else pixels, parameters)
     # Pillow leaves the colour transform out unless told, which costs two decibels
-    settings: dict[str, Any] = {"irreversible": False, "mct": int(pixels.shape[2] == 3)}
+    settings: dict[str, Any] = {"irreversible": False, "mct": int(pixels.shape[2] > 2)}
     if parameters.psnr is not None:
         settings |= {"quality_mode": "dB", "quality_layers": [parameters.psnr], "irreversible": True}
     elif parameters.rate is not None:
@@ -178,7 +192,7 @@ def encode_jpeg2000(pixels: np.ndarray, parameters: Jpeg2000) -> bytes:
 def encode_avif(pixels: np.ndarray, parameters: Avif) -> bytes:
     """Encode as AVIF, lossy; uint16 is rounded to 8 bits, grey is stored without chroma."""
     _check_sides(pixels, AVIF_LIMIT, "AVIF")
-    subsampling = "4:0:0" if pixels.shape[2] == 1 else parameters.subsampling
+    subsampling = "4:0:0" if pixels.shape[2] <= 2 else parameters.subsampling
     # Threads and automatic tiles would make the bytes depend on the machine.
     return _pillow_bytes(
         "AVIF",
@@ -199,27 +213,33 @@ def encode_jpeg_xl(pixels: np.ndarray, parameters: JpegXl) -> bytes:
 
 
 def decode_opencv(data: bytes) -> np.ndarray:
-    """Decode a JPEG, PNG or TIFF file from the encoders here to pixels (H x W x 1|3, uint8 or uint16)."""
+    """Decode a JPEG, PNG or TIFF file from the encoders here to pixels (H x W x 1..4, uint8 or uint16)."""
     try:
         decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise PictureError("corrupt", f"the bytes could not be decoded: {error}") from error
     if decoded is None:
         raise PictureError("corrupt", "the bytes could not be decoded")
-    return with_channels(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) if decoded.ndim == 3 else decoded)
+    if decoded.ndim == 2:
+        return with_channels(decoded)
+    if decoded.shape[2] == 3:
+        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+    # to OpenCV grey PNG files with alpha are colour
+    grey = data[:4] == PNG_SIGNATURE[:4] and data[25] == 4
+    return np.ascontiguousarray(decoded[:, :, [0, 3]]) if grey else cv2.cvtColor(decoded, cv2.COLOR_BGRA2RGBA)
 
 
 def decode_webp(data: bytes) -> np.ndarray:
-    """Decode a WebP file from `encode_webp` or `encode_webp_lossless` to pixels (H x W x 1|3, uint8)."""
+    """Decode a WebP file from `encode_webp` or `encode_webp_lossless` to pixels (H x W x 1..4, uint8)."""
     picture = _pillow_picture(WebPImagePlugin.WebPImageFile, data)
-    return with_channels(np.array(picture.convert("L") if picture.info.get("xmp") == _GREY else picture))
+    return _in_grey(picture) if picture.info.get("xmp") == _GREY else with_channels(np.array(picture))
 
 
 def decode_jpeg2000(data: bytes) -> np.ndarray:
-    """Decode a JPEG 2000 file from `encode_jpeg2000` to pixels (H x W x 1|3, uint8 or uint16)."""
+    """Decode a JPEG 2000 file from `encode_jpeg2000` to pixels (H x W x 1..4, uint8 or uint16)."""
     # Pillow reads 16-bit colour as 8 bits; the depth of the first component stands in the image header box.
     header = data.find(b"ihdr")
-    wide_colour = header > 0 and data[header + 12 : header + 15] == b"\x00\x03\x0f"
+    wide_colour = header > 0 and data[header + 12 : header + 15] in (b"\x00\x03\x0f", b"\x00\x04\x0f")
     return (
         decode_opencv(data)
         if wide_colour
@@ -228,16 +248,16 @@ def decode_jpeg2000(data: bytes) -> np.ndarray:
 
 
 def decode_avif(data: bytes) -> np.ndarray:
-    """Decode an AVIF file from `encode_avif` to pixels (H x W x 1|3, uint8)."""
+    """Decode an AVIF file from `encode_avif` to pixels (H x W x 1..4, uint8)."""
     picture = _pillow_picture(AvifImagePlugin.AvifImageFile, data)
     # Pillow before 12 gives RGB for files without chroma; the flag is in the third byte of the av1C box.
     header = data.find(b"av1C")
     grey = header > 0 and bool(data[header + 6] & 0x10)
-    return with_channels(np.array(picture.convert("L") if grey else picture))
+    return _in_grey(picture) if grey else with_channels(np.array(picture))
 
 
 def decode_jpeg_xl(data: bytes) -> np.ndarray:
-    """Decode a JPEG XL file from `encode_jpeg_xl` to pixels (H x W x 1|3, uint8, or uint16 grey)."""
+    """Decode a JPEG XL file from `encode_jpeg_xl` to pixels (H x W x 1..4, uint8, or uint16 grey)."""
     from pillow_jxl.JpegXLImagePlugin import JXLImageFile
 
     return with_channels(np.array(_pillow_picture(JXLImageFile, data)))
@@ -247,9 +267,13 @@ def decode_jpeg_xl(data: bytes) -> np.ndarray:
 _GREY = b"grey"
 
 
+def _in_grey(picture: Image.Image) -> np.ndarray:
+    return with_channels(np.array(picture.convert("LA" if picture.mode == "RGBA" else "L")))
+
+
 def _webp_bytes(pixels: np.ndarray, **settings: Any) -> bytes:
     _check_sides(pixels, WEBP_LIMIT, "WebP")
-    return _pillow_bytes("WEBP", to_8bit(pixels), **settings, xmp=_GREY if pixels.shape[2] == 1 else b"")
+    return _pillow_bytes("WEBP", to_8bit(pixels), **settings, xmp=_GREY if pixels.shape[2] <= 2 else b"")
 
 
 def _encode_jpeg2000_wide(pixels: np.ndarray, parameters: Jpeg2000) -> bytes:
@@ -285,7 +309,8 @@ def _check_sides(pixels: np.ndarray, limit: int, name: str) -> None:
 
 def _opencv_bytes(extension: str, pixels: np.ndarray, flags: list[int]) -> bytes:
     try:
-        ordered = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.shape[2] == 3 else pixels
+        order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}.get(pixels.shape[2])
+        ordered = pixels if order is None else cv2.cvtColor(pixels, order)
         done, data = cv2.imencode(extension, ordered, flags)
     except cv2.error as error:
         raise PictureError("step_failed", f"{extension[1:]} could not be written: {error}") from error
@@ -297,7 +322,7 @@ def _opencv_bytes(extension: str, pixels: np.ndarray, flags: list[int]) -> bytes
 def _pillow_bytes(name: str, pixels: np.ndarray, **settings: Any) -> bytes:
     buffer = io.BytesIO()
     try:
-        Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).save(buffer, name, **settings)
+        Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[:, :, 0]).save(buffer, name, **settings)
     except (OSError, ValueError, RuntimeError) as error:
         raise PictureError("step_failed", f"{name} could not be written: {error}") from error
     return buffer.getvalue()
@@ -314,17 +339,17 @@ def _pillow_picture(opener: Callable[[io.BytesIO], Image.Image], data: bytes) ->
 
 
 codec_step("jpeg", Jpeg, encode_jpeg, decode_opencv, "jpg")
-codec_step("png", Png, encode_png, decode_opencv, "png")
-codec_step("png_huffman", PngHuffman, encode_png_huffman, decode_opencv, "png")
-codec_step("tiff_lzw", TiffLzw, encode_tiff_lzw, decode_opencv, "tiff")
-codec_step("webp", Webp, encode_webp, decode_webp, "webp")
-codec_step("webp_lossless", WebpLossless, encode_webp_lossless, decode_webp, "webp")
-codec_step("jpeg2000", Jpeg2000, encode_jpeg2000, decode_jpeg2000, "jp2", version=2)
-codec_step("avif", Avif, encode_avif, decode_avif, "avif")
+codec_step("png", Png, encode_png, decode_opencv, "png", holds_alpha=True)
+codec_step("png_huffman", PngHuffman, encode_png_huffman, decode_opencv, "png", holds_alpha=True)
+codec_step("tiff_lzw", TiffLzw, encode_tiff_lzw, decode_opencv, "tiff", holds_alpha=True)
+codec_step("webp", Webp, encode_webp, decode_webp, "webp", holds_alpha=True)
+codec_step("webp_lossless", WebpLossless, encode_webp_lossless, decode_webp, "webp", holds_alpha=True)
+codec_step("jpeg2000", Jpeg2000, encode_jpeg2000, decode_jpeg2000, "jp2", version=2, holds_alpha=True)
+codec_step("avif", Avif, encode_avif, decode_avif, "avif", holds_alpha=True)
 
 try:
     import pillow_jxl  # noqa: F401
 except ImportError:
     pass
 else:
-    codec_step("jpeg_xl", JpegXl, encode_jpeg_xl, decode_jpeg_xl, "jxl")
+    codec_step("jpeg_xl", JpegXl, encode_jpeg_xl, decode_jpeg_xl, "jxl", holds_alpha=True)

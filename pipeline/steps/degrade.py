@@ -204,7 +204,7 @@ def salt_and_pepper(pixels: np.ndarray, parameters: SaltAndPepper, generator: np
     return result
 
 
-@pixel_step(JpegArtifacts)
+@pixel_step(JpegArtifacts, mixes="neighbours")
 def jpeg_artifacts(pixels: np.ndarray, parameters: JpegArtifacts) -> np.ndarray:
     """Take the picture through JPEG and back (chroma halved, 4:2:0), which leaves its artefacts.
 
@@ -215,7 +215,7 @@ def jpeg_artifacts(pixels: np.ndarray, parameters: JpegArtifacts) -> np.ndarray:
     return _in_depth(codecs.decode_opencv(codecs.encode_jpeg(to_8bit(pixels), settings)), pixels.dtype)
 
 
-@pixel_step(Blur, version=2)
+@pixel_step(Blur, version=2, mixes="means")
 def blur(pixels: np.ndarray, parameters: Blur) -> np.ndarray:
     """Blur with a Gaussian, or smear along a straight motion."""
     if parameters.kind == "gaussian":
@@ -260,7 +260,7 @@ def colour_cast(pixels: np.ndarray, parameters: ColourCast) -> np.ndarray:
     return _in_rows(pixels, lambda rows: spoil.colour_cast(rows, gains))
 
 
-@pixel_step(Downscale, resizes=True, version=2)
+@pixel_step(Downscale, resizes=True, version=2, mixes="means")
 def downscale(pixels: np.ndarray, parameters: Downscale) -> np.ndarray:
     """Shrink by a factor with the cubic kernel of super-resolution benchmarks (a = -0.5, antialiased).
 
@@ -272,7 +272,7 @@ def downscale(pixels: np.ndarray, parameters: Downscale) -> np.ndarray:
     return with_channels(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
 
 
-@pixel_step(RealisticDegradation, seeded=True, resizes=True)
+@pixel_step(RealisticDegradation, seeded=True, resizes=True, mixes="neighbours")
 def realistic_degradation(
     pixels: np.ndarray, parameters: RealisticDegradation, generator: np.random.Generator | None = None
 ) -> np.ndarray:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
+from pipeline.pictures.picture import to_8bit
 from pipeline.steps.arrays import histogram, luma, row_slices, to_levels, white_level
 from pipeline.steps.registry import Parameters, pixel_step
 
@@ -62,24 +63,24 @@ class WhitePatch(Parameters):
     percentile: float = Field(default=99.0, gt=0, le=100, description="percentile of each channel that becomes white")
 
 
-@pixel_step(Equalise)
-def equalise(pixels: np.ndarray, parameters: Equalise) -> np.ndarray:
+@pixel_step(Equalise, weighted=True)
+def equalise(pixels: np.ndarray, parameters: Equalise, weights: np.ndarray | None = None) -> np.ndarray:
     """Equalise the histogram of luma.
 
     The table is OpenCV's `equalizeHist`, over 256 levels for uint8 and over all 65536 for uint16.
     A picture of one single luma is left as it is.
     """
     grey = luma(pixels)
-    counts = histogram(grey)
-    darkest = counts[np.flatnonzero(counts)[0]]
-    if darkest == grey.size:
+    counts = histogram(grey, weights)
+    darkest, total = counts[np.flatnonzero(counts)[0]], counts.sum()
+    if darkest == total:
         return pixels.copy(order="C")
-    curve = (np.cumsum(counts) - darkest) * (white_level(grey) / (grey.size - darkest))
+    curve = (np.cumsum(counts) - darkest) * (white_level(grey) / (total - darkest))
     return _move_luma(pixels, grey, to_levels(curve, grey.dtype)[grey])
 
 
-@pixel_step(Clahe)
-def clahe(pixels: np.ndarray, parameters: Clahe) -> np.ndarray:
+@pixel_step(Clahe, weighted=True)
+def clahe(pixels: np.ndarray, parameters: Clahe, weights: np.ndarray | None = None) -> np.ndarray:
     """Equalise the histogram of luma adaptively, with limited contrast (CLAHE; Zuiderveld, Graphics Gems IV, 1994).
 
     uint8 goes through OpenCV. uint16 uses the same 256-bin histograms with curves interpolated between bins:
@@ -87,20 +88,22 @@ def clahe(pixels: np.ndarray, parameters: Clahe) -> np.ndarray:
     harsher than its 8-bit twin.
     """
     grey = luma(pixels)
-    if grey.dtype == np.uint8:
+    if grey.dtype == np.uint8 and weights is None:
         grid = (parameters.tile_grid, parameters.tile_grid)
         return _move_luma(pixels, grey, cv2.createCLAHE(parameters.clip_limit, grid).apply(grey))
-    return _move_luma(pixels, grey, _clahe_wide(grey, parameters.clip_limit, parameters.tile_grid))
+    wide = grey if grey.dtype == np.uint16 else grey.astype(np.uint16) * np.uint16(257)
+    new = _clahe_wide(wide, parameters.clip_limit, parameters.tile_grid, weights)
+    return _move_luma(pixels, grey, new if grey.dtype == np.uint16 else to_8bit(new))
 
 
-@pixel_step(ContrastStretch)
-def contrast_stretch(pixels: np.ndarray, parameters: ContrastStretch) -> np.ndarray:
+@pixel_step(ContrastStretch, weighted=True)
+def contrast_stretch(pixels: np.ndarray, parameters: ContrastStretch, weights: np.ndarray | None = None) -> np.ndarray:
     """Stretch linearly between two percentiles, all channels alike so that hues stay.
 
     Percentiles are taken over the samples of all channels together. A picture whose two percentiles fall
     on the same level is left as it is.
     """
-    counts = histogram(pixels)
+    counts = histogram(pixels, weights)
     black, white = _percentile(counts, parameters.low), _percentile(counts, parameters.high)
     if black == white:
         return pixels.copy(order="C")
@@ -114,24 +117,25 @@ def gamma(pixels: np.ndarray, parameters: Gamma) -> np.ndarray:
     return to_levels(top * (_levels(pixels) / top) ** parameters.gamma, pixels.dtype)[pixels]
 
 
-@pixel_step(GreyWorld)
-def grey_world(pixels: np.ndarray, parameters: GreyWorld) -> np.ndarray:
+@pixel_step(GreyWorld, weighted=True)
+def grey_world(pixels: np.ndarray, parameters: GreyWorld, weights: np.ndarray | None = None) -> np.ndarray:
     """Balance white so that the channels' means become equal (Buchsbaum, 1980).
 
     Grey pictures pass unchanged, and so does a channel that is black throughout.
     """
-    means = pixels.mean(axis=(0, 1), dtype=np.float64)
+    means = pixels.mean(axis=(0, 1), dtype=np.float64) if weights is None else _weighted_means(pixels, weights)
     return _scale_channels(pixels, [means.mean() / mean if mean > 0 else 1.0 for mean in means])
 
 
-@pixel_step(WhitePatch)
-def white_patch(pixels: np.ndarray, parameters: WhitePatch) -> np.ndarray:
+@pixel_step(WhitePatch, weighted=True)
+def white_patch(pixels: np.ndarray, parameters: WhitePatch, weights: np.ndarray | None = None) -> np.ndarray:
     """Balance white so that each channel's bright percentile becomes white (Land and McCann's Retinex, 1971).
 
     The one channel of a grey picture is brightened likewise; a channel whose percentile is black is left alone.
     """
     whites = [
-        _percentile(histogram(pixels[:, :, channel]), parameters.percentile) for channel in range(pixels.shape[2])
+        _percentile(histogram(pixels[:, :, channel], weights), parameters.percentile)
+        for channel in range(pixels.shape[2])
     ]
     return _scale_channels(pixels, [white_level(pixels) / white if white > 0 else 1.0 for white in whites])
 
@@ -144,7 +148,13 @@ def _percentile(counts: np.ndarray, percent: float) -> int:
     """Return the smallest level at or below which `percent` of the samples lie."""
     total = np.cumsum(counts)
     # At 0 % the darkest level that occurs is meant, not level 0.
-    return int(np.searchsorted(total, max(1.0, percent / 100 * total[-1])))
+    return int(np.searchsorted(total, max(np.finfo(np.float64).tiny, percent / 100 * total[-1])))
+
+
+def _weighted_means(pixels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the means of the channels, in which every pixel counts by its weight."""
+    sums = sum(np.einsum("yxc,yx->c", pixels[rows], weights[rows], dtype=np.float64) for rows in row_slices(pixels))
+    return np.asarray(sums) / weights.sum(dtype=np.float64)
 
 
 def _scale_channels(pixels: np.ndarray, gains: list[float]) -> np.ndarray:
@@ -167,20 +177,24 @@ def _move_luma(pixels: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarr
     return result
 
 
-def _clahe_wide(grey: np.ndarray, clip_limit: float, grid: int) -> np.ndarray:
-    """Apply CLAHE to uint16 (H x W) with 256-bin tile histograms; equal to OpenCV's on values that 8 bits hold."""
+def _clahe_wide(grey: np.ndarray, clip_limit: float, grid: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """Apply CLAHE to uint16 (H x W) with 256-bin tile histograms; equal to OpenCV's on values that 8 bits hold.
+
+    In histograms pixels count by their weights (H x W); a tile without any counts all alike.
+    """
     height, width = grey.shape
     bottom, right = (-height % grid, -width % grid)
     if bottom or right:
         # OpenCV pads both sides as soon as one needs it, a whole grid's worth where the side already fitted.
         bottom, right = grid - height % grid, grid - width % grid
     padded = cv2.copyMakeBorder(grey, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
+    counted = None if weights is None else cv2.copyMakeBorder(weights, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
     tile_height, tile_width = padded.shape[0] // grid, padded.shape[1] // grid
     curves = np.empty((grid, grid, 256), dtype=np.float32)
     for row in range(grid):
         for column in range(grid):
-            tile = padded[row * tile_height : (row + 1) * tile_height, column * tile_width : (column + 1) * tile_width]
-            curves[row, column] = _clipped_curve(tile, clip_limit)
+            area = np.s_[row * tile_height : (row + 1) * tile_height, column * tile_width : (column + 1) * tile_width]
+            curves[row, column] = _clipped_curve(padded[area], clip_limit, None if counted is None else counted[area])
     upper, lower, down = _tiles_around(np.arange(height), tile_height, grid)
     left_tile, right_tile, across = _tiles_around(np.arange(width), tile_width, grid)
     result = np.empty_like(grey)
@@ -201,9 +215,14 @@ def _clahe_wide(grey: np.ndarray, clip_limit: float, grid: int) -> np.ndarray:
     return result
 
 
-def _clipped_curve(tile: np.ndarray, clip_limit: float) -> np.ndarray:
+def _clipped_curve(tile: np.ndarray, clip_limit: float, weights: np.ndarray | None = None) -> np.ndarray:
     """Return a tile's equalising curve (256 values, 0..255), its histogram clipped and the excess spread evenly."""
-    counts = np.bincount(((tile.astype(np.uint32) + 128) // 257).ravel(), minlength=256)
+    levels = ((tile.astype(np.uint32) + 128) // 257).ravel()
+    counts = np.bincount(levels, minlength=256)
+    if weights is not None and weights.any():
+        shares = np.bincount(levels, weights.ravel(), minlength=256)
+        # as if the visible part filled the tile: whole numbers whose sum is the tile's size
+        counts = np.diff(np.rint(np.cumsum(shares) * (tile.size / shares.sum())).astype(np.int64), prepend=0)
     limit = max(int(clip_limit * tile.size / 256), 1)
     excess = int(np.maximum(counts - limit, 0).sum())
     counts = np.minimum(counts, limit) + excess // 256

@@ -42,7 +42,7 @@ class Resize(Parameters):
         return self
 
 
-@pixel_step(Resize, resizes=True)
+@pixel_step(Resize, resizes=True, mixes="means")
 def resize(pixels: np.ndarray, parameters: Resize) -> np.ndarray:
     """Resize by width and height, by a factor or to a longest side.
 
@@ -58,11 +58,12 @@ def resize(pixels: np.ndarray, parameters: Resize) -> np.ndarray:
 
 
 def resample(pixels: np.ndarray, width: int, height: int, method: Method, *, exact: bool = False) -> np.ndarray:
-    """Resample pixels (H x W x 1|3) to another size, dtype kept.
+    """Resample pixels (H x W x 1|3, uint8, uint16 or float32) to another size, dtype kept.
 
     `area` is OpenCV's pixel-area average (bilinear where it enlarges). `lanczos` and `cubic` are Pillow's,
     which widen their kernels when they shrink and so do not alias; uint16 goes through them in float32, and so does
-    uint8 when `exact`: else it is rounded and clipped between rows and columns, a few levels at hard edges.
+    uint8 when `exact`: else it is rounded and clipped between rows and columns, a few levels at hard edges. float32 is
+    neither rounded nor clipped.
     """
     if (height, width) == pixels.shape[:2]:
         return pixels.copy(order="C")
@@ -75,7 +76,7 @@ def resample(pixels: np.ndarray, width: int, height: int, method: Method, *, exa
     result = np.empty((height, width, pixels.shape[2]), dtype=pixels.dtype)
     for channel in range(pixels.shape[2]):
         plane = Image.fromarray(pixels[:, :, channel].astype(np.float32)).resize((width, height), kernel)
-        result[:, :, channel] = to_levels(np.asarray(plane), pixels.dtype)
+        result[:, :, channel] = plane if pixels.dtype == np.float32 else to_levels(np.asarray(plane), pixels.dtype)
     return result
 
 

@@ -9,8 +9,9 @@ A step is one of three kinds:
   (`CodecNetwork`) or leaves a vector and the picture as it is (`Representer`); its tensors travel to the device in
   batches of equal size. `sha256` is the hash that its weights must have, or None.
 
-Pixels never carry alpha here: the branch takes it off before a step and puts it back after. Network steps take whole
-pictures and see to alpha themselves.
+Pixel steps never see alpha: the branch takes it off before a step and puts it back after, and what is hidden has the
+colour of what is visible around it. It does so for codecs, too, but for those that take and give H x W x 1..4
+(`holds_alpha`). Network steps take whole pictures and see to alpha themselves.
 All steps take uint8 or uint16 and give the same dtype back unless their docstring says otherwise.
 """
 
@@ -26,6 +27,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import UnknownStepError
+
+Mixing = Literal["nothing", "neighbours", "means"]
 
 
 class StepNameError(ValueError):
@@ -52,10 +55,17 @@ class Step:
     seeded: bool = False
     #: the step changes height and width, so alpha must go through it too
     resizes: bool = False
+    #: how the step mixes pixels, which must not bring out what transparency hides: not at all; any of its neighbours;
+    #: or by weighted means of H x W x 1 planes, which it then takes as float32 of any range, unclipped, too
+    mixes: Mixing = "nothing"
+    #: the step decides by figures of the whole picture, and takes `weights`, H x W float32 or None: how much they count
+    weighted: bool = False
     #: codec steps
     encode: Callable[[np.ndarray, Any], bytes] | None = None
     decode: Callable[[bytes], np.ndarray] | None = None
     extension: str = ""
+    #: the codec takes and gives H x W x 1..4, with alpha in its stream
+    holds_alpha: bool = False
     #: network steps: parameters, and the SHA-256 that the weights must have or None -> a Restorer, CodecNetwork or
     #: Representer (of `pipeline.networks`)
     load: Callable[[Any, str | None], Any] | None = None
@@ -69,7 +79,13 @@ _STEPS: dict[str, Step] = {}
 
 
 def pixel_step(
-    parameters: type[Parameters], *, version: int = 1, seeded: bool = False, resizes: bool = False
+    parameters: type[Parameters],
+    *,
+    version: int = 1,
+    seeded: bool = False,
+    resizes: bool = False,
+    mixes: Mixing = "nothing",
+    weighted: bool = False,
 ) -> Callable[[Callable[..., np.ndarray]], Callable[..., np.ndarray]]:
     """Register a function as the pixel step of its own name; the docstring's first line becomes its summary.
 
@@ -92,6 +108,8 @@ def pixel_step(
                 function=function,
                 seeded=seeded,
                 resizes=resizes,
+                mixes=mixes,
+                weighted=weighted,
             )
         )
         return function
@@ -107,8 +125,12 @@ def codec_step(
     extension: str,
     *,
     version: int = 1,
+    holds_alpha: bool = False,
 ) -> None:
-    """Register a pair of functions that mirror each other as a codec step; `encode`'s docstring gives the summary."""
+    """Register a pair of functions that mirror each other as a codec step; `encode`'s docstring gives the summary.
+
+    With `holds_alpha` they take and give alpha, too, H x W x 1..4; without, alpha is kept aside, and rows say so.
+    """
     _add(
         Step(
             name,
@@ -119,6 +141,7 @@ def codec_step(
             encode=encode,
             decode=decode,
             extension=extension,
+            holds_alpha=holds_alpha,
             has_stream=True,
         )
     )

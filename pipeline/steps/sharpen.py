@@ -43,7 +43,7 @@ class LaplacianSharpen(Parameters):
     )
 
 
-@pixel_step(UnsharpMask)
+@pixel_step(UnsharpMask, mixes="neighbours")
 def unsharp_mask(pixels: np.ndarray, parameters: UnsharpMask) -> np.ndarray:
     """Sharpen by an unsharp mask: add amount x (picture - its Gaussian blur) where that is above the threshold."""
     amount, threshold = parameters.amount, parameters.threshold * level_step(pixels)
@@ -59,7 +59,7 @@ def unsharp_mask(pixels: np.ndarray, parameters: UnsharpMask) -> np.ndarray:
     return in_tiles(pixels, sharpen, _reach(parameters.radius), tile=4 * TILE)
 
 
-@pixel_step(SobelSharpen)
+@pixel_step(SobelSharpen, mixes="neighbours")
 def sobel_sharpen(pixels: np.ndarray, parameters: SobelSharpen) -> np.ndarray:
     """Sharpen by adding the edges: Gaussian blur, Sobel in x and y, their magnitude times amount on top of the picture.
 
@@ -77,7 +77,7 @@ def sobel_sharpen(pixels: np.ndarray, parameters: SobelSharpen) -> np.ndarray:
     return in_tiles(pixels, sharpen, _reach(parameters.sigma))
 
 
-@pixel_step(LaplacianSharpen)
+@pixel_step(LaplacianSharpen, mixes="neighbours")
 def laplacian_sharpen(pixels: np.ndarray, parameters: LaplacianSharpen) -> np.ndarray:
     """Sharpen by subtracting amount x the 4-neighbour Laplacian from every channel."""
 

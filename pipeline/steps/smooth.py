@@ -62,13 +62,13 @@ class DctDenoise(Parameters):
     )
 
 
-@pixel_step(Gaussian)
+@pixel_step(Gaussian, mixes="means")
 def gaussian(pixels: np.ndarray, parameters: Gaussian) -> np.ndarray:
     """Blur with a Gaussian."""
     return with_channels(cv2.GaussianBlur(pixels, (0, 0), parameters.sigma))
 
 
-@pixel_step(Median)
+@pixel_step(Median, mixes="neighbours")
 def median(pixels: np.ndarray, parameters: Median) -> np.ndarray:
     """Take the median of a square window, channel by channel.
 
@@ -89,7 +89,7 @@ def median(pixels: np.ndarray, parameters: Median) -> np.ndarray:
     return in_tiles(pixels, sorted_median, parameters.radius, tile=128)
 
 
-@pixel_step(Bilateral)
+@pixel_step(Bilateral, mixes="neighbours")
 def bilateral(pixels: np.ndarray, parameters: Bilateral) -> np.ndarray:
     """Smooth with a bilateral filter, which keeps edges (Tomasi and Manduchi, 1998).
 
@@ -106,7 +106,7 @@ def bilateral(pixels: np.ndarray, parameters: Bilateral) -> np.ndarray:
     return in_tiles(pixels, in_float, 16)
 
 
-@pixel_step(NonLocalMeans)
+@pixel_step(NonLocalMeans, mixes="neighbours")
 def non_local_means(pixels: np.ndarray, parameters: NonLocalMeans) -> np.ndarray:
     """Denoise by non-local means (Buades, Coll and Morel, 2005), the three channels compared together.
 
@@ -144,36 +144,44 @@ def _opponent_basis() -> np.ndarray:
     return np.array(rows, dtype=np.float32)
 
 
-@pixel_step(DctDenoise)
-def dct_denoise(pixels: np.ndarray, parameters: DctDenoise) -> np.ndarray:
+@pixel_step(DctDenoise, mixes="neighbours", weighted=True)
+def dct_denoise(pixels: np.ndarray, parameters: DctDenoise, weights: np.ndarray | None = None) -> np.ndarray:
     """Denoise by a sliding 8 x 8 DCT, hard threshold of 2.7 sigma, in opponent colours (Yu and Sapiro, IPOL 2011).
 
     Every block loses its coefficients below the threshold (never the mean) and every pixel becomes the average
     of the blocks over it. float32 throughout, so uint16 keeps its depth; works in overlapping tiles, so memory
     does not grow with the picture. Sigma 0 leaves the picture as it is.
     """
-    sigma = estimate_noise(pixels) if parameters.sigma is None else parameters.sigma
+    sigma = estimate_noise(pixels, weights) if parameters.sigma is None else parameters.sigma
     if sigma == 0:
         return pixels.copy(order="C")
     threshold = 2.7 * sigma * level_step(pixels)
     return in_tiles(pixels, lambda tile: _threshold_blocks(tile, threshold, parameters.stride), _BLOCK)
 
 
-def estimate_noise(pixels: np.ndarray) -> float:
+def estimate_noise(pixels: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Estimate the standard deviation of white noise in a picture (H x W x C, uint8|uint16), in 8-bit levels.
 
     Donoho and Johnstone's median rule, 1994: median(|d|) / 0.6745 over the diagonal Haar details. Details that
-    touch black or white are left out, for clipping hides their noise. 0 where the picture has no 2 x 2 detail.
+    touch black or white are left out, for clipping hides their noise, and so are pixels whose weight (H x W) is 0.
+    0 where the picture has no 2 x 2 detail.
     """
     # Some millions of details settle a median; a large picture gives every n-th pair of rows.
     skip = 2 * max(1, pixels.size // (1 << 24))
-    upper, lower = pixels[:-1:skip, :], pixels[1::skip, :]
-    corners = np.stack([half[:, start : half.shape[1] - 1 + start : 2] for half in (upper, lower) for start in (0, 1)])
+    corners = _corners(pixels, skip)
     inside = (corners.min(axis=0) > 0) & (corners.max(axis=0) < white_level(pixels))
+    if weights is not None:
+        inside &= _corners(weights[:, :, None], skip).min(axis=0) > 0
     if not inside.any():
         return 0.0
     a, b, c, d = (corner[inside].astype(np.float32) for corner in corners)
     return float(np.median(np.abs(a - b - c + d)) / 2 / 0.6745 / level_step(pixels))
+
+
+def _corners(pixels: np.ndarray, skip: int) -> np.ndarray:
+    """Return the four corners of squares of 2 x 2 pixels, 4 x h x w x C, of every `skip`-th row."""
+    upper, lower = pixels[:-1:skip, :], pixels[1::skip, :]
+    return np.stack([half[:, start : half.shape[1] - 1 + start : 2] for half in (upper, lower) for start in (0, 1)])
 
 
 def _threshold_blocks(pixels: np.ndarray, threshold: float, stride: int) -> np.ndarray:

@@ -1,0 +1,152 @@
+"""What transparency hides, kept from all that is computed of a picture.
+
+Colour under alpha 0 is seen by nobody and may be anything. Whoever computes something of a picture with alpha takes its
+colour from here: `filled` where pixels stay beside each other, `evened` where they are mixed, `shown` or `over` where
+one opaque picture is wanted; figures are weighted by `weights_of`. Pixels are H x W x 1..4, uint8 or uint16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+#: rows of a picture that are filled at once
+_ROWS = 256
+#: half-transparent pixels count less than others where some within so many pixels are more opaque
+_NEAR = 12
+#: a picture over white of which no sample is darker than this share of white shows nothing
+_UNSEEN = 240 / 255
+
+
+def has_alpha(pixels: np.ndarray) -> bool:
+    """Tell whether pixels have an alpha channel."""
+    return pixels.shape[2] in (2, 4)
+
+
+def is_transparent(pixels: np.ndarray) -> bool:
+    """Tell whether anything of a picture is not fully opaque."""
+    return has_alpha(pixels) and bool((pixels[:, :, -1] < np.iinfo(pixels.dtype).max).any())
+
+
+def weights_of(pixels: np.ndarray) -> np.ndarray | None:
+    """Return how much every pixel is seen, H x W float32 in 0..1; None where all are seen alike, or none is at all."""
+    if not is_transparent(pixels) or not pixels[:, :, -1].any():
+        return None
+    return pixels[:, :, -1].astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
+def colour_of(pixels: np.ndarray) -> np.ndarray:
+    """Return the colour as `filled` gives it, H x W x 1|3, C-contiguous."""
+    kept = filled(pixels)
+    return np.ascontiguousarray(kept[:, :, :-1] if has_alpha(kept) else kept)
+
+
+def filled(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels in which fully transparent ones have the colour of the visible ones around them.
+
+    The others stay as they are. Where nothing is visible all becomes black; where nothing is hidden the very pixels
+    come back.
+    """
+    if not has_alpha(pixels) or pixels[:, :, -1].all():
+        return pixels
+    result = pixels.copy()
+    for rows, around in _surroundings(pixels):
+        hidden = pixels[rows, :, -1] == 0
+        result[rows, :, :-1][hidden] = np.rint(around[hidden])
+    return result
+
+
+def evened(pixels: np.ndarray) -> np.ndarray:
+    """Return the colour (H x W x 1|3) in which every pixel counts as much as it is seen, for steps that mix pixels.
+
+    Fully transparent pixels are filled. Half-transparent ones near more opaque ones are drawn towards the colours
+    around them, by as much as they are more transparent; among equals they stay as they are.
+    """
+    colour = np.ascontiguousarray(pixels[:, :, :-1] if has_alpha(pixels) else pixels)
+    if not is_transparent(pixels):
+        return colour
+    alpha = np.ascontiguousarray(pixels[:, :, -1])
+    side = 2 * _NEAR + 1
+    nearby = cv2.dilate(alpha, np.ones((side, side), np.uint8))
+    if (nearby == alpha).all() and alpha.all():
+        return colour
+    result = colour.copy()
+    for rows, around in _surroundings(pixels):
+        share = (alpha[rows].astype(np.float32) / np.maximum(nearby[rows], 1))[:, :, None]
+        mixed = np.rint(around + (colour[rows] - around) * share).astype(colour.dtype)
+        result[rows] = np.where(share == 1, colour[rows], mixed)
+    return result
+
+
+def over(pixels: np.ndarray, level: float) -> np.ndarray:
+    """Lay pixels over a grey of 0 (black) to 1 (white): H x W x 1..4 become H x W x 1 or 3, dtype kept."""
+    if not has_alpha(pixels):
+        return pixels
+    white = int(np.iinfo(pixels.dtype).max)
+    # products of two levels fit twice the bits
+    alpha = pixels[:, :, -1:].astype(np.uint16 if white == 255 else np.uint32)
+    ground = round(level * white)
+    return ((pixels[:, :, :-1] * alpha + ground * (white - alpha) + white // 2) // white).astype(pixels.dtype)
+
+
+def shown(pixels: np.ndarray) -> np.ndarray:
+    """Return the picture as it is looked at, H x W x 1|3, dtype kept: over white, as JPEG files and pages show it.
+
+    What is so bright that nothing would be seen over white is laid over black.
+    """
+    if not has_alpha(pixels):
+        return pixels
+    laid = over(pixels, 1)
+    unseen = laid.min() >= _UNSEEN * np.iinfo(pixels.dtype).max and is_transparent(pixels)
+    return over(pixels, 0) if unseen else laid
+
+
+def _surroundings(pixels: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield rows, and the mean colour around every pixel of them, weighted by alpha: h x W x 1|3 float32 levels.
+
+    Means are taken of 2 x 2 pixels, of four such means, and so on; at every place the finest counts by as much as its
+    pixels are seen, the coarser ones by the rest (Gortler et al., The Lumigraph, 1996).
+    """
+    height, width = pixels.shape[:2]
+    # of colour weighted by alpha, and alpha, at half the size, at a quarter, ...
+    levels = [_first_level(pixels)]
+    while max(levels[-1].shape[:2]) > 1:
+        levels.append(_halved(levels[-1]))
+    top = levels.pop()
+    mean = top[:, :, :-1] / np.maximum(top[:, :, -1:], np.finfo(np.float32).tiny)
+    for level in reversed(levels):
+        mean = level[:, :, :-1] + (1 - level[:, :, -1:]) * _doubled(mean)[: level.shape[0], : level.shape[1]]
+    for start in range(0, height, _ROWS):
+        # a row more on either side, from which the outer ones are interpolated
+        first, last = max(0, start // 2 - 1), (start + _ROWS) // 2 + 1
+        offset = start - 2 * first
+        rows = slice(start, min(start + _ROWS, height))
+        yield rows, _doubled(mean[first:last])[offset : offset + rows.stop - rows.start, :width]
+
+
+def _first_level(pixels: np.ndarray) -> np.ndarray:
+    white = np.float32(np.iinfo(pixels.dtype).max)
+    parts = []
+    for start in range(0, pixels.shape[0], _ROWS):
+        values = pixels[start : start + _ROWS].astype(np.float32)
+        values[:, :, -1] /= white
+        values[:, :, :-1] *= values[:, :, -1:]
+        parts.append(_halved(values))
+    return np.concatenate(parts)
+
+
+def _halved(level: np.ndarray) -> np.ndarray:
+    """Add up 2 x 2 pixels of weighted colour and weight, and divide both where the weights come to more than 1."""
+    height, width, channels = level.shape
+    even = cv2.copyMakeBorder(level, 0, height % 2, 0, width % 2, cv2.BORDER_CONSTANT)
+    size = (even.shape[1] // 2, even.shape[0] // 2)
+    sums = 4 * cv2.resize(even, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], channels)
+    return sums / np.maximum(sums[:, :, -1:], 1)
+
+
+def _doubled(mean: np.ndarray) -> np.ndarray:
+    height, width, channels = mean.shape
+    larger = cv2.resize(mean, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
+    return larger.reshape(2 * height, 2 * width, channels)
