@@ -209,6 +209,12 @@ def explain_os_error(error: Exception, what: str = "storage") -> StorageError:
     raise error
 
 
+def changed(what: str, then: int, now: int) -> StorageError:
+    """Make the error of an object that is not as it was listed; its sizes then and now are in bytes."""
+    said = f"has changed since it was listed: {then} bytes then, {now} now; list the source again"
+    return StorageError("other", f"{what}: {said}")
+
+
 class Upload(NamedTuple):
     """An upload in parts that was begun and not completed: key, identifier, when it began, and the bytes that arrived.
 

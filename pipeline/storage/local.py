@@ -31,6 +31,8 @@ from pipeline.storage.access import explain_os_error as explain
 
 #: a folder that is not there holds nothing
 MISSING_IS_EMPTY = True
+#: an object has as many bytes as a listing says
+AS_LISTED = True
 
 # Begins with a dot, so that what a killed process left behind is never listed.
 _UNFINISHED = ".darkroom-{}.part"

@@ -9,6 +9,7 @@ import fsspec
 
 from pipeline.storage.access import Result, Store, StoredObject, time_of, with_retries
 from pipeline.storage.access import explain_os_error as explain
+from pipeline.storage.other import AS_LISTED as AS_LISTED
 from pipeline.storage.other import MISSING_IS_EMPTY as MISSING_IS_EMPTY
 from pipeline.storage.other import create as create
 from pipeline.storage.other import open_at as open_at

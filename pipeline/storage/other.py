@@ -25,6 +25,8 @@ from pipeline.storage.access import (
 from pipeline.storage.local import check_key
 
 MISSING_IS_EMPTY = True
+#: an object has as many bytes as a listing says
+AS_LISTED = True
 #: names under which file systems say when an object was last changed
 _TIMES = ("mtime", "LastModified", "Last-Modified", "updated", "created")
 _ASKED_AT_ONCE = 16

@@ -15,21 +15,25 @@ from pipeline.storage.access import (
     Store,
     StoredObject,
     Upload,
+    changed,
     log,
     time_of,
     with_retries,
     without_credentials,
 )
 from pipeline.storage.access import explain_os_error as explain
-from pipeline.storage.s3_requests import Place
+from pipeline.storage.s3_bodies import unpacked
+from pipeline.storage.s3_requests import Body, Place
 
 __all__ = [
-    "MISSING_IS_EMPTY", "abort", "check", "create", "delete", "explain", "filesystem", "listing", "look_up",
-    "open_at", "place_of", "read", "size", "split", "split_own", "uploads", "write",
+    "AS_LISTED", "MISSING_IS_EMPTY", "abort", "check", "create", "delete", "explain", "filesystem", "listing",
+    "look_up", "open_at", "place_of", "read", "size", "split", "split_own", "uploads", "write",
 ]  # fmt: skip
 
 #: a bucket that is not there is a mistake, not an empty folder
 MISSING_IS_EMPTY = False
+#: here an object is compared with its listing, for what is read may be longer or shorter
+AS_LISTED = False
 
 
 def open_at(address: str, options: StorageOptions | None) -> Store:
@@ -86,13 +90,34 @@ def _describe(place: Place, key: str, size: int, told: dict[str, Any]) -> Stored
 
 
 def read(store: Store, key: str, start: int | None, end: int | None, known: int | None) -> bytes:
-    """Return an object's bytes, or those from `start` to `end` (excluded); `known` is its size in bytes, or None."""
-    place, first = place_of(store), start or 0
-    stop = end if end is not None else known
-    if stop is not None and stop - first > PART:
-        return requests.get_in_parts(place, key, first, stop)
-    body = requests.get(place, key, start, end, limit=PART)
-    return requests.get_in_parts(place, key, 0, body.length) if body.data is None else body.data
+    """Return an object's bytes, or those from `start` to `end` (excluded); `known` is its size in bytes, or None.
+
+    A whole object is unpacked where its Content-Encoding says that it is packed.
+    """
+    place = place_of(store)
+    if start is None and end is None:
+        body = _whole(place, key, known)
+        return unpacked(body.data or b"", body.encoding, store.url_of(key))
+    first, stop = start or 0, end if end is not None else known
+    in_parts = stop is not None and stop - first > PART
+    body = requests.get_in_parts(place, key, first, stop or 0) if in_parts else requests.get(place, key, start, end)
+    if body.data is None:
+        # the service knows no ranges
+        return (requests.get(place, key).data or b"")[first:end]
+    return body.data
+
+
+def _whole(place: Place, key: str, known: int | None) -> Body:
+    """Fetch a whole object. Raises `StorageError` unless it is as it was when its size was listed."""
+    body = Body(None, known, "") if known is not None and known > PART else requests.get(place, key, limit=PART)
+    if body.data is None:
+        body = requests.get_in_parts(place, key, 0, body.length)
+    if body.data is None:
+        body = requests.get(place, key)
+    # what sends other bytes than it holds, for it transcodes them, still lists what it holds
+    if known is not None and body.length != known and not requests.is_listed(place, key, known):
+        raise changed(f"{place.url}/{key}", known, body.length)
+    return body
 
 
 def write(store: Store, key: str, data: bytes | bytearray | memoryview, durable: bool) -> None:

@@ -10,10 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes
-import hashlib
-import mimetypes
 import os
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,6 +23,8 @@ from fsspec.asyn import sync
 
 from pipeline.errors import StorageError
 from pipeline.storage.access import PART, PARTS_AT_ONCE, RETRIED, StorageOptions, with_retries
+from pipeline.storage.content_types import content_type
+from pipeline.storage.s3_bodies import check_digest, false_checksum, md5
 from pipeline.storage.s3_errors import explain
 
 CONNECT_TIMEOUT = 10.0
@@ -55,8 +54,6 @@ class Filesystem(s3fs.S3FileSystem):
 
 
 _KEPT: list[Filesystem] = []
-# Whether ETags are MD5s, by endpoint and bucket, where that has turned out.
-_ETAGS_ARE_DIGESTS: dict[tuple[str, str], bool] = {}
 
 
 def _close_own(owner: int, close: Callable[..., None], *session: Any) -> None:
@@ -88,11 +85,15 @@ class Place(NamedTuple):
 
 
 class Body(NamedTuple):
-    """An answer to a read: the bytes (None when there were more than the limit), their number, the object's ETag."""
+    """An answer to a read: the bytes, their number, the object's ETag and Content-Encoding.
+
+    The bytes are None where there were more than the limit, or other than those of the range that was asked for.
+    """
 
     data: bytes | None
     length: int
     etag: str
+    encoding: str = ""
 
 
 def filesystem(options: StorageOptions) -> Filesystem:
@@ -172,15 +173,17 @@ def list_pages(place: Place, below: str = "") -> Iterator[dict[str, Any]]:
         arguments["ContinuationToken"] = page["NextContinuationToken"]
 
 
-def get(place: Place, key: str, start: int | None, end: int | None, limit: int | None = None) -> Body:
+def get(place: Place, key: str, start: int | None = None, end: int | None = None, limit: int | None = None) -> Body:
     """Fetch bytes `start` to `end` (excluded) of an object, or all of it when both are None, in one request.
 
-    A whole object of more than `limit` bytes is not fetched: its size and ETag come back, its data is None.
+    A whole object of more than `limit` bytes is not fetched: its size and ETag come back, its data is None. So is that
+    of a range where the service knows none and would send all bytes.
     """
     what = f"{place.url}/{key}"
-    wanted = {} if start is None and end is None else {"Range": _range_header(start or 0, end)}
+    whole = start is None and end is None
+    wanted = {"ChecksumMode": "ENABLED"} if whole else {"Range": _range_header(start or 0, end)}
     count = PART if end is None else end - (start or 0)
-    doubted: set[bytes] = set()
+    came: set[bytes] = set()
 
     async def fetch() -> Body:
         try:
@@ -193,43 +196,20 @@ def get(place: Place, key: str, start: int | None, end: int | None, limit: int |
         body = answer["Body"]
         try:
             length, etag = answer.get("ContentLength"), answer.get("ETag", "")
-            if not wanted and limit is not None and length is not None and length > limit:
-                return Body(None, length, etag)
+            if _is_other_range(answer, start, end) or (whole and limit is not None and (length or 0) > limit):
+                return Body(None, length or 0, etag)
             data = await body.read()
+        except boto.FlexibleChecksumError:
+            raise false_checksum(came, what) from None
         finally:
             body.close()
         if length is not None and len(data) != length:
             raise StorageError("transient", f"{what}: {len(data)} bytes came of {length} announced")
-        # with keys of the service's or the owner's the ETag is of something else
-        if not wanted and answer.get("ServerSideEncryption") != "aws:kms" and "SSECustomerAlgorithm" not in answer:
-            _check_digest(place, data, etag, doubted, what)
-        return Body(data, len(data), etag)
+        if whole:
+            check_digest(answer, data, came, what)
+        return Body(data, len(data), etag, answer.get("ContentEncoding", ""))
 
     return _tried(lambda: sync(place.fs.loop, fetch, timeout=_deadline(count)), what, place)
-
-
-def _check_digest(place: Place, data: bytes, etag: str, doubted: set[bytes], what: str) -> None:
-    """Raise `StorageError` ("transient") where the ETag looks like the MD5 of a whole object and is not that of `data`.
-
-    Some services make ETags of something else, which shows when the first object comes twice with the same bytes
-    (`doubted` remembers them).
-    """
-    service = (place.options.endpoint, place.bucket)
-    said = etag.strip('"').lower()
-    if _ETAGS_ARE_DIGESTS.get(service) is False or not re.fullmatch("[0-9a-f]{32}", said):
-        return
-    digest = _md5(data)
-    if digest.hex() == said:
-        _ETAGS_ARE_DIGESTS[service] = True
-    elif digest in doubted and service not in _ETAGS_ARE_DIGESTS:
-        _ETAGS_ARE_DIGESTS[service] = False
-    else:
-        doubted.add(digest)
-        raise StorageError("transient", f"{what}: the bytes that came are not those of its ETag")
-
-
-def _md5(data: bytes | memoryview) -> bytes:
-    return hashlib.md5(data, usedforsecurity=False).digest()
 
 
 def _range_header(start: int, end: int | None) -> str:
@@ -240,9 +220,18 @@ def _is_empty_range(error: boto.ClientError) -> bool:
     return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 416
 
 
-def get_in_parts(place: Place, key: str, start: int, end: int) -> bytes:
+def _is_other_range(answer: dict[str, Any], start: int | None, end: int | None) -> bool:
+    """Tell whether a service sends more than the range that was asked for, as those do that transcode objects."""
+    if (start is None and end is None) or answer["ResponseMetadata"]["HTTPStatusCode"] != 200:
+        return False
+    length = answer.get("ContentLength")
+    return bool(start) or (end is not None and (length is None or length > end))
+
+
+def get_in_parts(place: Place, key: str, start: int, end: int) -> Body:
     """Fetch bytes `start` to `end` (excluded) as ranges that travel together, fewer where the object ends before.
 
+    The data are None where the service knows no ranges.
     Raises `StorageError` ("transient") when the object was replaced while the ranges were on their way.
     """
     starts = range(start, end, PART)
@@ -250,14 +239,18 @@ def get_in_parts(place: Place, key: str, start: int, end: int) -> bytes:
         bodies = list(pool.map(lambda first: get(place, key, first, min(first + PART, end)), starts))
     if len({body.etag for body in bodies if body.etag}) > 1:
         raise StorageError("transient", f"{place.url}/{key}: was replaced while it was being read")
-    return b"".join(body.data or b"" for body in bodies)
+    pieces = [body.data for body in bodies]
+    if any(piece is None for piece in pieces):
+        return Body(None, 0, bodies[0].etag)
+    data = b"".join(piece for piece in pieces if piece)
+    return Body(data, len(data), bodies[0].etag, bodies[0].encoding)
 
 
 def put(place: Place, key: str, data: bytes | bytearray | memoryview) -> None:
     """Store an object in one request up to 16 MiB, else in parts of at least 16 MiB. Readers see all of it or none."""
     what = f"{place.url}/{key}"
     view = memoryview(data).cast("B")
-    kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
+    kind = content_type(key)
     name = {"Key": place.prefix + key}
     if len(view) <= PART:
         call(place, "put_object", what, **name, **_body(view), ContentType=kind)
@@ -285,13 +278,14 @@ def put_if_absent(place: Place, key: str, data: bytes) -> None:
 
     Tried once; raises what the service answers, a `botocore` ClientError or an OSError.
     """
-    _once(place, "put_object", {"Key": place.prefix + key, "Body": data, "IfNoneMatch": "*"})
+    kind = content_type(key)
+    _once(place, "put_object", {"Key": place.prefix + key, "Body": data, "IfNoneMatch": "*", "ContentType": kind})
 
 
 def _body(view: memoryview) -> dict[str, Any]:
     """Return the body of a request, with a digest by which the service refuses other bytes."""
     data = bytes(view)
-    return {"Body": data, "ContentMD5": base64.b64encode(_md5(data)).decode()}
+    return {"Body": data, "ContentMD5": base64.b64encode(md5(data)).decode()}
 
 
 def _complete(place: Place, key: str, name: dict[str, str], parts: list[dict[str, Any]], size: int) -> None:
@@ -315,6 +309,12 @@ def _abandon(place: Place, name: dict[str, str]) -> None:
 def head(place: Place, key: str) -> int:
     """Return the size of an object in bytes. Raises `StorageError`, "missing" where there is none."""
     return call(place, "head_object", f"{place.url}/{key}", Key=place.prefix + key)["ContentLength"]
+
+
+def is_listed(place: Place, key: str, size: int) -> bool:
+    """Tell whether a listing has an object of that size in bytes."""
+    listing = call(place, "list_objects_v2", place.url, Prefix=place.prefix + key, MaxKeys=1)
+    return any((one["Key"], one["Size"]) == (place.prefix + key, size) for one in listing.get("Contents", []))
 
 
 def look_up(place: Place, key: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from pipeline.storage.access import (
     Store,
     StoredObject,
     Upload,
+    changed,
     with_retries,
 )
 
@@ -177,16 +178,16 @@ def read(store: Store, key: str, start: int | None = None, end: int | None = Non
 
     `size` is the size in bytes that was listed, if known. More than 16 MiB travel as ranges of 16 MiB at once.
     Raises `StorageError`, among others when the body is shorter than announced ("transient", after retries) or
-    the whole object no longer has `size` bytes ("other").
+    the whole object no longer has `size` bytes ("other"). Whole objects of S3 are unpacked where their
+    Content-Encoding says that they are packed.
     """
     if (start or 0) < 0 or (end is not None and end < (start or 0)):
         raise StorageError("invalid", f"{store.url_of(key)}: bytes {start} to {end} are no range")
     whole = start is None and end is None
     empty = end is not None and end == (start or 0)
     data = b"" if empty else _backend(store.scheme).read(store, _checked(key), start, end, size)
-    if whole and size is not None and len(data) != size:
-        said = f"has changed since it was listed: {size} bytes then, {len(data)} now; list the source again"
-        raise StorageError("other", f"{store.url_of(key)}: {said}")
+    if whole and size is not None and len(data) != size and _backend(store.scheme).AS_LISTED:
+        raise changed(store.url_of(key), size, len(data))
     return data
 
 
