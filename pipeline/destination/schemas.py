@@ -11,7 +11,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 #: Raised whenever a column changes its name, type or meaning; written into every file's metadata.
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _UTC = pa.timestamp("us", tz="UTC")
 _BYTES = pa.list_(pa.field("element", pa.int8(), nullable=False))
@@ -91,6 +91,7 @@ METRICS = _schema(
         "last, else the developed picture; null when none is kept",
     ),
     ("unchanged", pa.bool_(), True, "no step changed the picture, and the file is a copy of the source's bytes"),
+    ("dropped", pa.string(), True, "what the source has and that file cannot hold; null when nothing"),
     ("bytes", pa.int64(), True, "size of that file; null when none is kept"),
     ("bpp", pa.float64(), True, "8 * bytes / pixels of the source picture, headers included"),
     ("compression_ratio", pa.float64(), True, "uncompressed bytes of the source picture / bytes"),

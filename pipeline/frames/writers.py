@@ -30,6 +30,7 @@ from pipeline.frames.tiff_pages import PageWriter
 from pipeline.frames.video import CODECS, write_video
 from pipeline.pictures import tiff
 from pipeline.pictures.encode import DEFAULT_QUALITY
+from pipeline.pictures.metadata.fit import fit
 from pipeline.pictures.picture import Picture, over_white, to_8bit
 
 #: formats that frames can be put together in, and the endings of the files they give
@@ -97,7 +98,8 @@ def _write_pages(path: str, frames: Iterable[Picture]) -> None:
             if pixels.shape[2] == 2 and pixels.dtype == np.uint16:
                 # hardly any reader knows grey with alpha in 16 bits
                 pixels = pixels[:, :, [0, 0, 0, 1]]
-            writer.add(tiff.encode(pixels, one.metadata.icc, one.metadata.exif))
+            height, width, channels = pixels.shape
+            writer.add(tiff.encode(pixels, fit(one.metadata, "tiff", width, height, channels).metadata))
 
 
 def _write_stack(path: str, frames: Iterable[Picture], count: int) -> None:

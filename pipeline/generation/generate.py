@@ -204,4 +204,4 @@ def _write_pictures(store: Store, folder: str, pictures: np.ndarray) -> None:
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    return encode(pixels, Metadata("none", "rgb" if pixels.shape[2] == 3 else "grey", 8), "png")
+    return encode(pixels, Metadata("none", "rgb" if pixels.shape[2] == 3 else "grey", 8), "png").data

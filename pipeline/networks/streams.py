@@ -1,19 +1,21 @@
 """`.drk` streams and pictures: which model reads a stream, and what of a picture a stream keeps.
 
 A stream keeps the colours (with loss, 8 bits), alpha rounded to 8 bits, the bit depth of the original, and its ICC
-profile and EXIF block. Blocks over 4 MiB, the format's limit, are left out; the picture is compressed all the same.
+profile and EXIF block, which holds XMP, IPTC and resolution too. Blocks over 4 MiB, the format's limit, are left out;
+the picture is compressed all the same.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 
 from models.cards import list_cards
-from models.codec.bitstream import HASH_BYTES, MAGIC, METADATA_LIMIT, PIXEL_LIMIT, VERSION, Header, read_header
+from models.codec.bitstream import EXTENSION, HASH_BYTES, MAGIC, PIXEL_LIMIT, VERSION, Header, read_header
 from models.codec.codec import Codec, Latent, Still, compress, decompress
 from models.codec.frozen import FrozenCodec
 from models.codec.rate_control import compress_to_bpp, compress_to_psnr
@@ -23,6 +25,8 @@ from models.registry import load_model
 from pipeline.errors import PictureError, StorageError
 from pipeline.networks.codec_choice import CodecChoice
 from pipeline.pictures.headers import exif_orientation, profile_fits
+from pipeline.pictures.metadata.fit import Fitted, fit
+from pipeline.pictures.metadata.read import describe
 from pipeline.pictures.picture import Crop, Metadata, Picture, Reserve, at_once, check_crop, join_alpha, to_8bit
 from pipeline.storage.files import StoredFiles
 
@@ -152,10 +156,18 @@ def _bad_stream(error: StreamError) -> PictureError:
 
 
 def _still(picture: Picture) -> Still:
-    said = picture.metadata
     alpha = None if picture.alpha is None else np.ascontiguousarray(to_8bit(picture.alpha)[:, :, 0])
-    icc, exif = (b"" if block is None or len(block) > METADATA_LIMIT else block for block in (said.icc, said.exif))
-    return Still(np.ascontiguousarray(to_8bit(picture.colour)), alpha, said.bit_depth, icc, exif)
+    said = what_is_kept(picture).metadata
+    return Still(
+        np.ascontiguousarray(to_8bit(picture.colour)), alpha, said.bit_depth, said.icc or b"", said.exif or b""
+    )
+
+
+def what_is_kept(picture: Picture) -> Fitted:
+    """Return what of a picture's metadata a stream keeps, and the names of what it does not keep."""
+    height, width, channels = picture.pixels.shape
+    fitted = fit(picture.metadata, EXTENSION, width, height, channels)
+    return fitted if picture.pixels.dtype == np.uint8 else replace(fitted, dropped=("16 bits", *fitted.dropped))
 
 
 def _picture(key: str, still: Still) -> Picture:
@@ -164,4 +176,4 @@ def _picture(key: str, still: Still) -> Picture:
     icc = still.icc if profile_fits(still.icc, pixels.shape[2]) else None
     # pixels of a stream are upright, whatever somebody else has written into its EXIF
     exif = exif_orientation(still.exif)[1] if still.exif[:4] in (b"II*\0", b"MM\0*") else None
-    return Picture(key, pixels, Metadata("drk", mode, still.bit_depth, icc=icc, exif=exif))
+    return Picture(key, pixels, describe(b"", EXTENSION, Metadata("drk", mode, still.bit_depth, icc=icc, exif=exif)))

@@ -44,6 +44,7 @@ from PIL import (
 
 from pipeline.errors import PictureError
 from pipeline.pictures import headers, jpeg, tiff
+from pipeline.pictures.metadata.read import describe
 from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once, unpremultiply
 
 #: Most scans of a progressive JPEG. Encoders write about ten; thousands over a large canvas take minutes to decode.
@@ -89,7 +90,8 @@ def decode(data: bytes, key: str = "", pixel_limit: int = 178_000_000, reserve: 
     name = headers.sniff(data, key)
     try:
         picture = _decode_plain_jpeg(data, key, pixel_limit, reserve) if name == "jpeg" else None
-        return picture or _decode_with_pillow(data, name, key, pixel_limit, reserve)
+        picture = picture or _decode_with_pillow(data, name, key, pixel_limit, reserve)
+        return replace(picture, metadata=describe(data, name, picture.metadata))
     except PictureError:
         raise
     except Exception as error:
@@ -169,7 +171,8 @@ def _decode_with_pillow(data: bytes, name: str, key: str, pixel_limit: int, rese
         icc = None
     header = headers.jpeg_header(data) if name == "jpeg" else None
     damage = jpeg.damage_of(data, header) if header else None
-    return _finish(key, pixels, Metadata(name, mode, depth, icc=icc, exif=exif, damage=damage))
+    xmp = im.info.get("xmp") if isinstance(im.info.get("xmp"), bytes) else None
+    return _finish(key, pixels, Metadata(name, mode, depth, icc=icc, exif=exif, damage=damage, xmp=xmp))
 
 
 def _early_checks(data: bytes, name: str, pixel_limit: int, reserve: Reserve) -> tuple[int, bytes | None, bool]:
@@ -365,10 +368,10 @@ def _finish(key: str, pixels: np.ndarray, said: Metadata) -> Picture:
     if said.exif and len(said.exif) <= headers.METADATA_LIMIT and said.exif[:4] in (b"II*\0", b"MM\0*"):
         orientation, exif = headers.exif_orientation(said.exif)
     pixels = np.ascontiguousarray(np.atleast_3d(turn_upright(pixels, orientation)))
-    icc = said.icc
+    icc, lost = said.icc, said.lost
     if icc is not None and not headers.profile_fits(icc, pixels.shape[2]):
-        icc = None
-    return Picture(key, pixels, replace(said, orientation=orientation, icc=icc, exif=exif))
+        icc, lost = None, (*lost, "ICC profile, which is of another colour space")
+    return Picture(key, pixels, replace(said, orientation=orientation, icc=icc, exif=exif, lost=lost))
 
 
 def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -2,19 +2,18 @@
 
 The formats, and what they hold:
 
-| format   | samples           | alpha              | ICC | EXIF | quality                                  |
-|----------|-------------------|--------------------|-----|------|------------------------------------------|
-| png      | 8, 16             | yes                | yes | yes  | lossless, ignored                        |
-| tiff     | 8, 16             | yes                | yes | yes  | lossless, ignored                        |
-| jpeg2000 | 8, 16             | yes                | yes | no   | 100 or None lossless; 16 bits always so  |
-| jpeg     | 8 (16 is rounded) | laid over white    | yes | yes  | 90                                       |
-| webp     | 8 (16 is rounded) | yes                | yes | yes  | 90; 100 is lossless                      |
-| avif     | 8 (16 is rounded) | yes                | yes | yes  | 75                                       |
+| format   | samples           | alpha           | quality                                 |
+|----------|-------------------|-----------------|-----------------------------------------|
+| png      | 8, 16             | yes             | lossless, ignored                       |
+| tiff     | 8, 16             | yes             | lossless, ignored                       |
+| jpeg2000 | 8, 16             | yes             | 100 or None lossless; 16 bits always so |
+| jpeg     | 8 (16 is rounded) | laid over white | 90                                      |
+| webp     | 8 (16 is rounded) | yes             | 90; 100 is lossless                     |
+| avif     | 8 (16 is rounded) | yes             | 75                                      |
 
 Grey stays grey but in WebP, which has only RGB; 16-bit grey + alpha becomes RGB + alpha in TIFF and JPEG 2000, where
-hardly any reader knows it. JPEG 2000 refuses 16-bit colour with a side below 32 pixels. A profile of another colour
-space than the pixels is left out, and so is EXIF that is broken or too long for a JPEG segment. The same input gives
-the same bytes.
+hardly any reader knows it. JPEG 2000 refuses 16-bit colour with a side below 32 pixels. What else a format holds is
+said in `pipeline.pictures.metadata.fit`. The same input gives the same bytes.
 
 PNG is written here rather than by a library: one filter (average) for all rows and deflate level 1. On Kodak pictures
 that takes about 0.4 of the time of Pillow's level 3 for the same size (23 against 60 ms for 0.4 megapixels), and
@@ -26,6 +25,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -34,7 +34,10 @@ from PIL import Image
 
 from pipeline.errors import PictureError
 from pipeline.pictures import tiff
-from pipeline.pictures.headers import PNG_SIGNATURE, boxes, exif_is_sound, exif_orientation, profile_fits
+from pipeline.pictures.headers import PNG_SIGNATURE
+from pipeline.pictures.metadata.embed import chunk, into_avif, into_jpeg, into_jpeg2000, png_chunks_of
+from pipeline.pictures.metadata.exif import ORIENTATION, without_tag
+from pipeline.pictures.metadata.fit import fit
 from pipeline.pictures.picture import Metadata, over_white, to_8bit
 
 #: Output formats and the extension (without a dot) of the files they give.
@@ -47,8 +50,6 @@ DEFAULT_QUALITY = {"jpeg": 90, "webp": 90, "avif": 75}
 LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383, "avif": 65_536}
 
 _SHORTEST_SIDE_JPEG2000_WIDE = 32
-_EXIF_IN_JPEG = 65_533 - len(b"Exif\0\0")
-_ICC_IN_JPEG = 65_533 - len(b"ICC_PROFILE\0") - 2
 _PNG_BLOCK_BYTES = 1 << 20
 
 
@@ -72,12 +73,20 @@ def output_format(requested: str, metadata: Metadata, pixels: np.ndarray) -> str
     return "png" if name == "jpeg" and pixels.shape[2] in (2, 4) else name
 
 
-def encode(pixels: np.ndarray, metadata: Metadata, format: str, quality: int | None = None) -> bytes:
+@dataclass(frozen=True)
+class Encoded:
+    """The bytes of a picture file, and what of the picture the format could not hold, in plain words."""
+
+    data: bytes
+    dropped: tuple[str, ...] = ()
+
+
+def encode(pixels: np.ndarray, metadata: Metadata, format: str, quality: int | None = None) -> Encoded:
     """Encode H x W x (1 grey | 2 grey + alpha | 3 RGB | 4 RGB + alpha) pixels, uint8 or uint16, as `format`.
 
-    `quality` is 1..100; None takes `DEFAULT_QUALITY`. ICC and EXIF of `metadata` are written where the format holds
-    them. Raises ValueError for an unknown format, quality or kind of pixels, and `PictureError` (`unsupported`) where
-    the format cannot hold the picture. Safe to call from several threads at once.
+    `quality` is 1..100; None takes `DEFAULT_QUALITY`. Of `metadata` all is written that the format can hold (see
+    `pipeline.pictures.metadata.fit`). Raises ValueError for an unknown format, quality or kind of pixels, and
+    `PictureError` (`unsupported`) where the format cannot hold the picture. Safe to call from several threads at once.
     """
     if format not in EXTENSIONS:
         raise ValueError(f"unknown output format {format!r}; known are {', '.join(EXTENSIONS)}")
@@ -87,44 +96,60 @@ def encode(pixels: np.ndarray, metadata: Metadata, format: str, quality: int | N
         raise ValueError(f"pixels must be H x W x 1..4, uint8 or uint16, not {pixels.shape} {pixels.dtype}")
     if min(pixels.shape) < 1 or max(pixels.shape[:2]) > LONGEST_SIDE.get(format, (1 << 31) - 1):
         raise PictureError("unsupported", f"{format} cannot hold {pixels.shape[1]} x {pixels.shape[0]} pixels")
-    icc = metadata.icc if metadata.icc and profile_fits(metadata.icc, pixels.shape[2]) else None
-    # The pixels are upright; EXIF that says otherwise would have every viewer turn them.
-    exif = exif_orientation(metadata.exif)[1] if metadata.exif and exif_is_sound(metadata.exif) else None
+    written, dropped = _held(pixels, format)
+    fitted = fit(metadata, format, pixels.shape[1], pixels.shape[0], _channels_of(written, format))
     quality = quality or DEFAULT_QUALITY.get(format)
     try:
-        if format == "png":
-            return _png(pixels, icc, exif)
-        if format == "tiff":
-            return tiff.encode(_without_grey_alpha_16(pixels), icc, exif)
-        if format == "jpeg2000":
-            return _jpeg2000(pixels, icc, quality)
-        if format == "jpeg":
-            return _jpeg(over_white(to_8bit(pixels)), icc, exif, quality)
-        return _lossy(to_8bit(pixels), icc, exif, format, quality)
+        return Encoded(_written(written, fitted.metadata, format, quality), (*dropped, *fitted.dropped))
     except Exception as error:
-        raise PictureError("unsupported", f"{format} cannot hold this picture: {error}") from error
+        if metadata.exif is None:
+            raise PictureError("unsupported", f"{format} cannot hold this picture: {error}") from error
+    # Tried again without: EXIF that a library cannot parse should not cost the picture.
+    return encode(pixels, replace(metadata, exif=None, lost=(*metadata.lost, "EXIF, which is broken")), format, quality)
 
 
-def _jpeg(pixels: np.ndarray, icc: bytes | None, exif: bytes | None, quality: int | None) -> bytes:
+def _held(pixels: np.ndarray, format: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return pixels that the format can hold, and the names of what these lack."""
+    dropped: tuple[str, ...] = ()
+    if pixels.dtype == np.uint16 and format in ("jpeg", "webp", "avif"):
+        pixels, dropped = to_8bit(pixels), ("16 bits",)
+    if format == "jpeg" and pixels.shape[2] in (2, 4):
+        pixels, dropped = over_white(pixels), (*dropped, "alpha")
+    if format in ("tiff", "jpeg2000") and pixels.shape[2] == 2 and pixels.dtype == np.uint16:
+        pixels = pixels[:, :, [0, 0, 0, 1]]
+    return pixels, dropped
+
+
+def _channels_of(pixels: np.ndarray, format: str) -> int:
+    """Return the channels of the file; WebP has only colours."""
+    return max(pixels.shape[2], 3) if format == "webp" else int(pixels.shape[2])
+
+
+def _written(pixels: np.ndarray, said: Metadata, format: str, quality: int | None) -> bytes:
+    if format == "png":
+        return _png(pixels, said)
+    if format == "tiff":
+        return tiff.encode(pixels, said)
+    if format == "jpeg2000":
+        return into_jpeg2000(_jpeg2000(pixels, quality), said)
+    if format == "jpeg":
+        return into_jpeg(_jpeg(pixels, quality), said)
+    lossy = _lossy(pixels, said, format, quality)
+    return into_avif(lossy, said) if format == "avif" else lossy
+
+
+def _jpeg(pixels: np.ndarray, quality: int | None) -> bytes:
     """Encode with OpenCV, which lets other threads run meanwhile; Pillow, which gives the same bytes, does not."""
     image = pixels if pixels.shape[2] == 1 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     done, buffer = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality or DEFAULT_QUALITY["jpeg"]])
     if not done:
         raise ValueError("OpenCV does not write it")
-    segments = []
-    if exif and len(exif) <= _EXIF_IN_JPEG:
-        segments.append(b"\xff\xe1" + struct.pack(">H", len(exif) + 8) + b"Exif\0\0" + exif)
-    parts = [icc[at : at + _ICC_IN_JPEG] for at in range(0, len(icc), _ICC_IN_JPEG)] if icc else []
-    for number, part in enumerate(parts, 1):
-        length = struct.pack(">H", len(part) + 16)
-        segments.append(b"\xff\xe2" + length + b"ICC_PROFILE\0" + bytes([number, len(parts)]) + part)
-    # Behind the start marker and the JFIF segment of 18 bytes, which must come first.
-    plain = buffer.tobytes()
-    return b"".join([plain[:20], *segments, plain[20:]])
+    return buffer.tobytes()
 
 
-def _lossy(pixels: np.ndarray, icc: bytes | None, exif: bytes | None, format: str, quality: int | None) -> bytes:
+def _lossy(pixels: np.ndarray, said: Metadata, format: str, quality: int | None) -> bytes:
     options: dict[str, Any] = {"quality": quality}
+    exif = said.exif
     if format == "webp":
         # Method 2 takes half the time of 4, the default, and loses 0.3 to 0.4 dB at the same size (Kodak, quality 90).
         options |= {"method": 2, "lossless": quality == 100, "exact": True}
@@ -133,16 +158,10 @@ def _lossy(pixels: np.ndarray, icc: bytes | None, exif: bytes | None, format: st
         options |= {"speed": 8, "max_threads": 1}
         if pixels.shape[2] <= 2:
             options["subsampling"] = "4:0:0"
-    if icc:
-        options["icc_profile"] = icc
-    image = _image(pixels)
-    if exif:
-        try:
-            return _save(image, format, exif=b"Exif\0\0" + exif, **options)
-        except (ValueError, SyntaxError, KeyError, TypeError, struct.error, OSError):
-            # Tried again without: EXIF that a library cannot parse should not cost the picture.
-            pass
-    return _save(image, format, **options)
+        # Pillow would write EXIF that has an orientation anew, in its own way.
+        exif = exif and without_tag(exif, ORIENTATION)
+    given = {"icc_profile": said.icc, "exif": exif, "xmp": said.xmp}
+    return _save(_image(pixels), format, **options, **{name: block for name, block in given.items() if block})
 
 
 def _image(pixels: np.ndarray) -> Image.Image:
@@ -155,33 +174,17 @@ def _save(image: Image.Image, format: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def _without_grey_alpha_16(pixels: np.ndarray) -> np.ndarray:
-    if pixels.shape[2] == 2 and pixels.dtype == np.uint16:
-        return pixels[:, :, [0, 0, 0, 1]]
-    return pixels
-
-
 def png_file(pixels: np.ndarray, level: int, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
     """Encode H x W x 1..4 pixels, uint8 or uint16, as a PNG file of pixels alone, with zlib's level and strategy."""
-    return _png(pixels, None, None, level, strategy)
+    return _png(pixels, Metadata("png", "", 8), level, strategy)
 
 
-def _png(
-    pixels: np.ndarray, icc: bytes | None, exif: bytes | None, level: int = 1, strategy: int = zlib.Z_DEFAULT_STRATEGY
-) -> bytes:
+def _png(pixels: np.ndarray, said: Metadata, level: int = 1, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
     height, width, channels = pixels.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour_type, 0, 0, 0)
-    parts = [PNG_SIGNATURE, _chunk(b"IHDR", header)]
-    if icc:
-        parts.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc, 6)))
-    if exif:
-        parts.append(_chunk(b"eXIf", exif))
-    return b"".join([*parts, _chunk(b"IDAT", _png_pixels(pixels, level, strategy)), _chunk(b"IEND", b"")])
-
-
-def _chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))
+    parts = [PNG_SIGNATURE, chunk(b"IHDR", header), png_chunks_of(said)]
+    return b"".join([*parts, chunk(b"IDAT", _png_pixels(pixels, level, strategy)), chunk(b"IEND", b"")])
 
 
 def _png_pixels(pixels: np.ndarray, level: int, strategy: int) -> bytes:
@@ -208,15 +211,14 @@ def _png_pixels(pixels: np.ndarray, level: int, strategy: int) -> bytes:
     return b"".join([*parts, deflate.flush()])
 
 
-def _jpeg2000(pixels: np.ndarray, icc: bytes | None, quality: int | None) -> bytes:
+def _jpeg2000(pixels: np.ndarray, quality: int | None) -> bytes:
     lossless = quality is None or quality == 100
     if pixels.dtype == np.uint16 and pixels.shape[2] > 1:
-        pixels = _without_grey_alpha_16(pixels)
         code = cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
         done, buffer = cv2.imencode(".jp2", cv2.cvtColor(pixels, code), [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])
         if not done:
             raise ValueError("OpenCV writes 16-bit colour only with sides of 32 pixels or more")
-        return _with_profile(buffer.tobytes(), icc)
+        return buffer.tobytes()
     # Halving more often than the shorter side allows is an error in OpenJPEG.
     options: dict[str, Any] = {"num_resolutions": min(6, min(pixels.shape[:2]).bit_length())}
     if not lossless and quality is not None and pixels.dtype == np.uint8:
@@ -224,25 +226,4 @@ def _jpeg2000(pixels: np.ndarray, icc: bytes | None, quality: int | None) -> byt
         # Pillow leaves the colour transform out unless told, which costs two decibels
         colour = int(pixels.shape[2] == 3)
         options |= {"irreversible": True, "mct": colour, "quality_mode": "dB", "quality_layers": [25 + quality / 4]}
-    return _with_profile(_save(_image(pixels), "jpeg2000", **options), icc)
-
-
-def _with_profile(data: bytes, icc: bytes | None) -> bytes:
-    """Replace the colour box of a JP2 file by one that holds the profile (restricted ICC method)."""
-    if icc is None:
-        return data
-    colour = struct.pack(">I4sBBB", len(icc) + 11, b"colr", 2, 0, 0) + icc
-    result = b""
-    at = 0
-    for name, start, end in boxes(data):
-        if name == b"jp2h":
-            inner = data[start:end]
-            kept, last = b"", 0
-            for box, _, stop in boxes(inner):
-                kept += colour if box == b"colr" else inner[last:stop]
-                last = stop
-            result += struct.pack(">I4s", len(kept) + 8, b"jp2h") + kept
-        else:
-            result += data[at:end]
-        at = end
-    return result
+    return _save(_image(pixels), "jpeg2000", **options)

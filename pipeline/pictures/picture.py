@@ -19,6 +19,33 @@ def at_once(pixels: int, pixel_bytes: int) -> None:
 
 
 @dataclass(frozen=True)
+class Resolution:
+    """How densely pixels lie, across and down: pixels per inch, or only their ratio where it is not `absolute`."""
+
+    x: float
+    y: float
+    absolute: bool = True
+
+    def scaled(self, across: float, down: float) -> Resolution:
+        """Return the resolution of a picture that has so many times as many pixels on the same paper."""
+        return Resolution(self.x * across, self.y * down, self.absolute)
+
+
+@dataclass(frozen=True)
+class ColourTag:
+    """What a file says of its colours without an ICC profile.
+
+    `cicp`: colour primaries, transfer characteristics (both as ITU-T H.273 numbers them) and whether samples have the
+    full range. `gamma` is that of the samples (0.45455 for 1/2.2), `chromaticities` x and y of white, red, green and
+    blue, as PNG's gAMA and cHRM give them.
+    """
+
+    cicp: tuple[int, int, bool] | None = None
+    gamma: float | None = None
+    chromaticities: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Metadata:
     """All that the file said of the picture besides its pixels.
 
@@ -26,9 +53,11 @@ class Metadata:
     `mode` is the file's own colour model ("grey", "grey+alpha", "rgb", "rgb+alpha", "palette", "cmyk", …);
     `bit_depth` is the bits per sample stored in the file (1..32; of a .drk stream those of its original);
     `orientation` is the EXIF orientation (1..8) found in the file; the pixels are already upright.
-    `exif` is a raw EXIF block (beginning with the TIFF header, orientation reset to 1) or None.
+    `exif` is a raw EXIF block (beginning with the TIFF header, orientation reset to 1) or None;
+    `xmp` is a packet (XML), `iptc` IPTC-IIM records, `text` pairs of a keyword and a text (PNG; comments).
     `damage` says in words what a decoder filled in or could not check, None where nothing was; `omitted` says what else
-    the file holds that is not in the pixels, such as further bands or frames.
+    the file holds that is not in the pixels, such as further bands or frames; `lost` names metadata that nothing here
+    keeps ("extended XMP").
     """
 
     format: str
@@ -39,6 +68,12 @@ class Metadata:
     exif: bytes | None = None
     damage: str | None = None
     omitted: str | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    text: tuple[tuple[str, str], ...] = ()
+    resolution: Resolution | None = None
+    colour: ColourTag | None = None
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

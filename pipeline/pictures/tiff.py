@@ -9,13 +9,18 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-#: Tags that describe a picture rather than lay out its pixels: title, camera, software, date, artist, copyright.
-DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 33432)
+from pipeline.pictures.metadata import exif
+from pipeline.pictures.picture import Metadata
+
+#: Tags that describe a picture rather than lay out its pixels: names, title, camera, software, date, artist, computer,
+#: copyright.
+DESCRIPTIVE = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 ORIENTATION = 274
 
@@ -74,10 +79,10 @@ def plane_file(data: bytes, tags: Mapping[int, Any], plane: int) -> bytes:
     return header + data[8:].ljust(start - 8, b"\0") + directory + bytes(4) + tail
 
 
-def encode(pixels: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
+def encode(pixels: np.ndarray, said: Metadata) -> bytes:
     """Encode H x W x 1..4 uint8 or uint16 pixels as a little-endian TIFF: deflated strips, differenced horizontally.
 
-    EXIF that Pillow cannot parse is left out.
+    Profile, EXIF, XMP, IPTC and resolution are written. Raises what Pillow raises for EXIF that it cannot parse.
     """
     height, width, channels = pixels.shape
     bits = 8 * pixels.itemsize
@@ -101,11 +106,7 @@ def encode(pixels: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
     if channels in (2, 4):
         layout[338] = (2,)
     with no_warnings():
-        try:
-            head = _head(layout, icc, exif)
-        except Exception:
-            # Only the EXIF is of foreign making; a picture is not lost for it.
-            head = _head(layout, icc, None)
+        head = _head(layout, said)
     return b"".join([head, *strips])
 
 
@@ -127,7 +128,7 @@ def _strip(rows: np.ndarray) -> bytes:
     return zlib.compress(differences.tobytes(), 1)
 
 
-def _head(layout: Mapping[int, Any], icc: bytes | None, exif: bytes | None) -> bytes:
+def _head(layout: Mapping[int, Any], said: Metadata) -> bytes:
     """Return header and directory of a TIFF; Pillow moves the strips' offsets (counted from 0) behind them."""
     directory = TiffImagePlugin.ImageFileDirectory_v2()
     # Offsets and counts must be LONG; Pillow would take SHORT for small values and overflow once it moves them.
@@ -135,12 +136,17 @@ def _head(layout: Mapping[int, Any], icc: bytes | None, exif: bytes | None) -> b
         directory.tagtype[tag] = 4
     for tag, value in layout.items():
         directory[tag] = value
-    if icc is not None:
-        directory.tagtype[34675] = 7
-        directory[34675] = icc
-    if exif is not None:
+    for tag, kind, block in ((34675, 7, said.icc), (exif.XMP, 1, said.xmp), (exif.IPTC, 7, said.iptc)):
+        if block is not None:
+            directory.tagtype[tag] = kind
+            directory[tag] = block
+    if said.resolution is not None:
+        for tag, value in ((282, said.resolution.x), (283, said.resolution.y)):
+            directory[tag] = TiffImagePlugin.IFDRational(Fraction(value).limit_denominator(10_000))
+        directory[296] = 2 if said.resolution.absolute else 1
+    if said.exif is not None:
         block = Image.Exif()
-        block.load(exif)
+        block.load(said.exif)
         for tag in DESCRIPTIVE:
             if tag in block:
                 directory[tag] = block[tag]

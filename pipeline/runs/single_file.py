@@ -131,7 +131,7 @@ def decompress_file(request: DecompressRequest) -> FileReport:
     data = _fetch(source, request.source)
     with Batcher(choose_device(request.device), request.batch) as device, _named(request.source):
         picture = _decompressed(data, source[1], request, codecs, device)
-        encoded = encode(picture.pixels, picture.metadata, name)
+        encoded = encode(picture.pixels, picture.metadata, name).data
     write(*destination, encoded)
     header = read_header(data, 1 << 64).header
     height, width = picture.pixels.shape[:2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ from pipeline.pictures.encode import EXTENSIONS, encode, output_format
 from pipeline.pictures.headers import named_as_picture
 from pipeline.pictures.metrics import compare, describe
 from pipeline.pictures.perceptual_hash import perceptual_hash
-from pipeline.pictures.picture import Picture, Reserve, at_once, cropped
+from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once, cropped
 from pipeline.requests.job import Settings
 from pipeline.requests.recipe import Branch, Recipe
 from pipeline.shards.branches import Result, Row, run_steps
@@ -198,6 +198,8 @@ class _Stored:
     size: int | None
     picture: Picture
     unchanged: bool = False
+    #: what the file could not hold
+    dropped: tuple[str, ...] = ()
 
 
 def _finish_branch(
@@ -270,9 +272,10 @@ def _encoded(
     if data is not None and same_format and np.array_equal(result.picture.pixels, source.pixels):
         outputs.append((path, data))
         return _Stored(path, len(data), source, unchanged=True)
-    encoded = encode(result.picture.pixels, source.metadata, name, branch.output.quality)
-    outputs.append((path, encoded))
     picture = result.picture
+    written = encode(picture.pixels, _rescaled(source, picture), name, branch.output.quality)
+    encoded = written.data
+    outputs.append((path, encoded))
     if settings.measure and name != "png":
         try:
             picture = decode(
@@ -280,7 +283,16 @@ def _encoded(
             )
         except PictureError as error:
             raise PictureError("step_failed", f"the {name} file cannot be read again: {error.message}") from error
-    return _Stored(path, len(encoded), picture)
+    return _Stored(path, len(encoded), picture, dropped=written.dropped)
+
+
+def _rescaled(source: Picture, developed: Picture) -> Metadata:
+    """Return a source's metadata with the resolution at which its developed picture is as large on paper."""
+    said = source.metadata
+    if said.resolution is None:
+        return said
+    down, across = (a / b for a, b in zip(developed.pixels.shape[:2], source.pixels.shape[:2], strict=True))
+    return replace(said, resolution=said.resolution.scaled(across, down))
 
 
 def _compared(stored: np.ndarray, reference: np.ndarray) -> Row:
@@ -302,6 +314,7 @@ def _metrics_row(key: str, branch: str, result: Result, source: Picture, referen
         "height": stored.picture.pixels.shape[0],
         "path": stored.path,
         "unchanged": stored.unchanged,
+        "dropped": ", ".join(dict.fromkeys((*result.dropped, *stored.dropped))) or None,
         "bytes": size,
         "bpp": None if size is None else 8 * size / (height * width),
         "compression_ratio": None if size is None else raw / size,

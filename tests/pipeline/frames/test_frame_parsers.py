@@ -18,6 +18,7 @@ from pipeline.frames.arrays import idx_layout, npy_layout, slice_of
 from pipeline.frames.files import count_frames
 from pipeline.frames.tiff_pages import PageWriter, page_offsets, single_page
 from pipeline.pictures.decode import decode
+from pipeline.pictures.picture import Metadata
 from pipeline.pictures.tiff import encode
 from tests.frame_files import KINDS, animation, idx, moving, pages, stack
 from tests.picture_files import exif_block, save, small_files, smooth, srgb_profile
@@ -143,7 +144,8 @@ def _tiffs() -> dict[str, bytes]:
     found["cmyk"] = save(image.convert("CMYK"), "TIFF")
     found["palette"] = save(image.quantize(20), "TIFF")
     found["big"] = save(image, "TIFF", big_tiff=True)
-    found["16 bits"] = encode(smooth(40, 50, 3, np.uint16), srgb_profile(), exif_block())
+    described = Metadata("tiff", "rgb", 16, icc=srgb_profile(), exif=exif_block())
+    found["16 bits"] = encode(smooth(40, 50, 3, np.uint16), described)
     found["float"] = save(Image.fromarray(smooth(40, 50, 1)[:, :, 0].astype(np.float32)), "TIFF")
     return found
 

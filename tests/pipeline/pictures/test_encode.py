@@ -37,7 +37,7 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
 @pytest.mark.parametrize("format", LOSSLESS)
 def test_lossless_formats_give_the_very_pixels_back(format: str, channels: int, dtype: type) -> None:
     pixels = files.smooth(47, 63, channels, dtype)
-    picture = decode(encode(pixels, BARE, format))
+    picture = decode(encode(pixels, BARE, format).data)
     if channels == 2 and dtype == np.uint16 and format != "png":
         pixels = pixels[:, :, [0, 0, 0, 1]]
     np.testing.assert_array_equal(picture.pixels, pixels)
@@ -50,7 +50,7 @@ def test_lossless_formats_give_the_very_pixels_back(format: str, channels: int, 
 @pytest.mark.parametrize("format", LOSSY)
 def test_lossy_formats_give_nearly_the_pixels_back(format: str, channels: int, dtype: type) -> None:
     pixels = files.smooth(47, 63, channels, dtype)
-    back = decode(encode(pixels, BARE, format)).pixels
+    back = decode(encode(pixels, BARE, format).data).pixels
     expected = to_8bit(pixels)
     if format == "webp" and channels < 3:
         expected = expected[:, :, [0, 0, 0, 1][: 2 * channels] if channels == 2 else [0, 0, 0]]
@@ -67,12 +67,9 @@ def test_lossy_formats_give_nearly_the_pixels_back(format: str, channels: int, d
 @pytest.mark.parametrize("format", EXTENSIONS)
 def test_profiles_and_exif_come_back(format: str, dtype: type, channels: int) -> None:
     metadata = described(channels)
-    back = decode(encode(files.smooth(40, 44, channels, dtype), metadata, format)).metadata
+    back = decode(encode(files.smooth(40, 44, channels, dtype), metadata, format).data).metadata
     if not (format == "webp" and channels == 1):
         assert back.icc == metadata.icc
-    if format == "jpeg2000":
-        assert back.exif is None
-        return
     assert back.exif is not None
     block = Image.Exif()
     block.load(back.exif)
@@ -81,17 +78,19 @@ def test_profiles_and_exif_come_back(format: str, dtype: type, channels: int) ->
     assert block.get_ifd(0x8825)[2] == (10.0, 20.0, 30.0)
 
 
-def test_profile_of_another_colour_space_is_left_out() -> None:
-    for format in EXTENSIONS:
+def test_profile_of_another_colour_space_is_left_out_and_said() -> None:
+    for format in EXTENSIONS.keys() - {"webp"}:
         metadata = Metadata("png", "rgb", 8, icc=files.srgb_profile())
-        assert decode(encode(files.smooth(33, 33, 1), metadata, format)).metadata.icc is None
+        written = encode(files.smooth(33, 33, 1), metadata, format)
+        assert decode(written.data).metadata.icc is None
+        assert written.dropped == ("ICC profile, which is of another colour space",)
 
 
 @pytest.mark.parametrize("format", EXTENSIONS)
 def test_exif_never_turns_an_upright_picture(format: str) -> None:
     pixels = files.smooth(36, 52, 3)
     metadata = Metadata("jpeg", "rgb", 8, exif=files.exif_block(6))
-    picture = decode(encode(pixels, metadata, format))
+    picture = decode(encode(pixels, metadata, format).data)
     assert picture.metadata.orientation == 1
     assert picture.pixels.shape == pixels.shape
 
@@ -102,7 +101,7 @@ def test_exif_never_turns_an_upright_picture(format: str) -> None:
 @pytest.mark.parametrize("format", EXTENSIONS)
 def test_bad_exif_does_not_cost_the_picture(format: str, exif: bytes) -> None:
     pixels = files.smooth(33, 35, 3)
-    assert decode(encode(pixels, Metadata("jpeg", "rgb", 8, exif=exif), format)).pixels.shape == pixels.shape
+    assert decode(encode(pixels, Metadata("jpeg", "rgb", 8, exif=exif), format).data).pixels.shape == pixels.shape
 
 
 @pytest.mark.parametrize("format", EXTENSIONS)
@@ -115,14 +114,14 @@ def test_same_input_same_bytes(format: str) -> None:
 def test_quality_buys_fidelity_with_bytes(format: str) -> None:
     pixels = files.smooth(96, 96, 3)
     pixels = np.clip(pixels + np.random.default_rng(1).normal(0, 12, pixels.shape), 0, 255).astype(np.uint8)
-    low, high = encode(pixels, BARE, format, 20), encode(pixels, BARE, format, 95)
+    low, high = (encode(pixels, BARE, format, quality).data for quality in (20, 95))
     assert len(low) < len(high)
     assert psnr(decode(low).pixels, pixels) < psnr(decode(high).pixels, pixels)
 
 
 def test_webp_of_quality_100_is_lossless() -> None:
     pixels = files.smooth(31, 29, 4)
-    np.testing.assert_array_equal(decode(encode(pixels, BARE, "webp", 100)).pixels, pixels)
+    np.testing.assert_array_equal(decode(encode(pixels, BARE, "webp", 100).data).pixels, pixels)
 
 
 @pytest.mark.parametrize("format", EXTENSIONS)
@@ -130,7 +129,7 @@ def test_webp_of_quality_100_is_lossless() -> None:
 def test_tiny_pictures(format: str, size: tuple[int, int]) -> None:
     for channels in (1, 2, 3, 4):
         pixels = files.smooth(*size, channels)
-        assert decode(encode(pixels, BARE, format)).pixels.shape[:2] == size
+        assert decode(encode(pixels, BARE, format).data).pixels.shape[:2] == size
 
 
 @settings(max_examples=60, deadline=None, database=None)
@@ -141,7 +140,7 @@ def test_tiny_pictures(format: str, size: tuple[int, int]) -> None:
     format=st.sampled_from(["png", "tiff"]),
 )
 def test_any_pixels_survive_png_and_tiff(pixels: np.ndarray, format: str) -> None:
-    back = decode(encode(pixels, BARE, format)).pixels
+    back = decode(encode(pixels, BARE, format).data).pixels
     if pixels.shape[2] == 2 and pixels.dtype == np.uint16 and format == "tiff":
         pixels = pixels[:, :, [0, 0, 0, 1]]
     np.testing.assert_array_equal(back, pixels)
@@ -152,7 +151,7 @@ def test_any_pixels_survive_png_and_tiff(pixels: np.ndarray, format: str) -> Non
 def test_other_readers_read_what_is_written_here(format: str, dtype: type) -> None:
     # Tall enough for several strips and blocks of rows.
     pixels = files.smooth(900, 700, 3, dtype)
-    data = encode(pixels, described(3), format)
+    data = encode(pixels, described(3), format).data
     read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert read is not None
     np.testing.assert_array_equal(read[:, :, ::-1], pixels)

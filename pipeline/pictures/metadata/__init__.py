@@ -1,0 +1,1 @@
+"""What picture files say besides their pixels: reading it, fitting it to a format, writing it."""
