@@ -145,14 +145,14 @@ def _head(layout: Mapping[int, Any], said: Metadata) -> bytes:
             directory[tag] = TiffImagePlugin.IFDRational(Fraction(value).limit_denominator(10_000))
         directory[296] = 2 if said.resolution.absolute else 1
     if said.exif is not None:
-        block = Image.Exif()
-        block.load(said.exif)
+        described = Image.Exif()
+        described.load(said.exif)
         for tag in DESCRIPTIVE:
-            if tag in block:
-                directory[tag] = block[tag]
+            if tag in described:
+                directory[tag] = described[tag]
         for tag in (EXIF_IFD, GPS_IFD):
-            if block.get_ifd(tag):
-                directory[tag] = dict(block.get_ifd(tag))
+            if described.get_ifd(tag):
+                directory[tag] = dict(described.get_ifd(tag))
     file = io.BytesIO()
     directory.save(file)
     return file.getvalue()

@@ -12,14 +12,15 @@
 | drk      | yes | yes  | EXIF | EXIF | EXIF    | EXIF       | profile      |
 
 *EXIF*: as a tag of the EXIF block (700 XMP, 33723 IPTC, 282 283 296 resolution; of texts title, author, copyright and
-software). *profile*: as an ICC profile that says the same, which there is for all but PQ and HLG. What finds no place is
-named in `dropped`.
+software). *profile*: as an ICC profile that says the same, which there is for all but PQ and HLG. What finds no place
+is named in `dropped`.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pipeline.pictures.headers import METADATA_LIMIT, exif_is_sound, profile_fits
 from pipeline.pictures.metadata import exif as blocks
@@ -102,7 +103,8 @@ def fit(metadata: Metadata, format: str, width: int, height: int, channels: int)
     for name, word in (("icc", "ICC profile"), ("exif", "EXIF"), ("xmp", "XMP"), ("iptc", "IPTC")):
         block = getattr(kept, name)
         if block is not None and len(block) > _most(format, name):
-            kept = replace(kept, **{name: None})
+            left: dict[str, Any] = {name: None}
+            kept = replace(kept, **left)
             dropped.append(f"{word}, which is too long")
     return Fitted(kept, tuple(dict.fromkeys(dropped)))
 

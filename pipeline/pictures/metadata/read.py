@@ -347,7 +347,9 @@ def _in_units(across: float, down: float, inch: float | None) -> Resolution | No
         return None
     if inch is None:
         return blocks.shape_of_pixels(across, down)
-    return Resolution(*(_whole_inches(value) if inch == INCH else value * inch for value in (across, down)))
+    if inch == INCH:
+        return Resolution(_whole_inches(across), _whole_inches(down))
+    return Resolution(across * inch, down * inch)
 
 
 def _whole_inches(per_metre: float) -> float:
