@@ -33,7 +33,8 @@ from pipeline.exploration.anomalies.patches import LONGEST
 from pipeline.frames.shared_file import SharedFile
 from pipeline.networks.encoders import model_input
 from pipeline.pictures.perceptual_hash import perceptual_hash
-from pipeline.pictures.picture import Picture, Reserve, over_white, to_8bit
+from pipeline.pictures.picture import Picture, Reserve, to_8bit
+from pipeline.pictures.transparency import shown
 from pipeline.requests.job import Settings, check_darkroom, fields_of, here, recorded, version
 from pipeline.requests.models import ExploreRequest
 from pipeline.requests.stores import Access, beside_sources, stores_of
@@ -129,7 +130,7 @@ _DETAIL = 400
 #: what a picture in work takes for every byte of it
 _COST = 4
 #: raised when a look says something else than before
-_VERSION = 2
+_VERSION = 3
 #: rows that become Python objects at once
 _ROWS = 256
 
@@ -156,7 +157,7 @@ class Look:
 
 def look_at(picture: Picture, shape: tuple[int, int, int] | None, with_features: bool) -> Look:
     """Look at a decoded picture; `shape` is C, H, W of the network's pictures."""
-    pixels = over_white(to_8bit(picture.pixels))
+    pixels = shown(to_8bit(picture.pixels))
     height, width, channels = pixels.shape
     luma = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if channels == 3 else pixels[:, :, 0]
     given = None if shape is None else (model_input(picture, shape) * 255).round().to(torch.uint8).numpy()
@@ -266,7 +267,7 @@ class LookWork:
             return developed
         try:
             look = look_at(picture, self.shape, True)
-            details = row_of_details(over_white(to_8bit(picture.pixels)))
+            details = row_of_details(shown(to_8bit(picture.pixels)))
         except Exception as error:
             fail(developed, None, "develop", "step_failed", f"{type(error).__name__}: {error}")
         else:

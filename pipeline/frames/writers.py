@@ -32,6 +32,7 @@ from pipeline.pictures import tiff
 from pipeline.pictures.encode import DEFAULT_QUALITY
 from pipeline.pictures.metadata.fit import fit
 from pipeline.pictures.picture import Picture, over_white, to_8bit
+from pipeline.pictures.transparency import filled
 
 #: formats that frames can be put together in, and the endings of the files they give
 ENDINGS = {
@@ -125,7 +126,8 @@ def _write_animation(
     path: str, format: str, frames: Iterable[Picture], timing: Sequence[float], quality: int | None
 ) -> None:
     # the libraries go through them more than once
-    first, *rest = _images(format, frames)
+    lossless = format == "apng" or (format == "webp" and quality == 100)
+    first, *rest = _images(format, frames, lossless)
     milliseconds = [round(1000 * seconds) for seconds in timing]
     options: dict[str, Any] = {"save_all": True, "duration": milliseconds, "loop": 0}
     if format == "gif":
@@ -133,17 +135,17 @@ def _write_animation(
         options |= {"disposal": 2 if "transparency" in first.info else 0, "optimize": False}
     elif format == "webp":
         quality = quality or DEFAULT_QUALITY["webp"]
-        options |= {"quality": quality, "method": 2, "lossless": quality == 100, "exact": True}
+        options |= {"quality": quality, "method": 2, "lossless": lossless, "exact": True}
     try:
         first.save(path, "PNG" if format == "apng" else format.upper(), append_images=rest, **options)
     except (OSError, ValueError) as error:
         raise PictureError("unsupported", f"{format} cannot hold these frames: {error}") from error
 
 
-def _images(format: str, frames: Iterable[Picture]) -> Iterator[Image.Image]:
+def _images(format: str, frames: Iterable[Picture], lossless: bool) -> Iterator[Image.Image]:
     held = 0
     for one in _of_one_size(frames):
-        pixels = to_8bit(one.pixels)
+        pixels = to_8bit(one.pixels if lossless else filled(one.pixels))
         held += 4 * pixels.shape[0] * pixels.shape[1]
         if held > ANIMATION_LIMIT:
             said = f"more than {ANIMATION_LIMIT // 1_000_000:,} MB of frames; put them together as mp4, mkv or tiff"

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ from pydantic import Field
 from pipeline.errors import PictureError
 from pipeline.networks.restoration import Restored, Restorer
 from pipeline.pictures.picture import Picture, join_alpha
+from pipeline.pictures.transparency import colour_of
 from pipeline.steps.arrays import to_levels, white_level
 from pipeline.steps.geometry import resample
 from pipeline.steps.registry import Parameters, network_step
@@ -71,7 +72,9 @@ def reconstruct(parameters: UseAutoencoder, sha256: str | None = None) -> Restor
     whole = Part(opened.network, opened.network.forward)
 
     def reconstructed(picture: Picture, apply: Apply) -> Restored:
-        (planes,) = apply(whole, [model_input(picture, opened.shape)])
+        # what is hidden is hidden again, and gets no ground of its own meanwhile
+        colour = replace(picture, pixels=colour_of(picture.pixels))
+        (planes,) = apply(whole, [model_input(colour, opened.shape)])
         height, width, channels = picture.colour.shape
         kept = planes.permute(1, 2, 0).numpy().clip(0, 1)
         # a grey picture's three planes are nearly equal, a grey model's one plane stands for all three

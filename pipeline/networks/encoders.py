@@ -2,7 +2,8 @@
 
 A model takes pictures of one shape. Whatever a picture's size, it is brought there as in training: whole, proportions
 not kept, by pixel-area averages (bilinear interpolation where it has to grow), colours to luma where the model is grey,
-grey repeated where it is not. Transparent parts show white, 16 bits are rounded to 8.
+grey repeated where it is not. Pictures with alpha are taken as they are shown, over white (what is white itself: over
+black); 16 bits are rounded to 8.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from models.autoencoders.interface import Autoencoder
 from models.errors import ModelError
 from models.registry import load_model
 from models.training.small_pictures import resized
-from pipeline.pictures.picture import Picture, over_white, to_8bit
+from pipeline.pictures.picture import Picture, to_8bit
+from pipeline.pictures.transparency import shown
 from pipeline.storage.files import StoredFiles
 
 
@@ -47,7 +49,7 @@ def open_autoencoder(name_or_url: str, sha256: str | None = None) -> OpenAutoenc
 
 def model_input(picture: Picture, shape: tuple[int, int, int]) -> Tensor:
     """Bring a picture to the shape C, H, W of a model, as described above: C x H x W float32 in 0..1."""
-    pixels = over_white(to_8bit(picture.pixels))
+    pixels = shown(to_8bit(picture.pixels))
     return torch.tensor(resized(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, shape)).float() / 255
 
 

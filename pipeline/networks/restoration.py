@@ -2,7 +2,8 @@
 
 All take grey and colour, uint8 and uint16, with alpha or without, of any size, and give the same kind back; inside they
 compute in float32, in tiles whose overlap makes them equal to the whole. Colour under fully transparent pixels is
-never looked at: networks get what surrounds it instead. PyTorch is imported once a step is loaded.
+never looked at, neither by networks, which get what surrounds it instead, nor in decisions. PyTorch is imported once a
+step is loaded.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import Field, model_validator
 from models.device import Runtime
 from pipeline.errors import PictureError
 from pipeline.pictures.picture import Picture, join_alpha
+from pipeline.pictures.transparency import colour_of, evened, put_back, weights_of
 from pipeline.steps.arrays import white_level
 from pipeline.steps.degrade import Holes, generator_for, hole_mask
 from pipeline.steps.estimates import CLEAN_BLOCKS, CLEAN_NOISE, bad_light, blockiness, noise_level
@@ -97,13 +99,15 @@ class Repair(Restore, Holes):
 class Restored:
     """The result of a restoration: pixels with alpha, why automatic mode left them alone, and a warning of the step.
 
-    `given` is the colour that the network got, for comparison; None where comparing says nothing.
+    `given` is the colour before, for comparison; None where comparing says nothing. `seen` are the weights of its
+    pixels, H x W, where some are more or less transparent.
     """
 
     pixels: np.ndarray
     given: np.ndarray | None = None
     skipped: str | None = None
     warning: str | None = None
+    seen: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,8 @@ class Restorer:
 def denoise(parameters: Denoise, sha256: str | None = None) -> Restorer:
     """Remove noise with a network, blind or told its sigma; clean pictures are left alone."""
 
-    def clean(pixels: np.ndarray) -> str | None:
-        noise = noise_level(pixels)
+    def clean(pixels: np.ndarray, seen: np.ndarray | None) -> str | None:
+        noise = noise_level(pixels, seen)
         return f"noise of {noise:.1f} levels" if parameters.sigma is None and noise < CLEAN_NOISE else None
 
     return _same_size("denoise", parameters, sha256, clean, (parameters.sigma or 0.0) / 255)
@@ -132,8 +136,8 @@ def denoise(parameters: Denoise, sha256: str | None = None) -> Restorer:
 def deblock(parameters: Automatic, sha256: str | None = None) -> Restorer:
     """Remove JPEG artefacts with a network, whatever the quality was; pictures without blocks are left alone."""
 
-    def clean(pixels: np.ndarray) -> str | None:
-        blocks = blockiness(pixels)
+    def clean(pixels: np.ndarray, seen: np.ndarray | None) -> str | None:
+        blocks = blockiness(pixels, seen)
         return f"blocks of {blocks:.2f} levels" if blocks < CLEAN_BLOCKS else None
 
     return _same_size("deblock", parameters, sha256, clean)
@@ -147,8 +151,8 @@ def deblur(parameters: Restore, sha256: str | None = None) -> Restorer:
 def enhance(parameters: Automatic, sha256: str | None = None) -> Restorer:
     """Correct light, contrast and colour with a network; pictures in good light are left alone."""
 
-    def clean(pixels: np.ndarray) -> str | None:
-        return None if bad_light(pixels) else "good light"
+    def clean(pixels: np.ndarray, seen: np.ndarray | None) -> str | None:
+        return None if bad_light(pixels, seen) else "good light"
 
     return _same_size("enhance", parameters, sha256, clean)
 
@@ -157,34 +161,35 @@ def _same_size(
     task: str,
     parameters: Restore,
     sha256: str | None,
-    clean: Callable[[np.ndarray], str | None] = lambda pixels: None,
+    clean: Callable[[np.ndarray, np.ndarray | None], str | None] = lambda pixels, seen: None,
     condition: float | None = None,
 ) -> Restorer:
     """Return a restorer of colour that keeps alpha.
 
-    In automatic mode `clean` may give a reason why the picture stays as it is.
+    In automatic mode `clean` may give a reason why the picture stays as it is, from its colour and the weights of its
+    pixels.
     """
-    from pipeline.networks.tiles import fill_under_transparency, open_network, restore
+    from pipeline.networks.tiles import open_network, restore
 
     network = open_network(parameters.model, task, parameters.runtime, sha256)
 
     def restored(picture: Picture, apply: Apply) -> Restored:
-        colour = np.ascontiguousarray(picture.colour)
-        reason = clean(colour) if isinstance(parameters, Automatic) and parameters.auto else None
+        colour, seen = colour_of(picture.pixels), weights_of(picture.pixels)
+        reason = clean(colour, seen) if isinstance(parameters, Automatic) and parameters.auto else None
         if reason:
-            return Restored(picture.pixels, colour, skipped=f"{task}: {reason}")
-        given = fill_under_transparency(picture)
-        result = restore(network, given, apply, parameters.strength, condition)
-        if picture.alpha is not None:
-            np.copyto(result, colour, where=picture.alpha == 0)
-        return Restored(join_alpha(result, picture.alpha), colour)
+            return Restored(picture.pixels, colour, skipped=f"{task}: {reason}", seen=seen)
+        # what corrects every pixel alone mixes none
+        given = colour if network.samples else evened(picture.pixels)
+        sampled = colour if seen is None else _around(colour, seen > 0)
+        result = restore(network, given, apply, parameters.strength, condition, sampled)
+        return Restored(put_back(picture.pixels, given, result), colour, seen=seen)
 
     return Restorer(network.model, network.weights, network.scale, restored)
 
 
 def upscale(parameters: Upscale, sha256: str | None = None) -> Restorer:
     """Enlarge the sides two, three or four times with a network, for clean pictures or blurred, noisy JPEGs."""
-    from pipeline.networks.tiles import enlarge_alpha, fill_under_transparency, open_network, restore
+    from pipeline.networks.tiles import enlarge_alpha, open_network, restore
 
     kind = "realistic-" if parameters.variant == "realistic" else ""
     network = open_network(parameters.model, f"upscale-{kind}x{parameters.factor}", parameters.runtime, sha256)
@@ -197,10 +202,10 @@ def upscale(parameters: Upscale, sha256: str | None = None) -> Restorer:
                 f"upscale would make {width} x {height} pixels, more than {MOST_PIXELS // 10**6} million; "
                 f"take a smaller factor",
             )
-        given = fill_under_transparency(picture)
+        given = evened(picture.pixels)
         result = restore(network, given, apply, parameters.strength)
         alpha = None if picture.alpha is None else enlarge_alpha(network, picture.alpha, apply, parameters.strength)
-        return Restored(join_alpha(result, alpha), given)
+        return Restored(join_alpha(result, alpha), given, seen=weights_of(picture.pixels))
 
     return Restorer(network.model, network.weights, network.scale, restored)
 
@@ -212,7 +217,7 @@ def repair(parameters: Repair, sha256: str | None = None) -> Restorer:
     network = open_network(parameters.model, "inpaint", parameters.runtime, sha256)
 
     def restored(picture: Picture, apply: Apply) -> Restored:
-        colour, alpha = np.ascontiguousarray(picture.colour), picture.alpha
+        colour, alpha = colour_of(picture.pixels), picture.alpha
         missing = _missing(picture, parameters)
         share = float(missing.mean())
         if share == 0:
@@ -233,14 +238,21 @@ def repair(parameters: Repair, sha256: str | None = None) -> Restorer:
 
 
 def _missing(picture: Picture, parameters: Repair) -> np.ndarray:
-    """Return where pixels are missing: bool, H x W."""
+    """Return where pixels are missing: bool, H x W. What is hidden is not, unless that is what is asked for."""
     height, width = picture.pixels.shape[:2]
     if parameters.mask == "holes":
         return hole_mask(height, width, parameters, generator_for(parameters.seed, picture.key))
     if parameters.mask == "alpha":
         alpha = picture.alpha
         return np.zeros((height, width), dtype=bool) if alpha is None else alpha[:, :, 0] == 0
-    return colour_mask(picture.colour, parameters.colour, parameters.tolerance)
+    missing = colour_mask(picture.colour, parameters.colour, parameters.tolerance)
+    return missing if picture.alpha is None else missing & (picture.alpha[:, :, 0] > 0)
+
+
+def _around(colour: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Cut colour down to the rectangle around its visible pixels (bool, H x W, some of them true)."""
+    rows, columns = (np.flatnonzero(visible.any(axis=axis)) for axis in (1, 0))
+    return colour[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _wide_holes_filled(pixels: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

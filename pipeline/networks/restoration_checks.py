@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.networks.restoration import Restored
 from pipeline.pictures.metrics import ssim
+from pipeline.pictures.transparency import filled, weights_of
 from pipeline.steps.arrays import level_step, luma
 from pipeline.steps.estimates import noise_level
 
@@ -42,13 +43,15 @@ def check(step: str, result: Restored) -> Guards:
     """Compare the result of a restoration step with its input, and warn of large drifts."""
     if result.given is None:
         return Guards(warning=result.warning)
-    before = noise_level(result.given)
+    before = noise_level(result.given, result.seen)
     if result.skipped:
         return Guards(before, before, 0.0, 0.0, result.warning)
     channels = result.given.shape[2]
-    colour = np.ascontiguousarray(result.pixels[:, :, :channels])
-    after = noise_level(colour)
-    moved, bent = colour_drift(result.given, colour), structure_drift(result.given, colour)
+    seen = None if result.seen is None else weights_of(result.pixels)
+    colour = np.ascontiguousarray((result.pixels if seen is None else filled(result.pixels))[:, :, :channels])
+    after = noise_level(colour, seen)
+    moved = colour_drift(result.given, colour, result.seen, seen)
+    bent = structure_drift(result.given, colour)
     told = [result.warning] if result.warning else []
     # setting colours right is what enhancing is for
     if moved > MOST_COLOUR_DRIFT + _CLIPPED_DRIFT * before and step != "enhance":
@@ -78,10 +81,18 @@ def together(steps: Sequence[Guards]) -> Guards:
     )
 
 
-def colour_drift(before: np.ndarray, after: np.ndarray) -> float:
-    """Return the largest change of a channel's mean, in 8-bit levels, 0..255."""
-    means = [np.array(cv2.mean(pixels)[: pixels.shape[2]]) / level_step(pixels) for pixels in (before, after)]
-    return float(np.abs(means[0] - means[1]).max())
+def colour_drift(
+    before: np.ndarray, after: np.ndarray, seen: np.ndarray | None = None, seen_after: np.ndarray | None = None
+) -> float:
+    """Return the largest change of a channel's mean, in 8-bit levels, 0..255; pixels count by weights where given."""
+    return float(np.abs(_means(before, seen) - _means(after, seen_after)).max())
+
+
+def _means(pixels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    if weights is None:
+        return np.array(cv2.mean(pixels)[: pixels.shape[2]]) / level_step(pixels)
+    sums = np.einsum("yxc,yx->c", pixels, weights, dtype=np.float64)
+    return sums / weights.sum(dtype=np.float64) / level_step(pixels)
 
 
 def structure_drift(before: np.ndarray, after: np.ndarray) -> float:

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from models.device import Runtime
 from models.inference import Apply, tiled
 from models.onnx.runtime import OnnxNetwork, load_network
-from models.restoration import fill, light
+from models.restoration import light
 from models.restoration.network import RestorationNetwork
-from pipeline.pictures.picture import Picture
-from pipeline.steps.arrays import in_tiles, white_level
+from pipeline.steps.arrays import white_level
 from pipeline.storage.files import StoredFiles
 
 #: pixels a side that a tile adds to the result of a network that keeps the size, and to the input of one that enlarges
@@ -111,11 +110,13 @@ def restore(
     apply: Apply,
     strength: float = 1.0,
     condition: float | np.ndarray | None = None,
+    sampled: np.ndarray | None = None,
 ) -> np.ndarray:
     """Restore pixels (H x W x 1|3, uint8|uint16) with a network: channels and dtype kept, sides times its scale.
 
     `condition` is a number for the whole picture or a mask, bool H x W, of pixels that are missing and not looked at.
-    `strength` mixes the result with the input, enlarged by bicubic interpolation where the network enlarges.
+    `strength` mixes the result with the input, enlarged by bicubic interpolation where the network enlarges. A network
+    that samples does so from the pixels `sampled`, if others are given.
     """
     height, width, channels = pixels.shape
     white = white_level(pixels)
@@ -141,7 +142,7 @@ def restore(
         return levels.to(torch.uint8 if pixels.dtype == np.uint8 else torch.uint16)
 
     result = tiled(
-        network_for(network, pixels, white),
+        network_for(network, pixels if sampled is None else sampled, white),
         planes.transpose(2, 0, 1),
         apply,
         tile=_TILE if network.scale == 1 else _TILE_ENLARGED,
@@ -167,33 +168,6 @@ def enlarge_alpha(network: Network, alpha: np.ndarray, apply: Apply, strength: f
         return low[:, :, None]
     larger = restore(network, np.ascontiguousarray(alpha), apply, strength)
     return np.clip(larger, low[:, :, None], high[:, :, None])
-
-
-def fill_under_transparency(picture: Picture) -> np.ndarray:
-    """Return the colour, H x W x 1|3, with that of fully transparent pixels filled from their visible neighbours."""
-    colour = np.ascontiguousarray(picture.colour)
-    if picture.alpha is None or picture.alpha.all():
-        return colour
-    return _filled(colour, picture.alpha[:, :, 0] == 0)
-
-
-def _filled(pixels: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """Fill pixels (H x W x 1|3) where `missing` (bool, H x W) by averages of their surroundings, coarse to fine."""
-    multiple = 2**fill.LEVELS
-    white = white_level(pixels)
-
-    def guess(tile: np.ndarray) -> np.ndarray:
-        height, width = tile.shape[:2]
-        # pixels that make the sides whole multiples are missing, too
-        padding = ((0, -height % multiple), (0, -width % multiple), (0, 0))
-        values = np.pad(tile, padding).transpose(2, 0, 1).astype(np.float32)[None]
-        colour, known = torch.from_numpy(values[:, :-1]), torch.from_numpy(values[:, -1:] / white)
-        guessed = fill.fill(colour, 1 - known)[0, :, :height, :width].permute(1, 2, 0).round()
-        return np.concatenate([guessed.numpy().astype(tile.dtype), tile[:, :, -1:]], axis=2)
-
-    known = np.where(missing, 0, white).astype(pixels.dtype)[:, :, None]
-    overlap = -(-fill.REACH // multiple) * multiple
-    return np.ascontiguousarray(in_tiles(np.concatenate([pixels, known], axis=2), guess, overlap)[:, :, :-1])
 
 
 def _enlarged(values: Tensor, scale: int) -> Tensor:

@@ -11,6 +11,8 @@ The formats, and what they hold:
 | webp     | 8 (16 is rounded) | yes             | 90; 100 is lossless                     |
 | avif     | 8 (16 is rounded) | yes             | 75                                      |
 
+Where pixels are kept with loss, fully transparent ones take the colours around them.
+
 Grey stays grey but in WebP, which has only RGB; 16-bit grey + alpha becomes RGB + alpha in TIFF and JPEG 2000, where
 hardly any reader knows it. JPEG 2000 refuses 16-bit colour with a side below 32 pixels. What else a format holds is
 said in `pipeline.pictures.metadata.fit`. The same input gives the same bytes.
@@ -39,6 +41,7 @@ from pipeline.pictures.metadata.embed import chunk, into_avif, into_jpeg, into_j
 from pipeline.pictures.metadata.exif import ORIENTATION, without_tag
 from pipeline.pictures.metadata.fit import fit
 from pipeline.pictures.picture import Metadata, over_white, to_8bit
+from pipeline.pictures.transparency import filled
 
 #: Output formats and the extension (without a dot) of the files they give.
 EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp", "avif": "avif", "tiff": "tiff", "jpeg2000": "jp2"}
@@ -99,6 +102,9 @@ def encode(pixels: np.ndarray, metadata: Metadata, format: str, quality: int | N
     written, dropped = _held(pixels, format)
     fitted = fit(metadata, format, pixels.shape[1], pixels.shape[0], _channels_of(written, format))
     quality = quality or DEFAULT_QUALITY.get(format)
+    if format == "avif" or (format in ("webp", "jpeg2000") and quality not in (None, 100)):
+        # loss spreads colours, and nobody sees these
+        written = filled(written)
     try:
         return Encoded(_written(written, fitted.metadata, format, quality), (*dropped, *fitted.dropped))
     except Exception as error:

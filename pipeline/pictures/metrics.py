@@ -4,7 +4,7 @@ Every function takes `H x W x 1|3` (or plain `H x W`) uint8 or uint16 arrays wit
 is rounded to 8 bit first. Every function is deterministic and gives a finite Python float. Full-reference functions
 are symmetric in their two arguments and raise ValueError when the sizes differ; grey against colour compares the grey
 with all three channels. Pictures are read in tiles, so that the memory beside the pictures stays around one byte a
-sample (0.3 GB for 100 megapixels of RGB).
+sample (0.3 GB for 100 megapixels of RGB). Figures of pictures with alpha are those of `pipeline.pictures.seen`.
 """
 
 from __future__ import annotations
@@ -67,12 +67,26 @@ def _read(pixels: np.ndarray | _Halved, rows: slice, columns: slice, channels: i
     return cv2.cvtColor(tile, cv2.COLOR_GRAY2RGB) if channels == 3 and tile.ndim == 2 else tile
 
 
-def _mean_norm(a: np.ndarray, b: np.ndarray, norm: int) -> float:
+def _mean_norm(a: np.ndarray, b: np.ndarray, norm: int, weights: np.ndarray | None = None) -> float:
     _require_same_size(a, b)
     height, width = a.shape[:2]
     channels = max(_channels(a), _channels(b))
-    norms = [cv2.norm(_read(a, *tile, channels), _read(b, *tile, channels), norm) for tile in _tiles(height, width)]
-    return math.fsum(norms) / (height * width * channels)
+    shares = np.sqrt(weights) if weights is not None and norm == cv2.NORM_L2SQR else weights
+
+    def norm_of(tile: tuple[slice, slice]) -> float:
+        one, other = _read(a, *tile, channels), _read(b, *tile, channels)
+        if shares is None:
+            return cv2.norm(one, other, norm)
+        difference = np.atleast_3d(np.subtract(one, other, dtype=np.float32))
+        return cv2.norm(difference * shares[tile][:, :, None], norm)
+
+    total = height * width if weights is None else _sum(weights)
+    return math.fsum(map(norm_of, _tiles(height, width))) / (total * channels)
+
+
+def _sum(*planes: np.ndarray) -> float:
+    """Add up the products of planes, each H x W, in double precision."""
+    return float(np.einsum(",".join(["yx"] * len(planes)) + "->", *planes, dtype=np.float64))
 
 
 def mse(picture: np.ndarray, reference: np.ndarray) -> float:
@@ -85,13 +99,14 @@ def mae(picture: np.ndarray, reference: np.ndarray) -> float:
     return _mean_norm(picture, reference, cv2.NORM_L1)
 
 
-def _psnr_of(error: float) -> float:
+def psnr_of(error: float) -> float:
+    """Return the PSNR in dB of a mean squared error in squared 8-bit levels, at most 100."""
     return MAX_PSNR if error <= 0 else min(MAX_PSNR, 10 * math.log10(255**2 / error))
 
 
 def psnr(picture: np.ndarray, reference: np.ndarray) -> float:
     """Return the peak signal-to-noise ratio in dB over all samples, peak 255, 0..100 (identical pictures: 100)."""
-    return _psnr_of(mse(picture, reference))
+    return psnr_of(mse(picture, reference))
 
 
 def _gaussian(size: int) -> np.ndarray:
@@ -108,8 +123,12 @@ def _ratio_of_energies(total: np.ndarray, difference: np.ndarray, constant: floa
     return numerator
 
 
-def _tile_similarity(x: np.ndarray, y: np.ndarray, kernel: np.ndarray, whole: bool) -> tuple[np.ndarray, np.ndarray]:
+def _tile_similarity(
+    x: np.ndarray, y: np.ndarray, kernel: np.ndarray, whole: bool, weights: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return sums per channel of the contrast-structure map and (if `whole`, else zeros) the SSIM map of one tile.
+
+    With `weights`, of the tile's size, the values around its pixels count by them.
 
     With s = x + y and d = x - y, 4 * mean_x * mean_y = mean_s^2 - mean_d^2 and the like for sums, variances and the
     covariance: four filtered maps instead of five, and exactly 1 for identical tiles. s is centred on zero, which does
@@ -131,27 +150,46 @@ def _tile_similarity(x: np.ndarray, y: np.ndarray, kernel: np.ndarray, whole: bo
     variance_d = np.maximum(energy_d - square_d, 0)
     structure = _ratio_of_energies(variance_s, variance_d, _C2)
     count = structure.shape[0] * structure.shape[1]
-    structure_sum = np.array(cv2.mean(structure)) * count
+
+    def summed(plane: np.ndarray) -> np.ndarray:
+        if weights is None:
+            return np.array(cv2.mean(plane)) * count
+        sums = np.einsum("yxc,yx->c", np.atleast_3d(plane), weights[area], dtype=np.float64)
+        return np.resize(sums, 4)
+
+    structure_sum = summed(structure)
     if not whole:
         return structure_sum, np.zeros(4)
     mean_s += np.float32(255)
     luminance = _ratio_of_energies(mean_s * mean_s, square_d, _C1)
-    return structure_sum, np.array(cv2.mean(structure * luminance)) * count
+    return structure_sum, summed(structure * luminance)
 
 
-def _similarity(a: np.ndarray | _Halved, b: np.ndarray | _Halved, whole: bool = True) -> _Similarity:
+def _similarity(
+    a: np.ndarray | _Halved,
+    b: np.ndarray | _Halved,
+    whole: bool = True,
+    weights: np.ndarray | _Halved | None = None,
+) -> _Similarity:
     """Measure one scale; `a` and `b` are uint8, uint16 or float32 pictures of the same height and width."""
     height, width = a.shape[:2]
     channels = max(_channels(a), _channels(b))
     window = min(_WINDOW, (min(height, width) - 1) // 2 * 2 + 1)
     kernel, overlap = _gaussian(window), window - 1
-    structure, ssim_ = np.zeros(4), np.zeros(4)
+    structure, ssim_, total = np.zeros(4), np.zeros(4), 0.0
     for rows, columns in _tiles(height - overlap, width - overlap):
         wider = slice(rows.start, rows.stop + overlap), slice(columns.start, columns.stop + overlap)
-        sums = _tile_similarity(_read(a, *wider, channels), _read(b, *wider, channels), kernel, whole)
+        counted = None if weights is None else _read(weights, *wider, 1).astype(np.float32)
+        sums = _tile_similarity(_read(a, *wider, channels), _read(b, *wider, channels), kernel, whole, counted)
         structure += sums[0]
         ssim_ += sums[1]
-    area = (height - overlap) * (width - overlap)
+        if counted is not None:
+            half = overlap // 2
+            total += _sum(counted[half : counted.shape[0] - half, half : counted.shape[1] - half])
+    if weights is not None and total == 0:
+        # all that counts lies too near to the border for a window around it
+        return _similarity(a, b, whole)
+    area = (height - overlap) * (width - overlap) if weights is None else total
     return _Similarity(structure[:channels] / area, ssim_[:channels] / area)
 
 
@@ -188,18 +226,19 @@ def _halve(pixels: np.ndarray | _Halved) -> np.ndarray | _Halved:
     return halved
 
 
-def _ssim_and_ms_ssim(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+def _ssim_and_ms_ssim(a: np.ndarray, b: np.ndarray, counted: np.ndarray | _Halved | None = None) -> tuple[float, float]:
     _require_same_size(a, b)
     scales = scales_for(*a.shape[:2])
     small_a: np.ndarray | _Halved = a
     small_b: np.ndarray | _Halved = b
     weights = np.array(_SCALE_WEIGHTS[:scales]) / sum(_SCALE_WEIGHTS[:scales])
-    first = last = _similarity(a, b)
+    first = last = _similarity(a, b, weights=counted)
     product = np.ones(len(first.ssim))
     for scale in range(scales):
         if scale > 0:
             small_a, small_b = _halve(small_a), _halve(small_b)
-            last = _similarity(small_a, small_b, whole=scale == scales - 1)
+            counted = None if counted is None else _halve(counted)
+            last = _similarity(small_a, small_b, scale == scales - 1, counted)
         term = last.ssim if scale == scales - 1 else last.structure
         product *= np.clip(term, 0, 1) ** weights[scale]
     return float(first.ssim.mean()), float(product.mean())
@@ -242,27 +281,40 @@ def _luma(pixels: np.ndarray) -> np.ndarray:
     return luma
 
 
-def _entropy(luma: np.ndarray) -> float:
-    shares = cv2.calcHist([luma], [0], None, [256], [0, 256]).astype(np.float64) / luma.size
+def _entropy(luma: np.ndarray, weights: np.ndarray | None = None) -> float:
+    if weights is None:
+        shares = cv2.calcHist([luma], [0], None, [256], [0, 256]).astype(np.float64) / luma.size
+    else:
+        shares = np.bincount(luma.ravel(), weights.ravel()) / _sum(weights)
     shares = shares[shares > 0]
     return max(0.0, float(-(shares * np.log2(shares)).sum()))
 
 
-def _contrast(luma: np.ndarray) -> float:
-    return float(cv2.meanStdDev(luma)[1][0, 0])
+def _contrast(luma: np.ndarray, weights: np.ndarray | None = None) -> float:
+    return float(cv2.meanStdDev(luma)[1][0, 0]) if weights is None else math.sqrt(_variance(luma, weights))
 
 
-def _sharpness(luma: np.ndarray) -> float:
-    return float(cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))[1][0, 0] ** 2)
+def _sharpness(luma: np.ndarray, weights: np.ndarray | None = None) -> float:
+    curvature = cv2.Laplacian(luma, cv2.CV_16S)
+    return float(cv2.meanStdDev(curvature)[1][0, 0] ** 2) if weights is None else _variance(curvature, weights)
 
 
-def _noise_sigma(luma: np.ndarray) -> float:
+def _variance(plane: np.ndarray, weights: np.ndarray) -> float:
+    """Return the variance of H x W values that count by their weights."""
+    mean = _sum(plane, weights) / _sum(weights)
+    return max(0.0, _sum(plane, plane, weights) / _sum(weights) - mean**2)
+
+
+def _noise_sigma(luma: np.ndarray, weights: np.ndarray | None = None) -> float:
     height, width = luma.shape
     if min(height, width) < 3:
         return 0.0
     second_difference = np.array([1, -2, 1], np.float32)
     response = cv2.sepFilter2D(luma, cv2.CV_16S, second_difference, second_difference)[1:-1, 1:-1]
-    return math.sqrt(math.pi / 2) / 6 * cv2.norm(response, cv2.NORM_L1) / response.size
+    if weights is None or not weights[1:-1, 1:-1].any():
+        return math.sqrt(math.pi / 2) / 6 * cv2.norm(response, cv2.NORM_L1) / response.size
+    inner = weights[1:-1, 1:-1]
+    return math.sqrt(math.pi / 2) / 6 * _sum(np.abs(response), inner) / _sum(inner)
 
 
 def entropy(picture: np.ndarray) -> float:
@@ -291,7 +343,7 @@ def noise_sigma(picture: np.ndarray) -> float:
     return _noise_sigma(_luma(picture))
 
 
-def colourfulness(picture: np.ndarray) -> float:
+def colourfulness(picture: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Return Hasler & Süsstrunk's M3 of 2003, the colourfulness, in 8-bit levels, about 0..190; exactly 0 for grey."""
     if _channels(picture) == 1:
         return 0.0
@@ -300,40 +352,48 @@ def colourfulness(picture: np.ndarray) -> float:
     height, width = picture.shape[:2]
     for tile in _tiles(height, width):
         plane = cv2.transform(_read(picture, *tile, 3).astype(np.float32), opponents)
+        if weights is not None:
+            planes = cv2.split(plane)
+            sums += [_sum(one, weights[tile]) for one in planes]
+            squares += [_sum(one, one, weights[tile]) for one in planes]
+            continue
         mean, deviation = cv2.meanStdDev(plane)
         count = plane.shape[0] * plane.shape[1]
         sums += mean[:, 0] * count
         squares += (mean[:, 0] ** 2 + deviation[:, 0] ** 2) * count
-    means = sums / (height * width)
-    variances = np.maximum(squares / (height * width) - means**2, 0)
+    total = height * width if weights is None else _sum(weights)
+    means = sums / total
+    variances = np.maximum(squares / total - means**2, 0)
     return math.sqrt(variances.sum()) + 0.3 * float(np.linalg.norm(means))
 
 
-def compare(picture: np.ndarray, reference: np.ndarray) -> dict[str, float | None]:
+def compare(picture: np.ndarray, reference: np.ndarray, weights: np.ndarray | None = None) -> dict[str, float | None]:
     """Return the full-reference columns of the metrics table: mse, psnr, ssim, ms_ssim, mae.
 
-    All are None if the sizes differ.
+    All are None if the sizes differ. With `weights` (H x W float32, not all 0), pixels count by theirs.
     """
     if picture.shape[:2] != reference.shape[:2]:
         return dict.fromkeys(("mse", "psnr", "ssim", "ms_ssim", "mae"))
     # a branch that changes nothing hands on the very pixels it got
     if picture.__array_interface__ == reference.__array_interface__:
-        return {"mse": 0.0, "psnr": _psnr_of(0.0), "ssim": 1.0, "ms_ssim": 1.0, "mae": 0.0}
-    error = mse(picture, reference)
-    single, multi = _ssim_and_ms_ssim(picture, reference)
-    return {"mse": error, "psnr": _psnr_of(error), "ssim": single, "ms_ssim": multi, "mae": mae(picture, reference)}
+        return {"mse": 0.0, "psnr": psnr_of(0.0), "ssim": 1.0, "ms_ssim": 1.0, "mae": 0.0}
+    error = _mean_norm(picture, reference, cv2.NORM_L2SQR, weights)
+    absolute = _mean_norm(picture, reference, cv2.NORM_L1, weights)
+    single, multi = _ssim_and_ms_ssim(picture, reference, weights)
+    return {"mse": error, "psnr": psnr_of(error), "ssim": single, "ms_ssim": multi, "mae": absolute}
 
 
-def describe(picture: np.ndarray) -> dict[str, float]:
+def describe(picture: np.ndarray, weights: np.ndarray | None = None) -> dict[str, float]:
     """Return the columns of the metrics table that need no reference.
 
-    They are entropy, contrast, sharpness, colourfulness and noise_sigma.
+    They are entropy, contrast, sharpness, colourfulness and noise_sigma. With `weights` (H x W float32, not all 0),
+    pixels count by theirs.
     """
     luma = _luma(picture)
     return {
-        "entropy": _entropy(luma),
-        "contrast": _contrast(luma),
-        "sharpness": _sharpness(luma),
-        "colourfulness": colourfulness(picture),
-        "noise_sigma": _noise_sigma(luma),
+        "entropy": _entropy(luma, weights),
+        "contrast": _contrast(luma, weights),
+        "sharpness": _sharpness(luma, weights),
+        "colourfulness": colourfulness(picture, weights),
+        "noise_sigma": _noise_sigma(luma, weights),
     }

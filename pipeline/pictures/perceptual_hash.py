@@ -5,18 +5,19 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-_GREY = {3: cv2.COLOR_RGB2GRAY, 4: cv2.COLOR_RGBA2GRAY}
+from pipeline.pictures.transparency import shown
 
 
 def perceptual_hash(pixels: np.ndarray) -> str:
-    """Return the DCT hash of a picture as 16 hexadecimal digits; alpha is ignored.
+    """Return the DCT hash of a picture, as it is shown where it has alpha, as 16 hexadecimal digits.
 
     `pixels` is H x W x 1..4, uint8 or uint16. The luma is brought to 32 x 32; the bits tell which of its 8 x 8 lowest
     frequencies (without the constant row and column) lie above their median. Copies that were rescaled or recompressed
     differ in few bits; unrelated pictures differ in about 32.
     """
-    channels = pixels.shape[2]
-    luma = cv2.cvtColor(pixels, _GREY[channels]) if channels >= 3 else np.ascontiguousarray(pixels[:, :, 0])
+    pixels = shown(pixels)
+    colour = pixels.shape[2] == 3
+    luma = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if colour else np.ascontiguousarray(pixels[:, :, 0])
     # Halving first is several times faster than one large step to an odd scale, and area means are kept all the same.
     while min(luma.shape) >= 256:
         even = luma[: luma.shape[0] // 2 * 2, : luma.shape[1] // 2 * 2]

@@ -80,6 +80,33 @@ def evened(pixels: np.ndarray) -> np.ndarray:
     return result
 
 
+def put_back(pixels: np.ndarray, given: np.ndarray, result: np.ndarray) -> np.ndarray:
+    """Return pixels with the colour that a step made, `result`, of what `filled` or `evened` gave it of them, `given`.
+
+    What a half-transparent pixel had of its own comes on top again. A step that changed nothing leaves the very pixels.
+    """
+    if np.array_equal(result, given):
+        return pixels
+    if not has_alpha(pixels):
+        return result
+    alpha = pixels[:, :, -1:]
+    if result.dtype != pixels.dtype:
+        alpha = in_depth(alpha, result.dtype)
+    elif is_transparent(pixels):
+        kept = colour_of(pixels)
+        if not np.array_equal(kept, given):
+            own = kept.astype(np.int32) - given
+            result = np.clip(result + own, 0, np.iinfo(result.dtype).max).astype(result.dtype)
+    return np.concatenate([result, alpha], axis=2)
+
+
+def in_depth(alpha: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return alpha in the depth of a dtype, uint8 or uint16; in 8 bits nothing is more opaque than it was."""
+    if alpha.dtype == dtype:
+        return alpha
+    return (alpha // 257).astype(np.uint8) if dtype == np.uint8 else alpha.astype(np.uint16) * np.uint16(257)
+
+
 def over(pixels: np.ndarray, level: float) -> np.ndarray:
     """Lay pixels over a grey of 0 (black) to 1 (white): H x W x 1..4 become H x W x 1 or 3, dtype kept."""
     if not has_alpha(pixels):

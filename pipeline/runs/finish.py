@@ -35,6 +35,7 @@ from pipeline.events import Tell, silent
 from pipeline.frames.shared_file import SharedFile
 from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import to_8bit
+from pipeline.pictures.transparency import shown
 from pipeline.reports.gallery import GalleryEntry, choose_gallery, shrunk
 from pipeline.reports.run_report import render_report
 from pipeline.reports.stage_figures import together
@@ -288,7 +289,7 @@ def _pictures(commit: Commit) -> dict[tuple[str, str] | None, str]:
 def _picture(store: Store, key: str, pixel_limit: int) -> np.ndarray | None:
     """Read a picture for people to look at, small, H x W x 1|3 uint8; None when it is gone by now."""
     try:
-        return shrunk(to_8bit(decode(read(store, key), key, pixel_limit).colour))
+        return shrunk(shown(to_8bit(decode(read(store, key), key, pixel_limit).pixels)))
     except (StorageError, PictureError):
         return None
 
@@ -306,7 +307,7 @@ def _frames(source: Store, planned: list[SourcePicture], pixel_limit: int) -> di
         for number in sorted(numbers):
             try:
                 file.fetch()
-                found[numbers[number]] = shrunk(to_8bit(file.read(number, key).picture.colour))
+                found[numbers[number]] = shrunk(shown(to_8bit(file.read(number, key).picture.pixels)))
             except (StorageError, PictureError):
                 found[numbers[number]] = None
         file.close()

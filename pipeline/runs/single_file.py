@@ -16,8 +16,8 @@ from pipeline.errors import PictureError, RequestError
 from pipeline.networks.batching import Batcher
 from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import encode
-from pipeline.pictures.metrics import psnr
-from pipeline.pictures.picture import Picture, parse_crop, to_8bit
+from pipeline.pictures.picture import Picture, parse_crop
+from pipeline.pictures.seen import psnr_seen
 from pipeline.requests.pictures import CompressRequest, DecompressRequest, RunRequest
 from pipeline.requests.stores import names_folder, one_object
 from pipeline.storage.store import StorageOptions, Store, locate, read, size, write
@@ -103,7 +103,7 @@ def compress_file(request: CompressRequest) -> FileReport:
         len(stream),
         8 * len(stream) / (latent.width * latent.height),
         latent.quality / 16,
-        psnr(decoded.colour, to_8bit(picture.colour)),
+        psnr_seen(decoded.pixels, picture.pixels),
         time.monotonic() - started,
     )
 

@@ -18,7 +18,9 @@ from pipeline.pictures.transparency import (
     evened,
     filled,
     has_alpha,
+    in_depth,
     is_transparent,
+    put_back,
     weights_of,
 )
 from pipeline.steps.arrays import to_levels, white_level
@@ -50,15 +52,8 @@ def apply_pixel_step(step: Step, pixels: np.ndarray, parameters: Any, key: str) 
         given = evened(pixels) if step.mixes == "neighbours" else colour_of(pixels)
         # without a generator, alpha is only resized
         return filled(_joined(function(given, parameters), step.function(alpha, parameters)))
-    colour = colour_of(pixels)
-    given = evened(pixels) if step.mixes == "neighbours" else colour
-    result = function(given, parameters)
-    if np.array_equal(result, given):
-        # nothing changed, nor does what is hidden
-        return pixels
-    if given is not colour and result.dtype == colour.dtype:
-        result = to_levels(result.astype(np.int32) + (colour.astype(np.int32) - given), colour.dtype)
-    return _joined(result, alpha)
+    given = evened(pixels) if step.mixes == "neighbours" else colour_of(pixels)
+    return put_back(pixels, given, function(given, parameters))
 
 
 def encode_with(step: Step, pixels: np.ndarray, parameters: Any) -> tuple[bytes, tuple[str, ...]]:
@@ -108,6 +103,4 @@ def _with_opaque_alpha(colour: np.ndarray) -> np.ndarray:
 
 def _joined(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Join colour and alpha in the depth of the colour."""
-    if alpha.dtype != colour.dtype:
-        alpha = (alpha // 257).astype(np.uint8) if colour.dtype == np.uint8 else alpha.astype(np.uint16) * 257
-    return np.ascontiguousarray(join_alpha(colour, alpha))
+    return np.ascontiguousarray(join_alpha(colour, in_depth(alpha, colour.dtype)))

@@ -42,7 +42,7 @@ class Result:
     #: what was said of each restoration step, and which automatic mode left out
     guards: tuple[Guards, ...] = ()
     skipped: tuple[str, ...] = ()
-    #: what of the picture streams could not hold
+    #: what of the picture the stream could not hold
     dropped: tuple[str, ...] = ()
 
 
@@ -97,7 +97,7 @@ def _run_step(item: BranchStep, before: Result, measure: bool, apply: Apply) -> 
             "stream_is_picture": True,
             "encode_s": encoded - started,
             "decode_s": time.perf_counter() - encoded,
-            "dropped": (*before.dropped, *dropped),
+            "dropped": dropped,
         }
     seconds = before.seconds + time.perf_counter() - started
     return replace(before, picture=replace(picture, pixels=np.ascontiguousarray(pixels)), seconds=seconds, **changes)

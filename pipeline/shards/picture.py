@@ -18,9 +18,9 @@ from pipeline.networks.restoration_checks import together
 from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import EXTENSIONS, encode, output_format
 from pipeline.pictures.headers import named_as_picture
-from pipeline.pictures.metrics import compare, describe
 from pipeline.pictures.perceptual_hash import perceptual_hash
 from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once, cropped
+from pipeline.pictures.seen import compare_seen, describe_seen
 from pipeline.requests.job import Settings
 from pipeline.requests.recipe import Branch, Recipe
 from pipeline.shards.branches import Result, Row, run_steps
@@ -191,14 +191,13 @@ def _reference_first(recipe: Recipe) -> list[Branch]:
 class _Stored:
     """What is kept of a branch's result, path and size, and the picture that a reader gets from it.
 
-    Without a path nothing is kept of these very pixels.
+    Without a path nothing is kept of these very pixels. `dropped` is what the file could not hold.
     """
 
     path: str | None
     size: int | None
     picture: Picture
     unchanged: bool = False
-    #: what the file could not hold
     dropped: tuple[str, ...] = ()
 
 
@@ -229,7 +228,7 @@ def _finish_branch(
             stream = stream_path(branch.name, key, extension)
             outputs.append((stream, result.stream))
             if result.stream_is_picture:
-                stored = _Stored(stream, len(result.stream), result.picture)
+                stored = _Stored(stream, len(result.stream), result.picture, dropped=result.dropped)
         laps.end("encode")
         stage = "measure"
         if reference is None:
@@ -237,7 +236,7 @@ def _finish_branch(
         row = _metrics_row(key, branch.name, result, source, reference_name, stored)
         row |= asdict(together(result.guards)) | {"skipped": "; ".join(result.skipped) or None}
         if settings.measure:
-            row |= _compared(stored.picture.colour, reference.colour) | describe(stored.picture.colour)
+            row |= compare_seen(stored.picture.pixels, reference.pixels) | describe_seen(stored.picture.pixels)
     except PictureError as error:
         fail(developed, branch.name, stage, error.reason, error.message)
         return
@@ -295,13 +294,6 @@ def _rescaled(source: Picture, developed: Picture) -> Metadata:
     return replace(said, resolution=said.resolution.scaled(across, down))
 
 
-def _compared(stored: np.ndarray, reference: np.ndarray) -> Row:
-    """Return the figures of `compare`; a grey reference gets three equal channels where the file has three (WebP)."""
-    if stored.shape[2] == 3 and reference.shape[2] == 1:
-        reference = np.repeat(reference, 3, axis=2)
-    return compare(stored, reference)
-
-
 def _metrics_row(key: str, branch: str, result: Result, source: Picture, reference: str, stored: _Stored) -> Row:
     height, width, channels = source.pixels.shape
     raw = height * width * channels * source.pixels.itemsize
@@ -314,7 +306,7 @@ def _metrics_row(key: str, branch: str, result: Result, source: Picture, referen
         "height": stored.picture.pixels.shape[0],
         "path": stored.path,
         "unchanged": stored.unchanged,
-        "dropped": ", ".join(dict.fromkeys((*result.dropped, *stored.dropped))) or None,
+        "dropped": ", ".join(stored.dropped) or None,
         "bytes": size,
         "bpp": None if size is None else 8 * size / (height * width),
         "compression_ratio": None if size is None else raw / size,
@@ -349,7 +341,7 @@ def _picture_columns(picture: Picture) -> Row:
         "format": picture.metadata.format,
         "mode": picture.metadata.mode,
         "orientation": picture.metadata.orientation,
-        "perceptual_hash": perceptual_hash(picture.colour),
+        "perceptual_hash": perceptual_hash(picture.pixels),
         "damaged": picture.metadata.damage,
         "omitted": picture.metadata.omitted,
     }

@@ -1,7 +1,8 @@
 """Faults of a picture, estimated from its pixels alone: noise, JPEG blocks, blur, bad light.
 
 Every function takes H x W x 1|3, uint8 or uint16, of any size, and is deterministic. Large pictures are sampled, so
-that an estimate takes a fraction of a second whatever the size.
+that an estimate takes a fraction of a second whatever the size. `seen`, H x W, where it is given, is how much of every
+pixel is seen: what is fully transparent, 0, counts for nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _FLAT = 128
 _CAST = 0.3
 
 
-def noise_level(pixels: np.ndarray) -> float:
+def noise_level(pixels: np.ndarray, seen: np.ndarray | None = None) -> float:
     """Estimate the standard deviation of white noise in 8-bit levels, mean of the channels.
 
     Immerkær's estimate (1996) in blocks, of which the quietest tenth counts: texture is not taken for noise. Blocks
@@ -49,22 +50,29 @@ def noise_level(pixels: np.ndarray) -> float:
     kernel = np.array([1, -2, 1], np.float32)
     found: list[np.ndarray] = []
     clipped: list[np.ndarray] = []
-    for tile in _samples(pixels):
+    for tile, visible in _samples(pixels, seen):
         tall, wide = ((side - 2) // _BLOCK for side in tile.shape[:2])
         if min(tall, wide) < 1:
             continue
+        counted = None if visible is None else _counted_blocks(visible, tall, wide)
         for channel in cv2.split(tile):
             response = np.abs(cv2.sepFilter2D(channel, cv2.CV_32F, kernel, kernel))
-            found.append(_block_means(response, tall, wide))
-            clipped.append(_block_means((channel <= 0) | (channel >= 255), tall, wide))
-    if not found:
+            hard = (channel <= 0) | (channel >= 255)
+            if counted is None:
+                found.append(_block_means(response, tall, wide))
+                clipped.append(_block_means(hard, tall, wide))
+                continue
+            inner, shares, kept = counted
+            found.append((_block_means(response * inner, tall, wide)[kept] / shares[kept]).astype(np.float32))
+            clipped.append(_block_means(hard & inner, tall, wide)[kept] / shares[kept])
+    if not sum(map(len, found)):
         return 0.0
     levels, inside = np.concatenate(found), np.concatenate(clipped) < _CLIPPED
     quiet = float(np.percentile(levels[inside] if inside.any() else levels, _QUIET_SHARE))
     return _QUIET_BIAS * quiet * float(np.sqrt(np.pi / 2)) / 6
 
 
-def blockiness(pixels: np.ndarray) -> float:
+def blockiness(pixels: np.ndarray, seen: np.ndarray | None = None) -> float:
     """Return how much stronger steps are on an 8 x 8 grid than on the next strongest grid beside it, in 8-bit levels.
 
     Some 1 for JPEG at quality 70, 4 at quality 10. The grid may begin anywhere; the mean of both directions, without
@@ -72,21 +80,24 @@ def blockiness(pixels: np.ndarray) -> float:
     """
     steps = [np.zeros(8), np.zeros(8)]
     counts = [np.zeros(8), np.zeros(8)]
-    for tile in _samples(pixels):
+    for tile, visible in _samples(pixels, seen):
         plane = cv2.cvtColor(tile, cv2.COLOR_RGB2GRAY) if tile.shape[2] == 3 else tile[:, :, 0]
         for axis, turned in enumerate((plane, plane.T)):
             if turned.shape[1] < 24:
                 continue
-            difference = np.minimum(np.abs(np.diff(turned, axis=1)), _EDGE).mean(0)
-            step = difference[1:-1] - (difference[:-2] + difference[2:]) / 2
+            differences = np.minimum(np.abs(np.diff(turned, axis=1)), _EDGE)
+            if visible is None:
+                step, weights = _against_neighbours(differences.mean(0)), np.ones(turned.shape[1] - 3)
+            else:
+                step, weights = _seen_steps(differences, visible.T if axis else visible)
             for phase in range(8):
                 steps[axis][phase] += step[phase::8].sum()
-                counts[axis][phase] += len(step[phase::8])
-    means = [np.sort(total / count) for total, count in zip(steps, counts, strict=True) if count.any()]
+                counts[axis][phase] += weights[phase::8].sum()
+    means = [np.sort(total / count) for total, count in zip(steps, counts, strict=True) if count.all()]
     return float(np.mean([one[-1] - one[-2] for one in means])) if means else 0.0
 
 
-def bad_light(pixels: np.ndarray) -> str | None:
+def bad_light(pixels: np.ndarray, seen: np.ndarray | None = None) -> str | None:
     """Name, for people, what is wrong with a picture's light: dark, flat or a colour cast; None where nothing is.
 
     A cast is what three estimates of the light's colour agree on: the mean (grey world), the highlights (white patch)
@@ -97,37 +108,74 @@ def bad_light(pixels: np.ndarray) -> str | None:
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], -1)
     values = small.astype(np.float32) / level_step(small)
-    dark, bright = np.percentile(luma(values), (1, 99))
+    visible = np.ones(size[::-1], bool) if seen is None else _visible(seen, size)
+    dark, bright = np.percentile(luma(values)[visible], (1, 99))
     if bright < _DARK:
         return f"dark: the brightest hundredth begins at {bright:.0f} of 255"
     if bright - dark < _FLAT:
         return f"flat: luma spans {bright - dark:.0f} of 255"
-    cast = _cast(values) if values.shape[2] == 3 else 0.0
+    cast = _cast(values, visible) if values.shape[2] == 3 else 0.0
     return f"a colour cast of {100 * np.expm1(cast):.0f} %" if cast > _CAST else None
 
 
-def _cast(values: np.ndarray) -> float:
+def _visible(seen: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return which pixels are visible of a picture made smaller, bool, or all of them where none is."""
+    shares = cv2.resize(seen.astype(np.float32), size, interpolation=cv2.INTER_AREA).reshape(size[::-1])
+    most = shares.max()
+    return shares >= most / 2 if most > 0 else np.ones(size[::-1], bool)
+
+
+def _cast(values: np.ndarray, visible: np.ndarray) -> float:
     """Return the largest deviation of a channel from the mean of the three that all estimates agree on, as a log."""
     linear = cv2.GaussianBlur(((values / 255 + 0.055) / 1.055) ** 2.4, (0, 0), 1)
     edges = np.abs(cv2.Sobel(linear, -1, 1, 0)) + np.abs(cv2.Sobel(linear, -1, 0, 1))
-    flat = linear.reshape(-1, 3)
-    lights = [flat.mean(0), np.percentile(flat, 99, axis=0), (edges.reshape(-1, 3) ** 6).mean(0) ** (1 / 6)]
+    flat = linear[visible]
+    lights = [flat.mean(0), np.percentile(flat, 99, axis=0), (edges[visible] ** 6).mean(0) ** (1 / 6)]
     logs = np.log(np.maximum(lights, 1e-6))
     logs -= logs.mean(1, keepdims=True)
     agreed = (np.sign(logs) == np.sign(logs[0])).all(0)
     return float(np.where(agreed, np.abs(logs).min(0), 0).max())
 
 
-def _samples(pixels: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield evenly spread tiles in 8-bit levels, float32, h x w x 1|3; a small picture is yielded whole.
+def _counted_blocks(visible: np.ndarray, tall: int, wide: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which pixels of a tile have visible neighbours alone, the share of them in blocks, and blocks to count.
 
-    Tiles begin at multiples of 8.
+    Those are the blocks of which most is visible, or where there are none all of which something is.
+    """
+    inner = cv2.erode(visible.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    shares = _block_means(inner, tall, wide)
+    most = shares >= 0.5
+    return inner, shares, most if most.any() else shares > 0
+
+
+def _against_neighbours(difference: np.ndarray) -> np.ndarray:
+    return difference[1:-1] - (difference[:-2] + difference[2:]) / 2
+
+
+def _seen_steps(differences: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return steps between columns against those beside them, times their weights, and the weights.
+
+    Of h x (w - 1) differences and h x w visible pixels; a weight is the share of rows in which four pixels are visible.
+    """
+    four = visible[:, :-3] & visible[:, 1:-2] & visible[:, 2:-1] & visible[:, 3:]
+    step = differences[:, 1:-1] - (differences[:, :-2] + differences[:, 2:]) / 2
+    return np.where(four, step, 0).mean(0), four.mean(0)
+
+
+def _samples(pixels: np.ndarray, seen: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Yield evenly spread tiles in 8-bit levels, float32, h x w x 1|3, and what is visible of them, bool, or None.
+
+    A small picture is yielded whole. Tiles begin at multiples of 8. Of a picture with alpha, tiles are chosen of those
+    in which something is visible.
     """
     height, width = pixels.shape[:2]
     places = [(top, left) for top in range(0, height, _TILE) for left in range(0, width, _TILE)]
+    if seen is not None:
+        places = [(top, left) for top, left in places if seen[top : top + _TILE, left : left + _TILE].any()]
     for top, left in places[:: max(1, -(-len(places) // _TILES))]:
-        tile = pixels[top : top + _TILE, left : left + _TILE]
-        yield np.ascontiguousarray(tile, dtype=np.float32) / np.float32(level_step(pixels))
+        area = np.s_[top : top + _TILE, left : left + _TILE]
+        tile = np.ascontiguousarray(pixels[area], dtype=np.float32) / np.float32(level_step(pixels))
+        yield tile, None if seen is None else seen[area] > 0
 
 
 def _block_means(plane: np.ndarray, tall: int, wide: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from pipeline.errors import PictureError, RequestError, RunError
 from pipeline.events import Listed, Tell, silent
 from pipeline.frames.shared_file import SharedFile
 from pipeline.pictures.picture import Reserve
+from pipeline.pictures.transparency import shown
 from pipeline.requests.job import Settings, check_darkroom, fields_of, here, recorded, version
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.requests.stores import Access, Stores, objects_of, stores_of
@@ -154,7 +155,7 @@ class SuiteWork:
         if picture is None:
             return developed
         try:
-            clean = as_measured(picture.colour, request.crop, request.grey)
+            clean = as_measured(shown(picture.pixels), request.crop, request.grey)
         except PictureError as error:
             fail(developed, None, "decode", error.reason, error.message)
             return developed

@@ -1,0 +1,176 @@
+"""What transparency hides decides nothing: in steps, codecs and writers, in figures, hashes, vectors and decisions."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.inference import apply_in_batches
+from pipeline.destination.plans import SourcePicture
+from pipeline.exploration.features import look_at, row_of
+from pipeline.pictures.decode import decode
+from pipeline.pictures.encode import EXTENSIONS, encode, png_file
+from pipeline.pictures.perceptual_hash import perceptual_hash
+from pipeline.pictures.picture import Metadata, Picture, to_8bit
+from pipeline.pictures.seen import compare_seen, describe_seen
+from pipeline.pictures.transparency import over
+from pipeline.requests.catalogue import all_steps, find
+from pipeline.requests.job import Settings
+from pipeline.requests.recipe import open_networks, parse_recipe
+from pipeline.shards.apply import apply_pixel_step
+from pipeline.shards.picture import Developed, develop_picture
+from tests.autoencoder_models import random_autoencoder
+from tests.picture_files import smooth
+from tests.restoration_models import TASKS, random_model
+
+#: settings with which a step changes something, where the defaults do not say enough
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "avif": [{"quality": 30, "subsampling": "4:2:0", "speed": 9}],
+    "autoencode": [{"quality": 10}, {"target_psnr": 28}],
+    "blur": [{}, {"kind": "motion", "length": 9, "angle": 30}],
+    "clahe": [{}, {"tile_grid": 3}],
+    "dct_denoise": [{"sigma": 15}, {}],
+    "deblock": [{"auto": False}, {}],
+    "denoise": [{"auto": False}, {}],
+    "downscale": [{"factor": 3}, {"antialias": False}],
+    "enhance": [{"auto": False}, {}],
+    "gamma": [{"gamma": 0.5}],
+    "inpaint": [{"colour": (0, 0, 0), "tolerance": 60}, {"mask": "holes", "size": 5}],
+    "jpeg": [{"quality": 30}],
+    "jpeg2000": [{}, {"psnr": 30}],
+    "jpeg_xl": [{"quality": 50, "effort": 3}, {"lossless": True, "effort": 3}],
+    "laplacian_sharpen": [{"amount": 1}],
+    "repair": [{"tolerance": 60}, {"mask": "holes", "size": 5}, {"mask": "alpha"}],
+    "resize": [{"scale": scale, "method": name} for scale in (0.4, 2.5) for name in ("area", "lanczos", "cubic")],
+    "unsharp_mask": [{"amount": 1.5}, {"radius": 6, "threshold": 3}],
+    "upscale": [{}, {"factor": 3, "strength": 0.5}],
+    "webp": [{"quality": 30}],
+}
+CASES = [(step.name, given) for step in all_steps() for given in SETTINGS.get(step.name, [{}])]
+#: but for inpainting, which refuses pictures that are all hole
+PIXEL_CASES = [case for case in CASES if find(case[0]).kind == "pixels" and case[0] != "inpaint"]
+#: columns that measure time, or count bytes of files in which hidden colour may be kept
+NO_FIGURES = ("encode_s", "decode_s", "develop_s", "bytes", "bpp", "compression_ratio")
+HIDDEN = ("black", "magenta", "noise")
+APPLY = partial(apply_in_batches, device="cpu", batch=1)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+def hiding(pixels: np.ndarray, kind: str) -> np.ndarray:
+    """The picture with another colour where nothing is visible."""
+    result, hidden = pixels.copy(), pixels[:, :, -1] == 0
+    white = np.iinfo(pixels.dtype).max
+    if kind == "noise":
+        colours = np.random.default_rng(9).integers(0, white + 1, pixels[hidden].shape, dtype=pixels.dtype)[:, :-1]
+    else:
+        colours = {"black": 0, "magenta": np.array([white, 0, white])[: pixels.shape[2] - 1]}[kind]
+    result[hidden, :-1] = colours
+    return result
+
+
+def cut_out(channels: int = 4, dtype: type = np.uint8) -> np.ndarray:
+    """A disc of noisy texture with JPEG's blocks and a hole, half-transparent at its edges and in one corner."""
+    rows, columns = np.mgrid[:72, :80]
+    colour = cv2.add(smooth(72, 80, 3), np.random.default_rng(3).integers(0, 25, (72, 80, 3), dtype=np.uint8))
+    colour = np.atleast_3d(cv2.imdecode(cv2.imencode(".jpg", colour, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], 1))
+    distance = np.hypot(rows - 36, columns - 40)
+    alpha = np.clip((31 - distance) * 90, 0, 255) * np.clip((distance - 5) / 3, 0, 1)
+    alpha[:10, :12] = 30
+    pixels = np.dstack([colour[:, :, : channels - 1], np.rint(alpha).astype(np.uint8)])
+    return pixels if dtype == np.uint8 else pixels.astype(np.uint16) * np.uint16(257)
+
+
+def developed(pixels: np.ndarray, steps: list[dict[str, Any]], output: str = "png") -> Developed:
+    recipe = open_networks(parse_recipe({"branches": {"b": steps}, "output": {"format": output}}))
+    found = SourcePicture("a.png", "a.png", 1, None, None)
+    return develop_picture(found, png_file(pixels, 1), recipe, Settings(1 << 30, measure=True, copies=True), APPLY)
+
+
+def facts(result: Developed) -> dict[str, Any]:
+    """All that tables say of a picture, but for times and sizes."""
+    assert result.failures == []
+    (row,) = result.rows["metrics"]
+    latents = [{k: np.asarray(v).tolist() for k, v in one.items()} for one in result.rows["latents"]]
+    shown = {name: value for name, value in row.items() if name not in NO_FIGURES}
+    return shown | {"hash": result.manifest["perceptual_hash"], "latents": latents}
+
+
+def assert_looks_alike(first: np.ndarray, second: np.ndarray) -> None:
+    assert first.shape == second.shape
+    for level in (0, 1):
+        one, other = (over(to_8bit(pixels), level).astype(int) for pixels in (first, second))
+        assert np.abs(one - other).max() <= 1
+
+
+def read(path: str, data: bytes, name: str) -> np.ndarray | None:
+    """The pixels of a picture file, or of a classical stream; None for a stream whose picture `develop` decodes."""
+    if path.startswith("pictures/"):
+        return decode(data, path).pixels
+    decoder = find(name).decode
+    return None if decoder is None else decoder(data)
+
+
+@pytest.mark.parametrize(("name", "given"), CASES, ids=lambda value: str(value))
+def test_every_step_and_codec_gives_what_looks_alike_one_result(name: str, given: dict[str, Any], models: Path) -> None:
+    """Whatever is hidden: the visible result, figures, hash, vector and what is left out; of files and streams."""
+    step = {"step": name} | given
+    if name in TASKS:
+        task = f"upscale-x{given.get('factor', 2)}" if name == "upscale" else TASKS[name][0]
+        step |= {"model": random_model(models, task)}
+    if name in ("represent", "reconstruct"):
+        step |= {"model": random_autoencoder(models)}
+    for pixels in (cut_out(), cut_out(2, np.uint16)):
+        wanted = developed(hiding(pixels, "black"), [step])
+        for kind in ("magenta", "noise"):
+            found = developed(hiding(pixels, kind), [step])
+            assert facts(found) == facts(wanted)
+            for (path, data), (_, other) in zip(found.outputs, wanted.outputs, strict=True):
+                one, two = read(path, data, name), read(path, other, name)
+                if one is not None and two is not None:
+                    assert_looks_alike(one, two)
+
+
+@pytest.mark.parametrize("format", EXTENSIONS)
+@pytest.mark.parametrize("quality", [20, None, 100])
+def test_every_writer_shows_nothing_that_is_hidden(format: str, quality: int | None) -> None:
+    for pixels in (cut_out(), cut_out(2), cut_out(4, np.uint16)):
+        files = [encode(hiding(pixels, kind), Metadata("png", "rgb+alpha", 8), format, quality).data for kind in HIDDEN]
+        first, *others = (decode(data, "x").pixels for data in files)
+        for other in others:
+            assert_looks_alike(first, other)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 99))
+def test_any_shape_hides_what_it_hides(data: st.DataObject, height: int, width: int, seed: int) -> None:
+    """Random shapes of alpha, half-transparent in places: pixel steps, figures, hash and look."""
+    channels, dtype = data.draw(st.sampled_from([2, 4])), data.draw(st.sampled_from([np.uint8, np.uint16]))
+    generator = np.random.default_rng(seed)
+    pixels = generator.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype=dtype)
+    rough = generator.random((height, width)) < data.draw(st.sampled_from([0.1, 0.5, 0.95, 1]))
+    pixels[cv2.blur(rough.astype(np.float32), (3, 3)) > data.draw(st.sampled_from([0.3, 0.6, 0])), -1] = 0
+    one, two = hiding(pixels, "magenta"), hiding(pixels, "noise")
+    name, given = data.draw(
+        st.sampled_from([case for case in CASES if find(case[0]).kind == "pixels" and case[0] != "inpaint"])
+    )
+    parameters = find(name).parameters.model_validate(given)
+    first, second = (apply_pixel_step(find(name), each, parameters, "k") for each in (one, two))
+    assert_looks_alike(first, second)
+    assert compare_seen(first, second)["psnr"] == 100
+    other = generator.integers(0, np.iinfo(dtype).max + 1, pixels.shape, dtype=dtype)
+    assert compare_seen(one, other) == compare_seen(two, other)
+    assert describe_seen(one) == describe_seen(two)
+    assert perceptual_hash(one) == perceptual_hash(two)
+    looks = [row_of(look_at(Picture("k", each), (3, 16, 16), True)) for each in (one, two)]
+    assert looks[0] == looks[1]
