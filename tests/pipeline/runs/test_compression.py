@@ -96,11 +96,27 @@ def test_what_was_measured_is_what_the_stream_gives(pictures: Path, compressed: 
     assert {row[0] for row in rows} == set(awkward_files())
     for key, psnr, size, bpp, width, height in rows:
         before, after = picture(pictures / key), picture(decompressed / f"pictures/decompressed/{key}.png")
-        error = np.mean((after.colour.astype(float) - to_8bit(before.colour)) ** 2)
+        error = seen_error(after.pixels, to_8bit(before.pixels))
         assert psnr == pytest.approx(100 if error == 0 else min(100, 10 * np.log10(255**2 / error)), abs=1e-3)
         assert (compressed / f"streams/compressed/{key}.drk").stat().st_size == size
         assert bpp == 8 * size / (width * height)
     assert contents(compressed, "pictures/") == {}
+
+
+def seen_error(pixels: np.ndarray, reference: np.ndarray) -> float:
+    """The mean squared error, with alpha over black and over white, where pixels count by their alpha."""
+    if pixels.shape[2] in (1, 3):
+        return float(np.mean((pixels.astype(float) - reference) ** 2))
+    alphas = [one[:, :, -1:] / 255 for one in (pixels, reference)]
+    grounds = [
+        [
+            np.rint(one[:, :, :-1] * alpha + level * (1 - alpha))
+            for one, alpha in zip((pixels, reference), alphas, strict=True)
+        ]
+        for level in (0, 255)
+    ]
+    errors = np.mean([(one - other) ** 2 for one, other in grounds], axis=0).mean(2)
+    return float(np.average(errors, weights=np.maximum(*alphas)[:, :, 0]))
 
 
 def test_the_manifest_of_streams_tells_their_pictures(decompressed: Path) -> None:
