@@ -66,7 +66,7 @@ _ANIMATIONS: dict[str, Any] = {
     "png": PngImagePlugin.PngImageFile,
     "avif": AvifImagePlugin.AvifImageFile,
 }
-_TIFFS = (b"II*\0", b"MM\0*", b"II+\0")
+_TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Decoding: from the bytes of a picture file to pixels and what the file said of them.
 
 The format is taken from the first bytes, never from the name, and the size from the header, before anything is
-allocated. Ordinary 8-bit JPEGs go to libjpeg-turbo, which says what is damaged; 16-bit colour PNG, TIFF and JPEG 2000
-and 10/12-bit AVIF, which Pillow cuts down to 8 bits, go to OpenCV. All else goes to Pillow.
+allocated. Ordinary 8-bit JPEGs go to libjpeg-turbo, which says what is damaged; TIFFs are read by their tags; 16-bit
+colour PNG and JPEG 2000 and 10/12-bit AVIF, which Pillow cuts down to 8 bits, go to OpenCV. All else goes to Pillow.
 
 Decisions that are not obvious:
 
@@ -11,10 +11,10 @@ Decisions that are not obvious:
   Lab becomes sRGB. The profile is then dropped, for it no longer describes the pixels.
 - A profile of RGB or grey pixels is kept and the pixels are left unconverted. A profile of another colour space than
   the pixels is dropped.
-- Samples of more than 8 bits are scaled to 0..65535. Float TIFF (32 bits) too: values within 0..1 are taken as the
-  full range, anything else is stretched from its least to its greatest finite value; NaN is taken as 0.
+- Samples of more than 8 bits are scaled to 0..65535. Float TIFF too: values within 0..1 are taken as the full range,
+  anything else is stretched from its least to its greatest finite value; NaN is taken as 0.
 - A JPEG that lacks only its end marker, with every pixel there, is a good picture.
-- 16-bit CMYK TIFF is read with 8 bits; `bit_depth` says 16.
+- 16-bit CMYK TIFF becomes sRGB by (1 - ink) * (1 - black), for no profile is applied to 16 bits.
 """
 
 from __future__ import annotations
@@ -31,21 +31,23 @@ from PIL import (
     GifImagePlugin,
     IcoImagePlugin,
     Image,
-    ImageCms,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
     PsdImagePlugin,
     TgaImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
 from pipeline.errors import PictureError
-from pipeline.pictures import headers, jpeg, tiff
+from pipeline.pictures import headers, tiff
+from pipeline.pictures.formats import jpeg, tiff_reader
+from pipeline.pictures.formats.libtiff import listening
+from pipeline.pictures.formats.pillow_pixels import MODELS, pixels_of
+from pipeline.pictures.formats.tiff_samples import classic, read_samples, scaled
 from pipeline.pictures.metadata.read import describe
-from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once, unpremultiply
+from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once
 
 #: Most scans of a progressive JPEG. Encoders write about ten; thousands over a large canvas take minutes to decode.
 SCAN_LIMIT = 200
@@ -53,21 +55,12 @@ SCAN_LIMIT = 200
 # What OpenCV would print of a bad file is raised here as a PictureError.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-_CHANNELS = {"L": "grey", "LA": "grey+alpha", "RGB": "rgb", "RGBA": "rgb+alpha"}
-
-
-class _Tiff(TiffImagePlugin.TiffImageFile):
-    """Pillow's TIFF reader without its own turning upright, which would parse all metadata again, with warnings."""
-
-    def load_end(self) -> None:
-        self._size = self.im.size
-
 
 _READERS: dict[str, Any] = {
     "jpeg": JpegImagePlugin.JpegImageFile,
     "png": PngImagePlugin.PngImageFile,
     "webp": WebPImagePlugin.WebPImageFile,
-    "tiff": _Tiff,
+    "tiff": tiff_reader.Tiff,
     "bmp": BmpImagePlugin.BmpImageFile,
     "gif": GifImagePlugin.GifImageFile,
     "jpeg2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
@@ -144,14 +137,23 @@ def _decode_plain_jpeg(data: bytes, key: str, pixel_limit: int, reserve: Reserve
 
 
 def _decode_with_pillow(data: bytes, name: str, key: str, pixel_limit: int, reserve: Reserve) -> Picture:
+    data = classic(data) if data[:4] == b"MM\0+" else data
     depth, icc, all_grey = _early_checks(data, name, pixel_limit, reserve)
     with tiff.no_warnings():
         im = _READERS[name](io.BytesIO(data))
         exif = _exif(im, name)
     _check_size(im.size[0] * im.size[1], pixel_limit)
     if name == "tiff":
+        tiff_reader.check_strips(im, len(data))
+        samples = read_samples(data, im.tag_v2, reserve)
+        if samples is not None:
+            pixels, mode = tiff_reader.grey_or_rgb(samples)
+            icc = None if mode == "cmyk" else im.info.get("icc_profile") or im.tag_v2.get(34675)
+            depth = im.tag_v2.get(258, (1,))[0]
+            return _finish(key, pixels, Metadata(name, mode, depth, icc=icc, exif=exif, omitted=samples.omitted))
+        if im.unknown:
+            raise PictureError("unsupported", tiff_reader.unknown(im))
         depth = max(im.tag_v2.get(258, (1,)))
-        _check_strips(im, len(data))
     elif im.mode == "1":
         depth = 1
     elif name == "ppm" and im.mode == "I":
@@ -161,16 +163,25 @@ def _decode_with_pillow(data: bytes, name: str, key: str, pixel_limit: int, rese
     reserve(im.size[0] * im.size[1], (4 if im.mode in ("P", "PA") else len(im.getbands())) * (2 if deeper else 1))
     icc = icc or im.info.get("icc_profile")
     deep = _decode_deep(data, name, im, depth)
+    damage = None
     if deep is None:
-        pixels, mode = _pixels_of(im, name, depth, icc, data)
+        with listening() as words:
+            try:
+                pixels, mode = pixels_of(im, name, depth, icc, data)
+            except OSError as error:
+                raise OSError(f"{words[0]} ({error})" if words else str(error)) from error
+        damage = f"tiff: {words[0]}; parts of the picture are filled in or wrong" if words else None
     else:
-        pixels, mode = deep, _CHANNELS[("L", "LA", "RGB", "RGBA")[deep.shape[2] - 1]]
+        pixels, mode = deep, MODELS[("L", "LA", "RGB", "RGBA")[deep.shape[2] - 1]]
     if all_grey and mode in ("rgb", "rgb+alpha"):
         pixels, mode = (pixels[:, :, [0, 3]], "grey+alpha") if mode == "rgb+alpha" else (pixels[:, :, :1], "grey")
     if mode in ("cmyk", "lab"):
         icc = None
     header = headers.jpeg_header(data) if name == "jpeg" else None
-    damage = jpeg.damage_of(data, header) if header else None
+    if header is not None:
+        damage = jpeg.damage_of(data, header)
+    elif name == "tiff":
+        damage = damage or tiff_reader.damage_of_jpegs(data, im)
     xmp = im.info.get("xmp") if isinstance(im.info.get("xmp"), bytes) else None
     return _finish(key, pixels, Metadata(name, mode, depth, icc=icc, exif=exif, damage=damage, xmp=xmp))
 
@@ -208,15 +219,6 @@ def _early_checks(data: bytes, name: str, pixel_limit: int, reserve: Reserve) ->
     return 8, None, False
 
 
-def _check_strips(im: Any, size: int) -> None:
-    """Raise PictureError for a TIFF whose strips or tiles lie past the file's end, whatever libtiff makes of them."""
-    for offsets, counts in ((273, 279), (324, 325)):
-        ends = [a + b for a, b in zip(im.tag_v2.get(offsets, ()), im.tag_v2.get(counts, ()), strict=False)]
-        # Old-style JPEG and some writers give byte counts that overshoot a little; only a missing start is sure.
-        if any(start >= size for start in im.tag_v2.get(offsets, ())) or (ends and min(ends) > size):
-            raise PictureError("truncated", "the TIFF's pixel data lie past the end of the file")
-
-
 def _exif(im: Any, name: str) -> bytes | None:
     if name == "tiff":
         return tiff.exif_of(im)
@@ -235,17 +237,13 @@ def _decode_deep(data: bytes, name: str, im: Any, depth: int) -> np.ndarray | No
 
     The pixels are H x W x 3 or 4 (16-bit grey + alpha PNG: 2), uint16.
     """
-    tags = im.tag_v2 if name == "tiff" else {}
     wanted = {
         "png": depth == 16 and im.mode in ("RGB", "RGBA"),
-        "tiff": im.mode in ("RGB", "RGBA") and set(tags.get(258, ())) == {16} and set(tags.get(339, (1,))) == {1},
         "jpeg2000": depth > 8 and im.mode in ("RGB", "RGBA"),
         "avif": depth > 8,
     }
     if not wanted.get(name):
         return None
-    if name == "tiff" and tags.get(284, 1) == 2:
-        return _join_planes(data, im)
     if name == "png":
         samples = {2: 3, 4: 2, 6: 4}[data[25]]
         filters = im.size[1] if data[28] == 0 else 0
@@ -253,113 +251,15 @@ def _decode_deep(data: bytes, name: str, im: Any, depth: int) -> np.ndarray | No
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
         return None
-    size = im._tile_size if name == "tiff" else im.size
-    if (pixels.shape[1], pixels.shape[0]) != tuple(size):
+    if (pixels.shape[1], pixels.shape[0]) != im.size:
         return None
     if name in ("avif", "jpeg2000"):
-        pixels = _scale_to_16(pixels, depth)
+        pixels = scaled(pixels, depth)
     if name == "png" and data[25] == 4:
         return pixels[:, :, [0, 3]]
     if pixels.shape[2] == 4:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)
-        return unpremultiply(pixels) if tags.get(338, (2,))[0] == 1 else pixels
+        return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-
-def _join_planes(data: bytes, im: Any) -> np.ndarray:
-    """Read each plane of a planar 16-bit TIFF as a grey picture and join them; OpenCV garbles such files."""
-    with tiff.no_warnings():
-        planes = [_Tiff(io.BytesIO(tiff.plane_file(data, im.tag_v2, i))) for i in range(im.tag_v2[277])]
-    pixels = np.stack([np.asarray(plane).astype(np.uint16) for plane in planes[: len(im.mode)]], axis=2)
-    return unpremultiply(pixels) if im.tag_v2.get(338, (2,))[0] == 1 and len(im.mode) == 4 else pixels
-
-
-def _scale_to_16(values: np.ndarray, bits: int) -> np.ndarray:
-    """Scale samples of 0..2^bits - 1 to the full range of uint16."""
-    if bits == 16:
-        return values.astype(np.uint16)
-    top = (1 << bits) - 1
-    return ((np.minimum(values, top).astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
-
-
-def _pixels_of(im: Any, name: str, depth: int, icc: bytes | None, data: bytes) -> tuple[np.ndarray, str]:
-    """Load a Pillow picture: return H x W (x C) uint8 or uint16, and the name of the file's colour model."""
-    im.load()
-    if im.mode in ("P", "PA"):
-        return np.asarray(im.convert("RGBA" if im.has_transparency_data else "RGB")), "palette"
-    if im.mode == "CMYK":
-        return _cmyk_to_rgb(im, name, icc, data), "cmyk"
-    if im.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        return np.asarray(ImageCms.profileToProfile(im, lab, srgb, outputMode="RGB")), "lab"
-    if im.mode in ("YCbCr", "RGBX"):
-        return np.asarray(im.convert("RGB")), "rgb"
-    if im.mode in ("La", "RGBa"):
-        im = im.convert(im.mode.upper())
-    if im.mode == "F":
-        return _stretch(np.asarray(im)), "grey"
-    colour_key = im.info.get("transparency")
-    if im.mode == "1":
-        # Here Pillow gives the colour key in 8 bits, for other depths in the file's own.
-        im, depth = im.convert("L"), 8
-    if im.mode.startswith("I;16") or (im.mode == "I" and name == "ppm"):
-        pixels = _scale_16_bit_grey(im, name, depth)
-    elif im.mode in _CHANNELS:
-        pixels = np.asarray(im)
-    else:
-        raise PictureError("unsupported", f"{name} pictures of mode {im.mode} are not read")
-    if colour_key is not None and im.mode not in ("LA", "RGBA"):
-        pixels = _with_alpha(pixels, colour_key, depth)
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    return pixels, _CHANNELS[("L", "LA", "RGB", "RGBA")[channels - 1]]
-
-
-def _scale_16_bit_grey(im: Any, name: str, depth: int) -> np.ndarray:
-    values: np.ndarray = np.asarray(im).astype(np.uint16)
-    if name == "jpeg2000":
-        # Pillow has already shifted the samples to the top of 16 bits.
-        values = values >> (16 - depth)
-    if name in ("jpeg2000", "tiff"):
-        values = _scale_to_16(values, depth)
-    if name == "tiff" and im.tag_v2.get(262) == 0:
-        values = 65535 - values
-    return values
-
-
-def _with_alpha(pixels: np.ndarray, colour_key: Any, depth: int) -> np.ndarray:
-    """Add an alpha channel: 0 for pixels of the file's transparent colour, full for the others."""
-    full = int(np.iinfo(pixels.dtype).max)
-    levels = np.asarray(colour_key, np.int64) * (255 // ((1 << depth) - 1) if depth < 8 else 1)
-    pixels = np.atleast_3d(pixels)
-    alpha = np.where((pixels == levels).all(axis=2, keepdims=True), 0, full).astype(pixels.dtype)
-    return np.concatenate([pixels, alpha], axis=2)
-
-
-def _stretch(values: np.ndarray) -> np.ndarray:
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    if low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=high, neginf=low)
-    scaled = (values - low) / max(high - low, 1e-38)
-    return np.rint(np.clip(scaled, 0, 1) * 65535).astype(np.uint16)
-
-
-def _cmyk_to_rgb(im: Any, name: str, icc: bytes | None, data: bytes) -> np.ndarray:
-    if name == "jpeg":
-        header = headers.jpeg_header(data)
-        # Pillow takes every CMYK JPEG as inverted; that is Adobe's convention, so only right with Adobe's marker.
-        if header is not None and not header.adobe:
-            im = Image.fromarray(255 - np.asarray(im), "CMYK")
-    if icc and icc[16:20] == b"CMYK":
-        try:
-            source, srgb = ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB")
-            intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
-            return np.asarray(ImageCms.profileToProfile(im, source, srgb, intent, "RGB", flags=flags))
-        except (ImageCms.PyCMSError, OSError):
-            pass
-    ink = 255 - np.asarray(im).astype(np.uint16)
-    return ((ink[:, :, :3] * ink[:, :, 3:] + 127) // 255).astype(np.uint8)
 
 
 def _finish(key: str, pixels: np.ndarray, said: Metadata) -> Picture:

@@ -7,7 +7,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
@@ -56,27 +56,6 @@ def exif_of(im: Any) -> bytes | None:
         # Metadata that cannot be read do not make the picture bad, but it must still be turned upright.
         value = im.tag_v2.get(ORIENTATION, 1)
         return b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, ORIENTATION, 3, 1, value if value in range(1, 9) else 1, 0, 0)
-
-
-def plane_file(data: bytes, tags: Mapping[int, Any], plane: int) -> bytes:
-    """Return one plane of a planar 16-bit TIFF as a grey TIFF: the same bytes under a new directory at the end."""
-    place, count = (324, 325) if 324 in tags else (273, 279)
-    pieces = len(tags[place]) // tags[277]
-    part = slice(plane * pieces, (plane + 1) * pieces)
-    entries: dict[int, Sequence[int]] = {256: (tags[256],), 257: (tags[257],), 258: (16,), 259: (tags.get(259, 1),)}
-    entries |= {262: (1,), 277: (1,), 284: (1,), place: tags[place][part], count: tags[count][part]}
-    entries |= {tag: (tags[tag],) for tag in (278, 317, 322, 323) if tag in tags}
-    order = "<" if data[:2] == b"II" else ">"
-    start = len(data) + len(data) % 2
-    lists = start + 2 + 12 * len(entries) + 4
-    directory, tail = struct.pack(order + "H", len(entries)), b""
-    for tag, values in sorted(entries.items()):
-        packed = struct.pack(f"{order}{len(values)}I", *values)
-        if len(values) > 1:
-            packed, tail = struct.pack(order + "I", lists + len(tail)), tail + packed
-        directory += struct.pack(order + "HHI", tag, 4, len(values)) + packed
-    header = data[:2] + struct.pack(order + "HI", 42, start)
-    return header + data[8:].ljust(start - 8, b"\0") + directory + bytes(4) + tail
 
 
 def encode(pixels: np.ndarray, said: Metadata) -> bytes:

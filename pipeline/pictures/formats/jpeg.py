@@ -11,11 +11,12 @@ the usual tables: they are looked for.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import simplejpeg
 
-from pipeline.pictures.headers import JpegHeader
+from pipeline.pictures.headers import JpegHeader, jpeg_header
 
 #: Zero bytes in a row within a scan that are looked into. Photographs have none, flat areas may.
 _ZEROS = bytes(64)
@@ -51,14 +52,33 @@ def damage_of(data: bytes, header: JpegHeader) -> str | None:
 
     Odd bytes between the segments before the first scan, and a missing end marker, are no damage.
     """
-    if header.components not in _COLOURS:
+    colour = _COLOURS.get(header.components)
+    if colour is None:
         return None
+    scans = _scans_only(data, header)
     try:
-        simplejpeg.decode_jpeg(_scans_only(data, header), _COLOURS[header.components])
+        simplejpeg.decode_jpeg(scans, colour)
     except ValueError as error:
         said = str(error).removeprefix("Corrupt JPEG data: ")
-        return f"jpeg: {said}; parts of the picture are filled in or wrong"
-    return _zeroed(data, header)
+    else:
+        return _zeroed(data, header)
+    try:
+        simplejpeg.decode_jpeg(scans, colour, strict=False)
+    except ValueError:
+        # of a kind that is not decoded there, whatever it said
+        return None
+    return f"jpeg: {said}; parts of the picture are filled in or wrong"
+
+
+def damage_of_parts(tables: bytes, parts: Iterable[bytes]) -> str | None:
+    """Return what is damaged in the JPEGs that are the strips or tiles of a TIFF, which share `tables`, in words."""
+    for part in parts:
+        whole = tables[:-2] + part[2:] if tables else part
+        header = jpeg_header(whole)
+        damage = damage_of(whole, header) if header is not None and header.precision == 8 else None
+        if damage is not None:
+            return damage
+    return None
 
 
 def _scans_only(data: bytes, header: JpegHeader, more: frozenset[int] = frozenset()) -> bytes:
