@@ -30,6 +30,7 @@ from models.errors import DarkroomError
 KINDS = {
     "denied": "the credentials are wrong or missing, or do not allow this",
     "missing": "no such bucket, folder or object",
+    "archived": "the object lies in an archive of its service, and must be restored before it can be read",
     "unreachable": "nothing answers at the endpoint",
     "transient": "failed for now; another attempt may succeed",
     "invalid": "the request itself makes no sense: a URL, key or option is wrong",
@@ -45,6 +46,7 @@ REASONS = {
     "corrupt": "the header or the compressed data contradict themselves",
     "not_an_image": "the bytes are no picture of any known format",
     "read_error": "the object could not be fetched",
+    "archived": "the object lies in an archive of its service, and must be restored before it can be read",
     "write_error": "an output could not be stored",
     "deadline": "the picture took longer than its deadline",
     "shard_deadline": "the shard took longer than its deadline, and the picture was not done by then",
@@ -54,7 +56,7 @@ REASONS = {
 }
 
 #: reasons that another attempt may cure; a later run takes these pictures up again.
-TRANSIENT_REASONS = frozenset({"read_error", "deadline", "shard_deadline", "unknown_model"})
+TRANSIENT_REASONS = frozenset({"read_error", "archived", "deadline", "shard_deadline", "unknown_model"})
 
 
 class RequestError(DarkroomError):

@@ -101,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse("404 NoSuchKey")
         # archives refuse the bytes, and tell of them
         if one.error and self.command == "GET":
-            return self._refuse(one.error)
+            return self._refuse(one.error, f"<StorageClass>{one.storage}</StorageClass>")
         data = one.sent[min(self.service.gets(key), len(one.sent)) - 1] if one.sent else one.data
         headers = {"ETag": f'"{_etag(one)}"', "Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT", **one.headers}
         asked = self.headers.get("Range", "")
@@ -159,9 +159,9 @@ class _Handler(BaseHTTPRequestHandler):
         told = f"<ListBucketResult>{head}<IsTruncated>false</IsTruncated>{rows}</ListBucketResult>"
         self._answer(200, told.encode())
 
-    def _refuse(self, error: str) -> None:
+    def _refuse(self, error: str, more: str = "") -> None:
         status, _, code = error.partition(" ")
-        said = f"<Error><Code>{code}</Code><Message>as told</Message></Error>"
+        said = f"<Error><Code>{code}</Code><Message>as told</Message>{more}</Error>"
         self._answer(int(status), said.encode())
 
     def _answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import types
@@ -41,8 +42,8 @@ def command(
     """Make a command of a function that does its work and returns the exit code, or None for 0.
 
     With a `request` it is called with one, made of an option for every field; those in `arguments` are positional, and
-    S3 access is for Python alone. `prefect` and `dry_run` add options that the function takes by these names, `reports`
-    those of how it speaks. `examples` are commands, and what each does, for the help.
+    S3 access is for Python alone, but for who pays. `prefect` and `dry_run` add options that the function takes by
+    these names, `reports` those of how it speaks. `examples` are commands, and what each does, for the help.
     """
 
     def decorate(work: Work) -> click.Command:
@@ -50,6 +51,9 @@ def command(
         def called(**values: Any) -> None:
             if reports:
                 speak(values.pop("as_json"), values.pop("quiet"), values.pop("verbose"))
+            if values.pop("requester_pays", False):
+                # like all other S3 access, and known to every process that is started from here
+                os.environ["DARKROOM_S3_REQUESTER_PAYS"] = "true"
             more = {name: values.pop(name) for name, added in (("prefect", prefect), ("dry_run", dry_run)) if added}
             if request:
                 values = {"request": build(request, values)}
@@ -57,7 +61,9 @@ def command(
                     _show_request(values["request"])
             sys.exit(guarded(lambda: work(**values, **more) or 0))
 
-        for option in (_SPEAKING if reports else []) + [_DRY_RUN] * dry_run + [_PREFECT] * prefect:
+        opens_stores = request and any(name.endswith("_storage") for name in request.model_fields)
+        more_options = [_DRY_RUN] * dry_run + [_PREFECT] * prefect + [_REQUESTER_PAYS] * bool(opens_stores)
+        for option in (_SPEAKING if reports else []) + more_options:
             called = option(called)
         if request:
             called = _request_options(request, arguments)(called)
@@ -139,6 +145,9 @@ _PREFECT = click.option(
     "--prefect/--no-prefect",
     default=None,
     help="run as a Prefect flow, or plainly in this process  [default: a flow where Prefect has an API]",
+)
+_REQUESTER_PAYS = click.option(
+    "--requester-pays", is_flag=True, help="pay for requests to S3 buckets whose readers pay"
 )
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="say what would be done and how much it is, and write nothing")
 _SPEAKING = [

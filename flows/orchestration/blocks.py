@@ -31,6 +31,7 @@ class S3Access(Block):
     region: str | None = Field(None, description="such as eu-central-1")
     path_style: bool | None = Field(None, description="buckets in the path instead of the host name")
     anonymous: bool | None = Field(None, description="read public buckets without signing")
+    requester_pays: bool | None = Field(None, description="pay for requests, where those who read a bucket do")
 
     def options(self) -> StorageOptions:
         """Return the block's access as the pipeline's options; what is empty comes from the environment.

@@ -141,7 +141,7 @@ class ShardStream:
             if error.kind == "unreachable":
                 self.results.put(error)
             else:
-                self._refuse(index, "read", "read_error", str(error))
+                self._refuse(index, "read", "archived" if error.kind == "archived" else "read_error", str(error))
         except Exception as error:
             self.results.put(error)
         if data is None:

@@ -49,7 +49,8 @@ class StorageOptions(BaseModel):
     `AWS_DEFAULT_REGION`, `AWS_PROFILE`, the shared credentials file and the instance's role.
     `path_style` True puts the bucket into the path (`host/bucket/key`), False into the host name
     (`bucket.host/key`); None means path style for an `endpoint_url` of one's own, host style for Amazon.
-    `anonymous` reads public buckets without signing.
+    `anonymous` reads public buckets without signing. `requester_pays` says with every request that its costs are
+    ours, without which buckets whose readers pay refuse it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
@@ -61,6 +62,7 @@ class StorageOptions(BaseModel):
     region: str | None = None
     path_style: bool | None = None
     anonymous: bool = False
+    requester_pays: bool = False
 
     @model_validator(mode="after")
     def _whole_credentials(self) -> StorageOptions:
@@ -72,11 +74,11 @@ class StorageOptions(BaseModel):
 
     @classmethod
     def from_environment(cls) -> StorageOptions:
-        """Read `DARKROOM_S3_ENDPOINT`, `_KEY`, `_SECRET`, `_TOKEN`, `_REGION`, `_PATH_STYLE` and `_ANONYMOUS`.
+        """Read the options from `DARKROOM_S3_ENDPOINT` (`endpoint_url`), `_KEY`, `_SECRET` and so on for each option.
 
         An empty variable counts as unset. Raises `StorageError` ("invalid") for values that are not allowed.
         """
-        names = ("endpoint", "key", "secret", "token", "region", "path_style", "anonymous")
+        names = ("endpoint", "key", "secret", "token", "region", "path_style", "anonymous", "requester_pays")
         found = {name: os.environ.get(f"DARKROOM_S3_{name.upper()}", "").strip() for name in names}
         found["endpoint_url"] = found.pop("endpoint")
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import aiohttp
 import botocore.exceptions as boto
 from botocore.parsers import ResponseParserError
@@ -11,7 +13,7 @@ from pipeline.storage.access import StorageOptions, explain_os_error
 
 _DENIED_CODES = {
     "AccessDenied", "AccountProblem", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken",
-    "InvalidObjectState", "NotSignedUp", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
+    "NotSignedUp", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
 }  # fmt: skip
 _MISSING_CODES = {"NoSuchBucket", "NoSuchKey", "NoSuchUpload", "NoSuchVersion"}
 _TRANSIENT_CODES = {
@@ -19,6 +21,9 @@ _TRANSIENT_CODES = {
     "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "XAmzContentSHA256Mismatch",
 }  # fmt: skip
 _REGION_CODES = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
+#: what services say of buckets whose readers pay; Amazon says no more than that access is denied
+_PAYER = re.compile(r"(?i)request(er)?[ -]?pay|UserProjectMissing")
+_PAYING = "say that you do: --requester-pays or DARKROOM_S3_REQUESTER_PAYS=true"
 _CREDENTIAL_ERRORS = (
     boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.ProfileNotFound,
     boto.TokenRetrievalError, boto.SSOError,
@@ -30,14 +35,15 @@ _LOST_CONNECTION = (
 
 def explain(error: Exception, what: str, bucket: str, options: StorageOptions) -> StorageError:
     """Turn whatever s3fs, botocore or aiohttp raised over `what` into a `StorageError` without secrets."""
-    found = _explain(error, what, bucket, options.endpoint)
+    found = _explain(error, what, bucket, options)
     return StorageError(found.kind, options.scrub(found.message))
 
 
-def _explain(error: Exception, what: str, bucket: str, endpoint: str) -> StorageError:
+def _explain(error: Exception, what: str, bucket: str, options: StorageOptions) -> StorageError:
+    endpoint = options.endpoint
     cause = error if isinstance(error, boto.ClientError) else error.__cause__
     if isinstance(cause, boto.ClientError):
-        return _explain_answer(cause, what, bucket, endpoint)
+        return _explain_answer(cause, what, bucket, options)
     if isinstance(error, _CREDENTIAL_ERRORS):
         return StorageError(
             "denied", f"{what}: no usable credentials ({error}); set DARKROOM_S3_KEY and DARKROOM_S3_SECRET"
@@ -60,8 +66,9 @@ def _explain(error: Exception, what: str, bucket: str, endpoint: str) -> Storage
     return explain_os_error(error, what)
 
 
-def _explain_answer(error: boto.ClientError, what: str, bucket: str, endpoint: str) -> StorageError:
+def _explain_answer(error: boto.ClientError, what: str, bucket: str, options: StorageOptions) -> StorageError:
     """Turn an error answer of S3 into a `StorageError`, by its code, or by its HTTP status where that is unknown."""
+    endpoint = options.endpoint
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     said = error.response.get("Error", {}).get("Message") or "no message"
@@ -70,12 +77,25 @@ def _explain_answer(error: boto.ClientError, what: str, bucket: str, endpoint: s
         return StorageError(
             "missing", f"the bucket {bucket!r} does not exist at {endpoint}; create it or correct {what}"
         )
+    if code == "InvalidObjectState":
+        return StorageError("archived", f"{what}: {_archived(error)} ({answer}); restore it there, then run again")
     if code in _MISSING_CODES or status == 404:
         return StorageError("missing", f"{what}: no such object ({answer})")
     if code in _TRANSIENT_CODES or status == 429 or (status >= 500 and status != 501):
         return StorageError("transient", f"{what}: {answer}")
     if code in _REGION_CODES or status in (301, 307):
         return StorageError("invalid", f"{what}: {answer}; set DARKROOM_S3_REGION to the bucket's region")
+    if not options.requester_pays and _PAYER.search(f"{code} {said}"):
+        return StorageError("denied", f"{what}: its readers pay ({answer}); {_PAYING}")
     if code in _DENIED_CODES or status in (401, 403):
-        return StorageError("denied", f"{what}: {answer}; check the key, the secret and what they are allowed to do")
+        known = code not in ("", "403", "AccessDenied", "AllAccessDisabled")
+        advice = "" if known or options.requester_pays else f"; if its readers pay, {_PAYING}"
+        todo = "check the key, the secret and what they are allowed to do"
+        return StorageError("denied", f"{what}: {answer}; {todo}{advice}")
     return StorageError("invalid", f"{what}: {answer}")
+
+
+def _archived(error: boto.ClientError) -> str:
+    """Say that an object is archived, and in which storage class and tier where the answer tells."""
+    told = [str(error.response[name]) for name in ("StorageClass", "AccessTier") if error.response.get(name)]
+    return f"archived in {', '.join(told)}" if told else "archived, as in Glacier"

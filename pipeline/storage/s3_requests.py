@@ -117,6 +117,8 @@ def filesystem(options: StorageOptions) -> Filesystem:
         client_kwargs={"region_name": options.region} if options.region else {},
         config_kwargs={name: value for name, value in config.items() if name in known},
         use_listings_cache=False,
+        # left out of requests that know no such field
+        s3_additional_kwargs={"RequestPayer": "requester"} if options.requester_pays else {},
         **{name: value.get_secret_value() for name, value in hidden.items() if value is not None},
     )
 

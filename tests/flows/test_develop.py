@@ -192,7 +192,7 @@ def test_a_saved_block_gives_access_by_name(
 ) -> None:
     """With credentials in a block only, not in the environment, the flow reads and writes S3."""
     name = f"test-{uuid.uuid4().hex[:8]}"
-    fields = {field: getattr(s3_options, field) for field in S3Access.model_fields}
+    fields = {field: getattr(s3_options, field) for field in S3Access.model_fields} | {"requester_pays": True}
     S3Access(**fields).save(name)
     for variable in ("KEY", "SECRET", "ENDPOINT"):
         monkeypatch.delenv(f"DARKROOM_S3_{variable}")
@@ -204,7 +204,7 @@ def test_a_saved_block_gives_access_by_name(
     monkeypatch.setenv("DARKROOM_S3_TOKEN", "of somebody else")
     options = with_blocks(asked).source_storage
     assert options is not None
-    assert (options.token, options.secret) == (None, s3_options.secret)
+    assert (options.token, options.secret, options.requester_pays) == (None, s3_options.secret, True)
     assert Access.of(with_blocks(asked)).without_secrets() == Access.of(asked)
     with pytest.raises(RequestError, match="no-such-block"):
         with_blocks(request(pictures.url, "out", source_block="no-such-block"))
