@@ -51,6 +51,7 @@ def compress_to_bpp(codec: Codec, still: Still, target: float, apply: Apply) -> 
 def compress_to_psnr(codec: Codec, still: Still, target: float, apply: Apply) -> Compressed:
     """Compress at the lowest quality whose decoded colours have at least `target` dB PSNR (8-bit levels, all channels).
 
+    With alpha, pixels count by it, and errors by how much of them is seen: over black, or white.
     Qualities are about 0.015 dB apart. Raises TargetError when even the highest quality has less.
     """
     coded = _coder(codec, still, apply)
@@ -58,7 +59,7 @@ def compress_to_psnr(codec: Codec, still: Still, target: float, apply: Apply) ->
 
     def psnr(quality: int) -> float:
         if quality not in found:
-            found[quality] = _psnr(picture_of(codec, coded(quality)[1], apply), still.colour)
+            found[quality] = _psnr(picture_of(codec, coded(quality)[1], apply), still)
         return found[quality]
 
     if psnr(HIGHEST) < target:
@@ -102,8 +103,15 @@ def _last(holds: Callable[[int], bool], value: Callable[[int], float], target: f
     return low
 
 
-def _psnr(decoded: np.ndarray, original: np.ndarray) -> float:
-    rows = range(0, len(decoded), 256)
-    squares = (np.square(decoded[row : row + 256].astype(np.float32) - original[row : row + 256]) for row in rows)
-    error = sum(float(part.sum(dtype=np.float64)) for part in squares) / decoded.size
+def _psnr(decoded: np.ndarray, still: Still) -> float:
+    total = error = 0.0
+    for top in range(0, len(decoded), 256):
+        rows = slice(top, top + 256)
+        squares = np.square(decoded[rows].astype(np.float32) - still.colour[rows])
+        if still.alpha is not None:
+            share = still.alpha[rows, :, None].astype(np.float32) / 255
+            squares *= share**3
+            total += float(share.sum(dtype=np.float64)) * decoded.shape[2]
+        error += float(squares.sum(dtype=np.float64))
+    error /= (decoded.size if still.alpha is None else total) or 1
     return 100.0 if error == 0 else min(100.0, 10 * np.log10(255**2 / error))

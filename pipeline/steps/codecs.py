@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from PIL import AvifImagePlugin, Image, Jpeg2KImagePlugin, WebPImagePlugin
+from PIL import AvifImagePlugin, Image, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin
 from pydantic import Field, model_validator
 
 from pipeline.errors import PictureError
@@ -213,7 +213,10 @@ def encode_jpeg_xl(pixels: np.ndarray, parameters: JpegXl) -> bytes:
 
 
 def decode_opencv(data: bytes) -> np.ndarray:
-    """Decode a JPEG, PNG or TIFF file from the encoders here to pixels (H x W x 1..4, uint8 or uint16)."""
+    """Decode a JPEG or PNG file, or a TIFF file without alpha, from the encoders here to pixels.
+
+    They are H x W x 1..4, uint8 or uint16.
+    """
     try:
         decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -227,6 +230,15 @@ def decode_opencv(data: bytes) -> np.ndarray:
     # to OpenCV grey PNG files with alpha are colour
     grey = data[:4] == PNG_SIGNATURE[:4] and data[25] == 4
     return np.ascontiguousarray(decoded[:, :, [0, 3]]) if grey else cv2.cvtColor(decoded, cv2.COLOR_BGRA2RGBA)
+
+
+def decode_tiff(data: bytes) -> np.ndarray:
+    """Decode a TIFF file from `encode_tiff_lzw` to pixels (H x W x 1|3|4, uint8 or uint16)."""
+    decoded = decode_opencv(data)
+    if decoded.shape[2] < 4 or decoded.dtype == np.uint16:
+        return decoded
+    # OpenCV multiplies colour by alpha, in 8 bits only
+    return np.array(_pillow_picture(TiffImagePlugin.TiffImageFile, data))
 
 
 def decode_webp(data: bytes) -> np.ndarray:
@@ -341,7 +353,7 @@ def _pillow_picture(opener: Callable[[io.BytesIO], Image.Image], data: bytes) ->
 codec_step("jpeg", Jpeg, encode_jpeg, decode_opencv, "jpg")
 codec_step("png", Png, encode_png, decode_opencv, "png", holds_alpha=True)
 codec_step("png_huffman", PngHuffman, encode_png_huffman, decode_opencv, "png", holds_alpha=True)
-codec_step("tiff_lzw", TiffLzw, encode_tiff_lzw, decode_opencv, "tiff", holds_alpha=True)
+codec_step("tiff_lzw", TiffLzw, encode_tiff_lzw, decode_tiff, "tiff", holds_alpha=True)
 codec_step("webp", Webp, encode_webp, decode_webp, "webp", holds_alpha=True)
 codec_step("webp_lossless", WebpLossless, encode_webp_lossless, decode_webp, "webp", holds_alpha=True)
 codec_step("jpeg2000", Jpeg2000, encode_jpeg2000, decode_jpeg2000, "jp2", version=2, holds_alpha=True)

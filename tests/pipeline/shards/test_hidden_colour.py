@@ -174,3 +174,46 @@ def test_any_shape_hides_what_it_hides(data: st.DataObject, height: int, width: 
     assert perceptual_hash(one) == perceptual_hash(two)
     looks = [row_of(look_at(Picture("k", each), (3, 16, 16), True)) for each in (one, two)]
     assert looks[0] == looks[1]
+
+
+def test_a_target_is_one_of_what_is_seen() -> None:
+    """The figure of the row is that which was asked for, whatever share of the picture is hidden."""
+    (row,) = developed(cut_out(), [{"step": "autoencode", "target_psnr": 27}]).rows["metrics"]
+    assert 27 <= row["psnr"] < 27.3
+
+
+@pytest.mark.parametrize("name", ["png", "png_huffman", "tiff_lzw", "webp_lossless", "jpeg2000"])
+def test_a_lossless_stream_holds_the_alpha_it_is_measured_with(name: str) -> None:
+    """100 dB are those of the stream alone, and its bytes those of its alpha, too."""
+    pixels = cut_out()
+    result = developed(pixels, [{"step": name}])
+    (row,) = result.rows["metrics"]
+    stream = dict(result.outputs)[row["path"]]
+    assert (row["psnr"], row["dropped"], row["bytes"]) == (100, None, len(stream))
+    assert_looks_alike(decode(stream, "x").pixels, pixels)
+
+
+def test_a_stream_without_alpha_says_so() -> None:
+    """Of JPEG the branch keeps alpha aside, the row names it; not so where nothing is transparent."""
+    result = developed(cut_out(), [{"step": "jpeg", "quality": 95}])
+    (row,) = result.rows["metrics"]
+    assert row["dropped"] == "alpha"
+    files = {path.split("/")[0]: data for path, data in result.outputs}
+    assert decode(files["pictures"], "x").pixels.shape[2] == 4
+    assert decode(files["streams"], "x").pixels.shape[2] == 3
+    opaque = cut_out()
+    opaque[:, :, 3] = 255
+    assert developed(opaque, [{"step": "jpeg"}]).rows["metrics"][0]["dropped"] is None
+
+
+@pytest.mark.parametrize(("name", "given"), [case for case in CASES if find(case[0]).kind != "network"], ids=str)
+def test_opaque_alpha_changes_nothing(name: str, given: dict[str, Any]) -> None:
+    """What is opaque everywhere gives the pixels and figures that it gives without alpha, bit for bit."""
+    colour = np.ascontiguousarray(cut_out()[:, :, :3])
+    opaque = np.dstack([colour, np.full(colour.shape[:2], 255, np.uint8)])
+    found, wanted = developed(opaque, [{"step": name} | given]), developed(colour, [{"step": name} | given])
+    assert find(name).kind == "codec" or facts(found) == facts(wanted)
+    if find(name).kind == "pixels":
+        one, other = (decode(result.outputs[0][1], "x").pixels for result in (found, wanted))
+        np.testing.assert_array_equal(one[:, :, :3], other)
+        assert (one[:, :, 3] == 255).all()

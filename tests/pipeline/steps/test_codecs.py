@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import PictureError
+from pipeline.pictures.decode import decode
 from pipeline.pictures.picture import to_8bit
 from pipeline.requests.catalogue import Step, all_steps, find
 from pipeline.steps import codecs
@@ -96,6 +97,32 @@ def test_lossless_codecs_give_back_what_they_were_given(
     assert decoded.dtype == expected.dtype
     assert decoded.flags.c_contiguous
     np.testing.assert_array_equal(decoded, expected)
+
+
+@pytest.mark.parametrize(("name", "given_settings", "deep_grey", "deep_colour"), LOSSLESS)
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_lossless_codecs_give_alpha_back(
+    name: str, given_settings: dict[str, object], deep_grey: bool, deep_colour: bool, channels: int, dtype: str
+) -> None:
+    """Alpha, and colour where something is visible, bit for bit; grey may come back as colour."""
+    pixels = np.random.default_rng(channels).integers(0, np.iinfo(dtype).max + 1, (33, 40, channels), dtype=dtype)
+    pixels[5:20, 7:30, -1] = 0
+    data, decoded = run(find(name), pixels, given_settings)
+    deep = name.startswith(("png", "tiff", "jpeg2000"))
+    expected = pixels if deep else to_8bit(pixels)
+    assert decoded.dtype == expected.dtype
+    assert decoded.flags.c_contiguous
+    if decoded.shape[2] > channels:
+        assert name == "tiff_lzw" or (name, dtype) == ("jpeg2000", "uint16")
+        expected = expected[:, :, [0, 0, 0, 1]]
+    seen = expected[:, :, -1] > 0
+    np.testing.assert_array_equal(decoded[:, :, -1], expected[:, :, -1])
+    np.testing.assert_array_equal(decoded[seen], expected[seen])
+    if find(name).extension != "jxl":
+        read = decode(data, "x").pixels
+        assert (read.shape[2], read.dtype) == (4 if name.startswith("webp") else decoded.shape[2], decoded.dtype)
+        np.testing.assert_array_equal(read[seen, -1], decoded[seen, -1])
 
 
 @pytest.mark.parametrize("step", CODECS, ids=lambda step: step.name)
