@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from models.device import Runtime
 from pipeline.errors import PictureError
+from pipeline.pictures.graphics import graphic
 from pipeline.pictures.picture import Picture, join_alpha
 from pipeline.pictures.transparency import colour_of, evened, put_back, weights_of
 from pipeline.steps.arrays import white_level
@@ -124,23 +125,24 @@ class Restorer:
 
 
 def denoise(parameters: Denoise, sha256: str | None = None) -> Restorer:
-    """Remove noise with a network, blind or told its sigma; clean pictures are left alone."""
+    """Remove noise with a network, blind or told its sigma; clean pictures and graphics are left alone."""
 
     def clean(pixels: np.ndarray, seen: np.ndarray | None) -> str | None:
         noise = noise_level(pixels, seen)
-        return f"noise of {noise:.1f} levels" if parameters.sigma is None and noise < CLEAN_NOISE else None
+        return f"noise of {noise:.1f} levels" if noise < CLEAN_NOISE else None
 
-    return _same_size("denoise", parameters, sha256, clean, (parameters.sigma or 0.0) / 255)
+    blind = parameters.auto and parameters.sigma is None
+    return _same_size("denoise", parameters, sha256, clean if blind else None, (parameters.sigma or 0.0) / 255)
 
 
 def deblock(parameters: Automatic, sha256: str | None = None) -> Restorer:
-    """Remove JPEG artefacts with a network, whatever the quality was; pictures without blocks are left alone."""
+    """Remove JPEG artefacts with a network, of any quality; graphics and pictures without blocks are left alone."""
 
     def clean(pixels: np.ndarray, seen: np.ndarray | None) -> str | None:
         blocks = blockiness(pixels, seen)
         return f"blocks of {blocks:.2f} levels" if blocks < CLEAN_BLOCKS else None
 
-    return _same_size("deblock", parameters, sha256, clean)
+    return _same_size("deblock", parameters, sha256, clean if parameters.auto else None)
 
 
 def deblur(parameters: Restore, sha256: str | None = None) -> Restorer:
@@ -149,25 +151,25 @@ def deblur(parameters: Restore, sha256: str | None = None) -> Restorer:
 
 
 def enhance(parameters: Automatic, sha256: str | None = None) -> Restorer:
-    """Correct light, contrast and colour with a network; pictures in good light are left alone."""
+    """Correct light, contrast and colour with a network; graphics and pictures in good light are left alone."""
 
     def clean(pixels: np.ndarray, seen: np.ndarray | None) -> str | None:
         return None if bad_light(pixels, seen) else "good light"
 
-    return _same_size("enhance", parameters, sha256, clean)
+    return _same_size("enhance", parameters, sha256, clean if parameters.auto else None)
 
 
 def _same_size(
     task: str,
     parameters: Restore,
     sha256: str | None,
-    clean: Callable[[np.ndarray, np.ndarray | None], str | None] = lambda pixels, seen: None,
+    clean: Callable[[np.ndarray, np.ndarray | None], str | None] | None = None,
     condition: float | None = None,
 ) -> Restorer:
     """Return a restorer of colour that keeps alpha.
 
-    In automatic mode `clean` may give a reason why the picture stays as it is, from its colour and the weights of its
-    pixels.
+    In automatic mode graphics stay as they are, and `clean` may give a reason why other pictures do, from their colour
+    and the weights of their pixels; without `clean` all is done as asked, and said of graphics.
     """
     from pipeline.networks.tiles import open_network, restore
 
@@ -175,14 +177,15 @@ def _same_size(
 
     def restored(picture: Picture, apply: Apply) -> Restored:
         colour, seen = colour_of(picture.pixels), weights_of(picture.pixels)
-        reason = clean(colour, seen) if isinstance(parameters, Automatic) and parameters.auto else None
-        if reason:
+        kind = graphic(colour, picture.metadata, None if seen is None else seen > 0)
+        if clean and (reason := f"a graphic: {kind}" if kind else clean(colour, seen)):
             return Restored(picture.pixels, colour, skipped=f"{task}: {reason}", seen=seen)
         # what corrects every pixel alone mixes none
         given = colour if network.samples else evened(picture.pixels)
         sampled = colour if seen is None else _around(colour, seen > 0)
         result = restore(network, given, apply, parameters.strength, condition, sampled)
-        return Restored(put_back(picture.pixels, given, result), colour, seen=seen)
+        told = f"{task}: done as asked, though it is a graphic: {kind}" if kind else None
+        return Restored(put_back(picture.pixels, given, result), colour, warning=told, seen=seen)
 
     return Restorer(network.model, network.weights, network.scale, restored)
 
@@ -283,9 +286,9 @@ def _coarse_guess(pixels: np.ndarray, missing: np.ndarray) -> np.ndarray:
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR).reshape(pixels.shape)
 
 
-network_step("denoise", Denoise, denoise, version=2)
+network_step("denoise", Denoise, denoise, version=3)
 network_step("upscale", Upscale, upscale)
-network_step("deblock", Automatic, deblock)
+network_step("deblock", Automatic, deblock, version=2)
 network_step("repair", Repair, repair)
 network_step("deblur", Restore, deblur)
-network_step("enhance", Automatic, enhance)
+network_step("enhance", Automatic, enhance, version=2)

@@ -22,6 +22,7 @@ from pipeline.requests.catalogue import find
 from pipeline.requests.recipe import parse_recipe
 from pipeline.steps import degrade
 from pipeline.steps.degrade import generator_for
+from tests.graphics import draw
 from tests.picture_files import smooth
 from tests.restoration_models import TASKS, random_model
 
@@ -309,3 +310,35 @@ def test_every_restoration_step_has_a_case() -> None:
     restorers = {step for step, _ in CASES.values()}
     assert restorers == set(TASKS)
     assert {name.removesuffix("-told") for name in CASES} == {task for tasks in TASKS.values() for task in tasks}
+
+
+@pytest.mark.parametrize(
+    "kind", ["code, modules of 8", "pixel art x8", "text, 1 bit", "halftone of 5", "dither, ordered"]
+)
+@pytest.mark.parametrize("name", ["denoise", "deblock", "enhance"])
+def test_graphics_are_left_alone(models: Path, name: str, kind: str) -> None:
+    """Bit for bit, and it is said; what is asked for all the same is done, and said too."""
+    pixels = draw(kind, 96, 128)
+    alone = run(models, name, pixels, auto=True)
+    assert np.array_equal(alone.pixels, pixels)
+    assert str(alone.skipped).startswith(f"{name}: a graphic: ")
+    asked = run(models, name, pixels, auto=False)
+    assert not np.array_equal(asked.pixels, pixels)
+    assert asked.skipped is None
+    assert str(asked.warning).startswith(f"{name}: done as asked, though it is a graphic: ")
+
+
+def test_noise_that_is_told_is_taken_away_from_graphics_too(models: Path) -> None:
+    told = run(models, "denoise-told", draw("pixel art x8", 96, 128))
+    assert told.skipped is None
+    assert "done as asked" in str(told.warning)
+
+
+def test_a_graphic_is_told_by_what_is_visible(models: Path) -> None:
+    """Noise that transparency hides changes nothing, and stays."""
+    pixels = np.dstack([draw("drawing", 96, 128), np.zeros((96, 128), np.uint8)])
+    pixels[20:80, 20:100, 3] = 255
+    pixels[:20, :, :3] = np.random.default_rng(0).integers(0, 256, (20, 128, 3))
+    alone = run(models, "denoise", pixels, auto=True)
+    assert alone.skipped == "denoise: a graphic: flat colours and hard edges"
+    assert np.array_equal(alone.pixels, pixels)
