@@ -43,7 +43,10 @@ from PIL import (
 from pipeline.errors import PictureError
 from pipeline.pictures import headers, tiff
 from pipeline.pictures.formats import jpeg, tiff_reader
+from pipeline.pictures.formats.bands import judge_alpha
+from pipeline.pictures.formats.frames import further_frames
 from pipeline.pictures.formats.libtiff import listening
+from pipeline.pictures.formats.netpbm import netpbm_depth, read_netpbm
 from pipeline.pictures.formats.pillow_pixels import MODELS, pixels_of
 from pipeline.pictures.formats.tiff_samples import classic, read_samples, scaled
 from pipeline.pictures.metadata.read import describe
@@ -143,6 +146,7 @@ def _decode_with_pillow(data: bytes, name: str, key: str, pixel_limit: int, rese
         im = _READERS[name](io.BytesIO(data))
         exif = _exif(im, name)
     _check_size(im.size[0] * im.size[1], pixel_limit)
+    frames = further_frames(im, data, name)
     if name == "tiff":
         tiff_reader.check_strips(im, len(data))
         samples = read_samples(data, im.tag_v2, reserve)
@@ -150,19 +154,20 @@ def _decode_with_pillow(data: bytes, name: str, key: str, pixel_limit: int, rese
             pixels, mode = tiff_reader.grey_or_rgb(samples)
             icc = None if mode == "cmyk" else im.info.get("icc_profile") or im.tag_v2.get(34675)
             depth = im.tag_v2.get(258, (1,))[0]
-            return _finish(key, pixels, Metadata(name, mode, depth, icc=icc, exif=exif, omitted=samples.omitted))
+            omitted = _joined(samples.omitted, frames)
+            return _finish(key, pixels, Metadata(name, mode, depth, icc=icc, exif=exif, omitted=omitted))
         if im.unknown:
             raise PictureError("unsupported", tiff_reader.unknown(im))
         depth = max(im.tag_v2.get(258, (1,)))
     elif im.mode == "1":
         depth = 1
-    elif name == "ppm" and im.mode == "I":
-        depth = 16
+    elif name == "ppm":
+        depth = netpbm_depth(data)
     # palettes become RGB, with alpha or without; samples of more than 8 bits, and floats, two bytes
     deeper = depth > 8 or im.mode.startswith(("I", "F"))
     reserve(im.size[0] * im.size[1], (4 if im.mode in ("P", "PA") else len(im.getbands())) * (2 if deeper else 1))
     icc = icc or im.info.get("icc_profile")
-    deep = _decode_deep(data, name, im, depth)
+    deep = read_netpbm(data) if name == "ppm" and depth > 8 else _decode_deep(data, name, im, depth)
     damage = None
     if deep is None:
         with listening() as words:
@@ -173,6 +178,10 @@ def _decode_with_pillow(data: bytes, name: str, key: str, pixel_limit: int, rese
         damage = f"tiff: {words[0]}; parts of the picture are filled in or wrong" if words else None
     else:
         pixels, mode = deep, MODELS[("L", "LA", "RGB", "RGBA")[deep.shape[2] - 1]]
+    if depth > 8 and pixels.dtype == np.uint8:
+        raise PictureError("unsupported", f"{name}: {mode} of {depth} bits is not read; convert it to PNG or TIFF")
+    pixels, omitted = judge_alpha(np.atleast_3d(pixels), data, name)
+    mode = mode if pixels.shape[2] in (2, 4) else mode.removesuffix("+alpha")
     if all_grey and mode in ("rgb", "rgb+alpha"):
         pixels, mode = (pixels[:, :, [0, 3]], "grey+alpha") if mode == "rgb+alpha" else (pixels[:, :, :1], "grey")
     if mode in ("cmyk", "lab"):
@@ -182,8 +191,15 @@ def _decode_with_pillow(data: bytes, name: str, key: str, pixel_limit: int, rese
         damage = jpeg.damage_of(data, header)
     elif name == "tiff":
         damage = damage or tiff_reader.damage_of_jpegs(data, im)
+    omitted = _joined(omitted, frames)
     xmp = im.info.get("xmp") if isinstance(im.info.get("xmp"), bytes) else None
-    return _finish(key, pixels, Metadata(name, mode, depth, icc=icc, exif=exif, damage=damage, xmp=xmp))
+    return _finish(
+        key, pixels, Metadata(name, mode, depth, icc=icc, exif=exif, damage=damage, omitted=omitted, xmp=xmp)
+    )
+
+
+def _joined(*words: str | None) -> str | None:
+    return "; ".join(word for word in words if word) or None
 
 
 def _early_checks(data: bytes, name: str, pixel_limit: int, reserve: Reserve) -> tuple[int, bytes | None, bool]:
@@ -193,7 +209,10 @@ def _early_checks(data: bytes, name: str, pixel_limit: int, reserve: Reserve) ->
     """
     if name == "png" and data[12:16] == b"IHDR" and len(data) > 25:
         _check_size(int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big"), pixel_limit)
+        headers.check_png_checksums(data)
         return data[24], None, False
+    if name == "psd" and (bits := int.from_bytes(data[22:24], "big")) not in (1, 8):
+        raise PictureError("unsupported", f"PSD documents of {bits} bits a sample are not read; save it as TIFF")
     if name == "gif":
         pixels = int.from_bytes(data[6:8], "little") * int.from_bytes(data[8:10], "little")
         _check_size(pixels, pixel_limit)
@@ -235,7 +254,7 @@ def _exif(im: Any, name: str) -> bytes | None:
 def _decode_deep(data: bytes, name: str, im: Any, depth: int) -> np.ndarray | None:
     """Decode samples of more than 8 bits with OpenCV, which Pillow would cut; return None where it cannot.
 
-    The pixels are H x W x 3 or 4 (16-bit grey + alpha PNG: 2), uint16.
+    The pixels are H x W x 1 (AVIF), 3 or 4 (16-bit grey + alpha PNG: 2), uint16.
     """
     wanted = {
         "png": depth == 16 and im.mode in ("RGB", "RGBA"),
@@ -248,13 +267,17 @@ def _decode_deep(data: bytes, name: str, im: Any, depth: int) -> np.ndarray | No
         samples = {2: 3, 4: 2, 6: 4}[data[25]]
         filters = im.size[1] if data[28] == 0 else 0
         headers.check_png(data, im.size[1] * im.size[0] * samples * 2 + filters)
+        # of what else is in it, OpenCV would print what it thinks
+        data = headers.png_pixels_only(data)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
+    if pixels is None or pixels.dtype != np.uint16:
         return None
     if (pixels.shape[1], pixels.shape[0]) != im.size:
         return None
     if name in ("avif", "jpeg2000"):
         pixels = scaled(pixels, depth)
+    if pixels.ndim == 2:
+        return pixels[:, :, None]
     if name == "png" and data[25] == 4:
         return pixels[:, :, [0, 3]]
     if pixels.shape[2] == 4:

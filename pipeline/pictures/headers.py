@@ -55,6 +55,9 @@ _FOREIGN = (
     (b"qoif", "unsupported", "QOI is not read; convert it to PNG"),
     (b"8BPS\0\x02", "unsupported", "large PSD documents (PSB) are not read; convert them to TIFF"),
     (b"\x93DRK", "unsupported", "a .drk stream, not read here; turn it into pictures with darkroom decompress"),
+    (b"P7\n", "unsupported", "PAM is not read; convert it to PNG"),
+    (b"PF\n", "unsupported", "PFM is not read; convert it to TIFF"),
+    (b"Pf\n", "unsupported", "PFM is not read; convert it to TIFF"),
     (b"%PDF", "not_an_image", "a PDF document, not a picture; extract its pages first"),
     (b"%!PS", "not_an_image", "a PostScript document, not a picture; render it first"),
     (b"PK\x03\x04", "not_an_image", "a ZIP archive, not a picture"),
@@ -200,8 +203,25 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
         at = end + 4
 
 
+def check_png_checksums(data: bytes) -> None:
+    """Raise `PictureError` (`corrupt`) where a checksum of pixel data that are there does not hold."""
+    for name, body, checksum in png_chunks(data):
+        pixels = name in (b"IDAT", b"PLTE") and len(checksum) == 4
+        if pixels and zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(checksum, "big"):
+            raise PictureError("corrupt", "a checksum of the PNG's pixel data does not hold")
+
+
+def png_pixels_only(data: bytes) -> bytes:
+    """Return a PNG without chunks that its pixels do not need."""
+    kept = [PNG_SIGNATURE]
+    for name, body, checksum in png_chunks(data):
+        if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            kept += [struct.pack(">I", len(body)), name, body, checksum]
+    return b"".join(kept)
+
+
 def check_png(data: bytes, raw_bytes: int) -> None:
-    """Raise `PictureError` unless every checksum holds and the pixel data fill at least `raw_bytes` once inflated.
+    """Raise `PictureError` unless every chunk is whole and the pixel data fill at least `raw_bytes` once inflated.
 
     Inflates in pieces that are thrown away, never more than `raw_bytes` in all.
     """
@@ -211,8 +231,6 @@ def check_png(data: bytes, raw_bytes: int) -> None:
         if len(checksum) < 4:
             raise PictureError("truncated", f"the PNG ends inside its {name.decode('latin-1')} chunk")
         if name == b"IDAT":
-            if zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(checksum, "big"):
-                raise PictureError("corrupt", "a checksum of the PNG's pixel data does not hold")
             while body and have < raw_bytes:
                 have += len(inflate.decompress(body, 1 << 20))
                 body = inflate.unconsumed_tail
@@ -261,7 +279,10 @@ def webp_pixels(data: bytes) -> int:
 
 
 def jpeg2000_header(data: bytes) -> tuple[int, int, bytes | None]:
-    """Return a JPEG 2000 file's pixels, bits a sample (0 and 8 without a SIZ segment) and ICC profile."""
+    """Return a JPEG 2000 file's pixels, bits a sample (0 and 8 without a SIZ segment) and ICC profile.
+
+    Raises PictureError (`unsupported`) for signed samples, and for deep ones beside others.
+    """
     icc = None
     for name, start, end in boxes(data):
         if name == b"jp2h":
@@ -272,6 +293,12 @@ def jpeg2000_header(data: bytes) -> tuple[int, int, bytes | None]:
     if at < 0 or len(data) < at + 43:
         return 0, 8, icc
     right, bottom, left, top = struct.unpack_from(">IIII", data, at + 8)
+    (count,) = struct.unpack_from(">H", data, at + 40)
+    samples = data[at + 42 : at + 42 + 3 * count : 3]
+    if any(one & 0x80 for one in samples):
+        raise PictureError("unsupported", "JPEG 2000 of signed samples is not read; convert it to unsigned ones")
+    if len(set(samples)) > 1 and max(samples) > 7:
+        raise PictureError("unsupported", "JPEG 2000 with bands of several depths is not read; convert it to one depth")
     return max(right - left, 0) * max(bottom - top, 0), (data[at + 42] & 0x7F) + 1, icc
 
 

@@ -44,7 +44,8 @@ class FileReport:
     """What became of one file; `bytes` are those of the file that was written.
 
     `stream_bytes`, `bpp` and `quality` are those of the `.drk` file, on whichever side it is. `psnr` in dB (colours,
-    8-bit levels) where the picture it was made from is at hand.
+    8-bit levels) where the picture it was made from is at hand. `damaged` and `omitted` say of the source what a run
+    says in its manifest.
     """
 
     source: str
@@ -57,6 +58,8 @@ class FileReport:
     quality: float
     psnr: float | None
     seconds: float
+    damaged: str | None = None
+    omitted: str | None = None
 
 
 def is_file_to_file(request: RunRequest) -> bool:
@@ -90,6 +93,8 @@ def compress_file(request: CompressRequest) -> FileReport:
         if is_stream(data):
             raise PictureError("unsupported", "a .drk stream already; give the picture it was made from")
         picture = decode(data, source[1], request.pixel_limit)
+        if request.strict and picture.metadata.damage:
+            raise PictureError("corrupt", picture.metadata.damage)
         del data
         stream, latent = encode_stream(codec, picture, request, device.apply)
         decoded = decode_with(codec, stream, source[1], device.apply, pixel_limit=request.pixel_limit)
@@ -105,6 +110,8 @@ def compress_file(request: CompressRequest) -> FileReport:
         latent.quality / 16,
         psnr_seen(decoded.pixels, picture.pixels),
         time.monotonic() - started,
+        picture.metadata.damage,
+        picture.metadata.omitted,
     )
 
 

@@ -53,3 +53,7 @@ def _print_report(report: FileReport) -> None:
         facts.append(f"{report.psnr:.2f} dB")
     facts.append(f"{report.seconds:.1f} s")
     out.print(f"{escape(report.destination)}  {', '.join(facts)}")
+    if report.damaged:
+        out.print(f"[yellow]damaged[/]  {escape(report.damaged)} (--strict refuses it)")
+    if report.omitted:
+        out.print(f"[yellow]omitted[/]  {escape(report.omitted)}; with / at the end of the destination a run takes all")

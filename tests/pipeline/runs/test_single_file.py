@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from flows.command.cli import main
 from models.codec.bitstream import read_header
 from pipeline.errors import PictureError, RequestError
 from pipeline.pictures.decode import decode
@@ -70,6 +72,23 @@ def test_the_report_tells_what_the_picture_is_worth(file: Path, tmp_path: Path) 
     assert told.psnr is not None
     assert 33 <= told.psnr <= 33.05
     assert (back.psnr, back.quality, back.bpp, back.width) == (None, told.quality, told.bpp, 170)
+
+
+def test_what_is_not_in_the_stream_is_said(tmp_path: Path) -> None:
+    """Further frames, in the report and in a line; damage too, which `strict` refuses."""
+    frames = [Image.fromarray(photograph(64, 80)), Image.new("RGB", (80, 64), "red")]
+    (tmp_path / "a.gif").write_bytes(save(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    jpeg = save(Image.fromarray(photograph(200, 200)), "JPEG")
+    (tmp_path / "half.jpg").write_bytes(jpeg[: len(jpeg) // 2] + b"\xff\xd9")
+    assert compress(tmp_path / "a.gif", tmp_path / "a.drk").omitted == "all but the first of 2 frames"
+    assert "premature end" in str(compress(tmp_path / "half.jpg", tmp_path / "b.drk").damaged)
+    with pytest.raises(PictureError, match=r"half\.jpg: .*premature end"):
+        compress(tmp_path / "half.jpg", tmp_path / "c.drk", strict=True)
+    assert not (tmp_path / "c.drk").exists()
+    shown = CliRunner().invoke(
+        main, ["compress", str(tmp_path / "a.gif"), str(tmp_path / "d.drk")], env={"COLUMNS": "200"}
+    )
+    assert "all but the first of 2 frames" in shown.stdout
 
 
 def test_a_crop_is_that_part(file: Path, tmp_path: Path) -> None:
