@@ -32,7 +32,7 @@ _NCLX = re.compile(rb"colrnclx.{4}", re.DOTALL)
 
 
 def into_jpeg(plain: bytes, said: Metadata) -> bytes:
-    """Insert segments behind the start marker and the JFIF segment of a JPEG, whose density is set."""
+    """Put segments behind the start marker and the JFIF segment of a JPEG, whose density is set."""
     segments = []
     if said.exif:
         segments.append(_segment(0xE1, b"Exif\0\0" + said.exif))
@@ -103,7 +103,7 @@ def png_chunks_of(said: Metadata) -> bytes:
 
 
 def into_png(plain: bytes, said: Metadata) -> bytes:
-    """Insert chunks behind the header of a PNG that has none of them."""
+    """Put chunks behind the header of a PNG that has none of them."""
     end = len(PNG_SIGNATURE) + 25
     return plain[:end] + png_chunks_of(said) + plain[end:]
 
