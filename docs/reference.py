@@ -1,4 +1,4 @@
-"""Writes the reference pages of `docs/` from the code: commands, steps, models, tables.
+"""Writes the reference pages of `docs/` from the code: commands, steps, models, tables, metadata.
 
 From a shell, in the repository:  python -m docs.reference
 """
@@ -12,6 +12,7 @@ from typing import Any
 import click
 import pyarrow as pa
 
+from docs.metadata_matrix import table
 from flows.command.cli import main
 from models.cards import Card, list_cards
 from pipeline.destination.schemas import (
@@ -41,16 +42,40 @@ _KINDS = {
     "degrade": "Spoiling, for comparisons",
 }
 
+_METADATA = """What a picture file says besides its pixels goes on into what is made of it: developed pictures, streams
+of every codec, pages of TIFF. `dropped` in the table `metrics` names what a file has not, and a run's report counts it.
+
+- **One block, every format.** XMP, IPTC and resolution are written where the format has a place for them, else as tags
+  of the EXIF block (700, 33723, 282, 283, 296), from where they are read again. Texts of PNG and comments become tags
+  of EXIF (title, author, copyright, software) where there is no place for them as they are.
+- **Of these pixels.** Pictures are turned upright, and EXIF and XMP say so. Sizes in EXIF are those written. Thumbnails
+  are left out, for they show other pixels. Resolution grows with the picture: an enlargement is as large on paper.
+- **Colours.** A profile that fits the pixels is kept byte for byte. A grey profile becomes one of colours in WebP, that
+  has no grey. Colour tags (cICP and nclx, gAMA and cHRM) go on as such in PNG and AVIF, elsewhere as a profile that
+  says the same; PQ and HLG, which no profile can say, are dropped. CMYK and Lab become sRGB, and lose their profile.
+- **Dropped, with a word**: gain maps and further pictures of a JPEG, extended XMP, profiles of another colour space
+  than the pixels, broken EXIF, blocks too long for the format, alpha in JPEG, 16 bits in JPEG, WebP and AVIF.
+- **Less of it**: `output: {metadata: colour}` in a recipe keeps only what colours mean, `none` nothing. An evaluation
+  of codecs takes `none`: it is about pixels.
+
+What is *converted* says the same in another way. `-`: the format read has no place for it.
+"""
+
 
 def pages() -> dict[str, str]:
     """The text of every page that is made from the code, by its name."""
-    return {"commands.md": _commands(), "steps.md": _steps(), "models.md": _models(), "tables.md": _tables()}
+    made = {"commands.md": _commands(), "steps.md": _steps(), "models.md": _models(), "tables.md": _tables()}
+    return made | {"metadata.md": _metadata()}
 
 
 def write_pages() -> None:
     """Write all of them to `docs/`."""
     for name, text in pages().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
+
+
+def _metadata() -> str:
+    return "\n".join(["# Metadata", "", _MADE, "", _METADATA, table()])
 
 
 def _commands() -> str:

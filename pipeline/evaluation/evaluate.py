@@ -69,7 +69,8 @@ def prepare(request: EvaluateRequest) -> Comparison:
     recipe = {
         "name": "evaluation",
         "branches": {trial.branch: trial.steps() for trial in tried},
-        "output": {"format": "none"},
+        # codecs are compared by what pixels take
+        "output": {"format": "none", "metadata": "none"},
     }
     developed = DevelopRequest(recipe=recipe, measure=True, **request.shared())
     return Comparison(developed, tried, anchor, {name: curves[name] for name in drawn})

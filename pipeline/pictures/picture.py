@@ -100,6 +100,23 @@ class Picture:
         return self.pixels[:, :, -1:] if self.pixels.shape[2] in (2, 4) else None
 
 
+def kept(said: Metadata, which: str) -> Metadata:
+    """Return metadata with "all" of them, with only what the colours mean ("colour"), or with "none"."""
+    if which == "all":
+        return said
+    bare = Metadata(said.format, said.mode, said.bit_depth, said.orientation, damage=said.damage, omitted=said.omitted)
+    return replace(bare, icc=said.icc, colour=said.colour) if which == "colour" else bare
+
+
+def rescaled(source: Picture, developed: Picture) -> Metadata:
+    """Return a source's metadata with the resolution at which the developed picture is as large on paper."""
+    said = source.metadata
+    if said.resolution is None:
+        return said
+    down, across = (a / b for a, b in zip(developed.pixels.shape[:2], source.pixels.shape[:2], strict=True))
+    return replace(said, resolution=said.resolution.scaled(across, down))
+
+
 @dataclass(frozen=True)
 class Crop:
     """A part of a picture, in pixels."""

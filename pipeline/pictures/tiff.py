@@ -101,6 +101,18 @@ def with_alpha_named(data: bytes) -> bytes:
     return even[:4] + struct.pack("<I", len(even)) + even[8:] + directory
 
 
+def with_metadata(plain: bytes, said: Metadata) -> bytes:
+    """Return a little-endian TIFF of strips, as OpenCV writes them, with the metadata in its directory."""
+    if not any((said.icc, said.exif, said.xmp, said.iptc, said.resolution)):
+        return plain
+    with no_warnings():
+        layout = dict(TiffImagePlugin.TiffImageFile(io.BytesIO(plain)).tag_v2)
+        places = list(zip(layout[273], layout[279], strict=True))
+        layout[273] = tuple(np.cumsum([0, *(count for _, count in places[:-1])]).tolist())
+        head = _head(layout, said)
+    return b"".join([head, *(plain[at : at + count] for at, count in places)])
+
+
 def _strip(rows: np.ndarray) -> bytes:
     differences = rows.copy()
     differences[:, 1:] -= rows[:, :-1]

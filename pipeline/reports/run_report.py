@@ -10,6 +10,8 @@ import base64
 import functools
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -68,6 +70,9 @@ COLUMNS = (
     Column("structure_drift", "Structure drift", "", 3),
 )
 
+#: what stands between the words of `dropped`; "EXIF, which is broken" is one of them
+_WORDS = re.compile(r", (?!which|[^()]*\))")
+
 _HISTOGRAMS = (
     ("psnr", "PSNR (dB)", False),
     ("ms_ssim", "MS-SSIM", False),
@@ -111,6 +116,7 @@ def render_report(
             gallery_measured=any(pair["psnr"] is not None for group in groups for pair in group["pairs"]),
             gallery_several=any(len(group["pairs"]) > 1 for group in groups),
             restorations=_restorations(metrics),
+            dropped=_dropped(metrics),
             reasons=_reasons(failures),
             failure_rows=_failure_rows(failures),
             failures=failures.num_rows,
@@ -219,6 +225,21 @@ def _restorations(metrics: pa.Table) -> dict[str, Any] | None:
         "warnings": warned.num_rows,
         "rows": worst.slice(0, MAX_WARNING_ROWS).to_pylist(),
     }
+
+
+def _dropped(metrics: pa.Table) -> list[dict[str, Any]]:
+    """Return what files could not hold, most frequent first, and how many files of which branches."""
+    counts: Counter[str] = Counter()
+    branches: dict[str, set[str]] = {}
+    rows = metrics.select(["branch", "dropped"]).filter(pc.is_valid(metrics["dropped"]))
+    for row in rows.group_by(["branch", "dropped"]).aggregate([([], "count_all")]).to_pylist():
+        for word in _WORDS.split(row["dropped"]):
+            counts[word] += row["count_all"]
+            branches.setdefault(word, set()).add(row["branch"])
+    return [
+        {"word": word, "count": count, "branches": sorted(branches[word])}
+        for word, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
 
 
 def _reasons(failures: pa.Table) -> list[dict[str, Any]]:

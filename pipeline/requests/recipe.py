@@ -26,11 +26,15 @@ _SIZE_LIMIT = 1 << 20
 
 
 class Output(BaseModel):
-    """The storage of developed pictures; `none` stores none (streams of codec branches are kept all the same)."""
+    """The storage of developed pictures; `none` stores none (streams of codec branches are kept all the same).
+
+    `metadata` says what files and streams keep of the source's: all that they can hold, what its colours mean, nothing.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     format: Literal["png", "jpeg", "webp", "avif", "tiff", "jpeg2000", "same", "none"] = "png"
     quality: int | None = Field(None, ge=1, le=100)
+    metadata: Literal["all", "colour", "none"] = "all"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.pictures.picture import join_alpha
+from pipeline.pictures.metadata.fit import fit
+from pipeline.pictures.picture import Metadata, join_alpha
 from pipeline.pictures.transparency import (
     colour_of,
     evened,
@@ -56,15 +57,20 @@ def apply_pixel_step(step: Step, pixels: np.ndarray, parameters: Any, key: str) 
     return put_back(pixels, given, function(given, parameters))
 
 
-def encode_with(step: Step, pixels: np.ndarray, parameters: Any) -> tuple[bytes, tuple[str, ...]]:
+def encode_with(step: Step, pixels: np.ndarray, metadata: Metadata, parameters: Any) -> tuple[bytes, tuple[str, ...]]:
     """Encode pixels, H x W x 1..4 uint8 or uint16, with a codec step; return the stream, and what it does not hold.
 
-    A codec that holds no alpha gets the colour alone. Raises what the codec raises.
+    A codec that holds no alpha gets the colour alone, one whose `container` is named gets metadata that fit it. Raises
+    what the codec raises.
     """
     assert step.encode is not None
-    if step.holds_alpha:
-        return step.encode(np.ascontiguousarray(filled(pixels)), parameters), ()
-    return step.encode(colour_of(pixels), parameters), ("alpha",) if is_transparent(pixels) else ()
+    lost = () if step.holds_alpha or not is_transparent(pixels) else ("alpha",)
+    given = np.ascontiguousarray(filled(pixels)) if step.holds_alpha else colour_of(pixels)
+    height, width, channels = given.shape
+    fitted = fit(metadata, step.container, width, height, channels)
+    if step.container:
+        return step.encode(given, parameters, fitted.metadata), (*lost, *fitted.dropped)
+    return step.encode(given, parameters), (*lost, *fitted.dropped)
 
 
 def decode_with(step: Step, stream: bytes, pixels: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from pipeline.networks.latents import packed_columns, vector_columns
 from pipeline.networks.learned_codec import CodecNetwork
 from pipeline.networks.restoration import Restorer
 from pipeline.networks.restoration_checks import Guards, check
-from pipeline.pictures.picture import Picture
+from pipeline.pictures.picture import Picture, kept, rescaled
 from pipeline.requests.recipe import Branch, BranchStep, Recipe
 from pipeline.shards.apply import apply_pixel_step, decode_with, encode_with
 
@@ -60,27 +60,28 @@ def run_steps(
     `shared` keeps what other branches of the recipe begin with, too, by the names of the steps. `give_up` is asked
     between steps. Raises PictureError, and what else a step raises.
     """
-    prefixes = [_name_of(branch.steps[: count + 1]) for count in range(len(branch.steps))]
-    others = [_name_of(b.steps) for b in recipe.branches if b is not branch]
-    result = Result(picture)
+    prefixes = [_name_of(branch, count + 1) for count in range(len(branch.steps))]
+    others = [_name_of(b, len(b.steps)) for b in recipe.branches if b is not branch]
+    source = replace(picture, metadata=kept(picture.metadata, branch.output.metadata))
+    result = Result(source)
     for prefix, item in zip(prefixes, branch.steps, strict=True):
         if give_up():
             break
         if prefix in shared:
             result = shared[prefix]
             continue
-        result = _run_step(item, result, measure, apply)
+        result = _run_step(item, result, source, measure, apply)
         if any(other[: len(prefix)] == prefix for other in others):
             shared[prefix] = result
     return result
 
 
-def _run_step(item: BranchStep, before: Result, measure: bool, apply: Apply) -> Result:
+def _run_step(item: BranchStep, before: Result, source: Picture, measure: bool, apply: Apply) -> Result:
     network = item.network
     if isinstance(network, Restorer):
         return _run_restorer(item.step.name, network, before, measure, apply)
     if isinstance(network, CodecNetwork):
-        return _run_learned_codec(network, before, apply)
+        return _run_learned_codec(network, before, source, apply)
     if isinstance(network, Representer):
         return _run_representer(network, before, apply)
     step, parameters, picture = item.step, item.parameters, before.picture
@@ -89,7 +90,7 @@ def _run_step(item: BranchStep, before: Result, measure: bool, apply: Apply) -> 
     if step.kind == "pixels":
         pixels = apply_pixel_step(step, picture.pixels, parameters, picture.key)
     else:
-        stream, dropped = encode_with(step, picture.pixels, parameters)
+        stream, dropped = encode_with(step, picture.pixels, rescaled(source, picture), parameters)
         encoded = time.perf_counter()
         pixels = decode_with(step, stream, picture.pixels)
         changes = {
@@ -124,10 +125,13 @@ def _run_representer(network: Representer, before: Result, apply: Apply) -> Resu
     return replace(before, seconds=seconds, latents=(*before.latents, row))
 
 
-def _run_learned_codec(codec: CodecNetwork, before: Result, apply: Apply) -> Result:
+def _run_learned_codec(codec: CodecNetwork, before: Result, source: Picture, apply: Apply) -> Result:
     """Encode the whole picture, alpha and metadata too, and decode it again: no stream is kept untried."""
+    from pipeline.networks.streams import what_is_kept
+
+    given = replace(before.picture, metadata=rescaled(source, before.picture))
     started = time.perf_counter()
-    stream, latent = codec.encode(before.picture, apply)
+    stream, latent = codec.encode(given, apply)
     encode_s = time.perf_counter() - started
     # before decoding, which needs the room that latents take
     columns = packed_columns(latent)
@@ -144,8 +148,10 @@ def _run_learned_codec(codec: CodecNetwork, before: Result, apply: Apply) -> Res
         encode_s=encode_s,
         decode_s=decode_s,
         latents=(*before.latents, {"model": codec.model} | columns),
+        dropped=what_is_kept(given).dropped,
     )
 
 
-def _name_of(steps: tuple[BranchStep, ...]) -> tuple[object, ...]:
-    return tuple((s.step.name, s.parameters) for s in steps)
+def _name_of(branch: Branch, count: int) -> tuple[object, ...]:
+    """Name what a branch has after so many steps: streams differ by the metadata in them, too."""
+    return branch.output.metadata, *((s.step.name, s.parameters) for s in branch.steps[:count])

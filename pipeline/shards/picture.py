@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,7 @@ from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import EXTENSIONS, encode, output_format
 from pipeline.pictures.headers import named_as_picture
 from pipeline.pictures.perceptual_hash import perceptual_hash
-from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once, cropped
+from pipeline.pictures.picture import Picture, Reserve, at_once, cropped, kept, rescaled
 from pipeline.pictures.seen import compare_seen, describe_seen
 from pipeline.requests.job import Settings
 from pipeline.requests.recipe import Branch, Recipe
@@ -268,11 +268,13 @@ def _encoded(
     path = picture_path(branch.name, source.key, EXTENSIONS[name])
     # without a step, a quality that is asked for is all that is asked for
     same_format = name == source.metadata.format and (branch.steps or branch.output.quality is None)
+    same_format = same_format and branch.output.metadata == "all"
     if data is not None and same_format and np.array_equal(result.picture.pixels, source.pixels):
         outputs.append((path, data))
         return _Stored(path, len(data), source, unchanged=True)
     picture = result.picture
-    written = encode(picture.pixels, _rescaled(source, picture), name, branch.output.quality)
+    said = kept(rescaled(source, picture), branch.output.metadata)
+    written = encode(picture.pixels, said, name, branch.output.quality)
     encoded = written.data
     outputs.append((path, encoded))
     if settings.measure and name != "png":
@@ -285,19 +287,11 @@ def _encoded(
     return _Stored(path, len(encoded), picture, dropped=written.dropped)
 
 
-def _rescaled(source: Picture, developed: Picture) -> Metadata:
-    """Return a source's metadata with the resolution at which its developed picture is as large on paper."""
-    said = source.metadata
-    if said.resolution is None:
-        return said
-    down, across = (a / b for a, b in zip(developed.pixels.shape[:2], source.pixels.shape[:2], strict=True))
-    return replace(said, resolution=said.resolution.scaled(across, down))
-
-
 def _metrics_row(key: str, branch: str, result: Result, source: Picture, reference: str, stored: _Stored) -> Row:
     height, width, channels = source.pixels.shape
     raw = height * width * channels * source.pixels.itemsize
     size = stored.size
+    rounded = ("16 bits",) if stored.path and stored.picture.pixels.itemsize < source.pixels.itemsize else ()
     return {
         "key": key,
         "branch": branch,
@@ -306,7 +300,7 @@ def _metrics_row(key: str, branch: str, result: Result, source: Picture, referen
         "height": stored.picture.pixels.shape[0],
         "path": stored.path,
         "unchanged": stored.unchanged,
-        "dropped": ", ".join(stored.dropped) or None,
+        "dropped": ", ".join(dict.fromkeys((*rounded, *stored.dropped))) or None,
         "bytes": size,
         "bpp": None if size is None else 8 * size / (height * width),
         "compression_ratio": None if size is None else raw / size,

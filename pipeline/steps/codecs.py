@@ -4,7 +4,8 @@
 whole file's bytes; the decoders give the like back. Grey stays grey; with alpha it comes back as colour from tiff_lzw,
 and from jpeg2000 if it has 16 bits. Alpha is kept without loss, but for avif and lossy jpeg2000. uint16 is kept by png,
 png_huffman, tiff_lzw and jpeg2000, and by jpeg_xl in grey without alpha; everywhere else it is rounded to 8 bits and
-comes back as uint8. Bytes depend on the pixels, the parameters and the libraries' versions only, never on the number of
+comes back as uint8. Files hold the metadata that they are given, fitted to them. Bytes depend on the pixels, these, the
+parameters and the libraries' versions only, never on the number of
 cores.
 
 Every encoder raises PictureError("step_failed") for a picture its format cannot hold, every decoder
@@ -16,6 +17,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import cv2
@@ -27,7 +29,8 @@ from pipeline.errors import PictureError
 from pipeline.pictures import tiff
 from pipeline.pictures.encode import png_file
 from pipeline.pictures.headers import PNG_SIGNATURE
-from pipeline.pictures.picture import to_8bit
+from pipeline.pictures.metadata.embed import for_pillow, into_avif, into_jpeg, into_jpeg2000, into_png
+from pipeline.pictures.picture import Metadata, to_8bit
 from pipeline.steps.arrays import white_level, with_channels
 from pipeline.steps.registry import Parameters, codec_step
 
@@ -37,6 +40,9 @@ WEBP_LIMIT = 16_383
 AVIF_LIMIT = 65_535
 #: OpenCV reads no picture with a longer side.
 OPENCV_LIMIT = 1 << 20
+
+#: metadata of pixels alone
+NOTHING = Metadata("none", "", 8)
 
 Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 
@@ -117,7 +123,7 @@ class JpegXl(Parameters):
     effort: int = Field(default=7, ge=1, le=9, description="effort: 9 searches longest")
 
 
-def encode_jpeg(pixels: np.ndarray, parameters: Jpeg) -> bytes:
+def encode_jpeg(pixels: np.ndarray, parameters: Jpeg, said: Metadata = NOTHING) -> bytes:
     """Encode as JPEG (libjpeg-turbo); uint16 is rounded to 8 bits."""
     _check_sides(pixels, JPEG_LIMIT, "JPEG")
     factors = {
@@ -127,31 +133,30 @@ def encode_jpeg(pixels: np.ndarray, parameters: Jpeg) -> bytes:
     }
     flags = [cv2.IMWRITE_JPEG_QUALITY, parameters.quality, cv2.IMWRITE_JPEG_OPTIMIZE, int(parameters.optimise)]
     flags += [cv2.IMWRITE_JPEG_PROGRESSIVE, int(parameters.progressive)]
-    return _opencv_bytes(
-        ".jpg", to_8bit(pixels), [*flags, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factors[parameters.subsampling]]
-    )
+    flags += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factors[parameters.subsampling]]
+    return into_jpeg(_opencv_bytes(".jpg", to_8bit(pixels), flags), said)
 
 
-def encode_png(pixels: np.ndarray, parameters: Png) -> bytes:
+def encode_png(pixels: np.ndarray, parameters: Png, said: Metadata = NOTHING) -> bytes:
     """Encode as PNG, lossless, 8 and 16 bits."""
     _check_sides(pixels, OPENCV_LIMIT, "PNG")
     if pixels.shape[2] == 2:
-        return png_file(pixels, parameters.level)
-    return _opencv_bytes(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, parameters.level])
+        return into_png(png_file(pixels, parameters.level), said)
+    return into_png(_opencv_bytes(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, parameters.level]), said)
 
 
-def encode_png_huffman(pixels: np.ndarray, parameters: PngHuffman) -> bytes:
+def encode_png_huffman(pixels: np.ndarray, parameters: PngHuffman, said: Metadata = NOTHING) -> bytes:
     """Encode as PNG with Huffman coding alone (zlib's Z_HUFFMAN_ONLY): lossless, fast, no string matching."""
     _check_sides(pixels, OPENCV_LIMIT, "PNG")
     if pixels.shape[2] == 2:
-        return png_file(pixels, 6, zlib.Z_HUFFMAN_ONLY)
+        return into_png(png_file(pixels, 6, zlib.Z_HUFFMAN_ONLY), said)
     strategy = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
     # A level makes OpenCV try all filters and resets the strategy, so it has to come first.
     level = [cv2.IMWRITE_PNG_COMPRESSION, 6] if parameters.row_filter == "adaptive" else []
-    return _opencv_bytes(".png", pixels, level + strategy)
+    return into_png(_opencv_bytes(".png", pixels, level + strategy), said)
 
 
-def encode_tiff_lzw(pixels: np.ndarray, parameters: TiffLzw) -> bytes:
+def encode_tiff_lzw(pixels: np.ndarray, parameters: TiffLzw, said: Metadata = NOTHING) -> bytes:
     """Encode as TIFF with LZW and horizontal prediction, lossless, 8 and 16 bits."""
     _check_sides(pixels, OPENCV_LIMIT, "TIFF")
     lzw, horizontal = 5, 2
@@ -159,42 +164,43 @@ def encode_tiff_lzw(pixels: np.ndarray, parameters: TiffLzw) -> bytes:
     # OpenCV writes no grey with alpha, and does not say that a fourth channel is alpha
     wide = pixels[:, :, [0, 0, 0, 1]] if pixels.shape[2] == 2 else pixels
     data = _opencv_bytes(".tiff", wide, flags)
-    return tiff.with_alpha_named(data) if wide.shape[2] == 4 else data
+    return tiff.with_metadata(tiff.with_alpha_named(data) if wide.shape[2] == 4 else data, said)
 
 
-def encode_webp(pixels: np.ndarray, parameters: Webp) -> bytes:
+def encode_webp(pixels: np.ndarray, parameters: Webp, said: Metadata = NOTHING) -> bytes:
     """Encode as WebP, lossy (VP8, chroma always halved); uint16 is rounded to 8 bits, sides up to 16383."""
-    return _webp_bytes(pixels, quality=parameters.quality, method=parameters.method)
+    return _webp_bytes(pixels, said, quality=parameters.quality, method=parameters.method)
 
 
-def encode_webp_lossless(pixels: np.ndarray, parameters: WebpLossless) -> bytes:
+def encode_webp_lossless(pixels: np.ndarray, parameters: WebpLossless, said: Metadata = NOTHING) -> bytes:
     """Encode as WebP, lossless for 8 bits; uint16 is rounded to 8 bits first, sides up to 16383."""
-    return _webp_bytes(pixels, lossless=True, quality=parameters.effort, method=parameters.method)
+    return _webp_bytes(pixels, said, lossless=True, quality=parameters.effort, method=parameters.method)
 
 
-def encode_jpeg2000(pixels: np.ndarray, parameters: Jpeg2000) -> bytes:
+def encode_jpeg2000(pixels: np.ndarray, parameters: Jpeg2000, said: Metadata = NOTHING) -> bytes:
     """Encode as JPEG 2000 at a PSNR, at a rate, or lossless; 8 and 16 bits.
 
     Lossy coding uses the 9/7 wavelet, except for 16-bit colour: that goes through OpenCV, which has the 5/3
     wavelet only, steps of a thousandth of the raw size (a PSNR is found by bisection) and sides from 32 pixels.
     """
     if pixels.dtype == np.uint16 and pixels.shape[2] > 1:
-        return _encode_jpeg2000_wide(pixels[:, :, [0, 0, 0, 1]] if pixels.shape[2] == 2 else pixels, parameters)
+        wide = pixels[:, :, [0, 0, 0, 1]] if pixels.shape[2] == 2 else pixels
+        return into_jpeg2000(_encode_jpeg2000_wide(wide, parameters), said)
     # Pillow leaves the colour transform out unless told, which costs two decibels
     settings: dict[str, Any] = {"irreversible": False, "mct": int(pixels.shape[2] > 2)}
     if parameters.psnr is not None:
         settings |= {"quality_mode": "dB", "quality_layers": [parameters.psnr], "irreversible": True}
     elif parameters.rate is not None:
         settings |= {"quality_mode": "rates", "quality_layers": [parameters.rate], "irreversible": True}
-    return _pillow_bytes("JPEG2000", pixels, **settings)
+    return into_jpeg2000(_pillow_bytes("JPEG2000", pixels, **settings), said)
 
 
-def encode_avif(pixels: np.ndarray, parameters: Avif) -> bytes:
+def encode_avif(pixels: np.ndarray, parameters: Avif, said: Metadata = NOTHING) -> bytes:
     """Encode as AVIF, lossy; uint16 is rounded to 8 bits, grey is stored without chroma."""
     _check_sides(pixels, AVIF_LIMIT, "AVIF")
     subsampling = "4:0:0" if pixels.shape[2] <= 2 else parameters.subsampling
     # Threads and automatic tiles would make the bytes depend on the machine.
-    return _pillow_bytes(
+    data = _pillow_bytes(
         "AVIF",
         to_8bit(pixels),
         quality=parameters.quality,
@@ -202,14 +208,16 @@ def encode_avif(pixels: np.ndarray, parameters: Avif) -> bytes:
         subsampling=subsampling,
         max_threads=1,
         autotiling=False,
+        **for_pillow(said, turned=False),
     )
+    return into_avif(data, said)
 
 
-def encode_jpeg_xl(pixels: np.ndarray, parameters: JpegXl) -> bytes:
+def encode_jpeg_xl(pixels: np.ndarray, parameters: JpegXl, said: Metadata = NOTHING) -> bytes:
     """Encode as JPEG XL, lossy or lossless; uint16 is kept in grey and rounded to 8 bits in colour."""
     kept = pixels if pixels.shape[2] == 1 else to_8bit(pixels)
     settings = {"lossless": True} if parameters.lossless else {"quality": parameters.quality}
-    return _pillow_bytes("JXL", kept, **settings, effort=parameters.effort, num_threads=1)
+    return _pillow_bytes("JXL", kept, **settings, effort=parameters.effort, num_threads=1, **for_pillow(said))
 
 
 def decode_opencv(data: bytes) -> np.ndarray:
@@ -244,7 +252,8 @@ def decode_tiff(data: bytes) -> np.ndarray:
 def decode_webp(data: bytes) -> np.ndarray:
     """Decode a WebP file from `encode_webp` or `encode_webp_lossless` to pixels (H x W x 1..4, uint8)."""
     picture = _pillow_picture(WebPImagePlugin.WebPImageFile, data)
-    return _in_grey(picture) if picture.info.get("xmp") == _GREY else with_channels(np.array(picture))
+    marked = (picture.info.get("xmp") or b"").endswith(_GREY)
+    return _in_grey(picture) if marked else with_channels(np.array(picture))
 
 
 def decode_jpeg2000(data: bytes) -> np.ndarray:
@@ -275,17 +284,19 @@ def decode_jpeg_xl(data: bytes) -> np.ndarray:
     return with_channels(np.array(_pillow_picture(JXLImageFile, data)))
 
 
-#: WebP has no grey pictures. 30 bytes of metadata say that this one was, so that it comes back as one channel.
-_GREY = b"grey"
+#: WebP has no grey pictures. What ends its XMP, here a comment of XML, says that this one was, so that it comes back as
+#: one channel.
+_GREY = b"<!--grey-->"
 
 
 def _in_grey(picture: Image.Image) -> np.ndarray:
     return with_channels(np.array(picture.convert("LA" if picture.mode == "RGBA" else "L")))
 
 
-def _webp_bytes(pixels: np.ndarray, **settings: Any) -> bytes:
+def _webp_bytes(pixels: np.ndarray, said: Metadata, **settings: Any) -> bytes:
     _check_sides(pixels, WEBP_LIMIT, "WebP")
-    return _pillow_bytes("WEBP", to_8bit(pixels), **settings, xmp=_GREY if pixels.shape[2] <= 2 else b"")
+    marked = replace(said, xmp=(said.xmp or b"") + _GREY) if pixels.shape[2] <= 2 else said
+    return _pillow_bytes("WEBP", to_8bit(pixels), **settings, **for_pillow(marked))
 
 
 def _encode_jpeg2000_wide(pixels: np.ndarray, parameters: Jpeg2000) -> bytes:
@@ -350,18 +361,20 @@ def _pillow_picture(opener: Callable[[io.BytesIO], Image.Image], data: bytes) ->
     return picture
 
 
-codec_step("jpeg", Jpeg, encode_jpeg, decode_opencv, "jpg")
-codec_step("png", Png, encode_png, decode_opencv, "png", holds_alpha=True)
-codec_step("png_huffman", PngHuffman, encode_png_huffman, decode_opencv, "png", holds_alpha=True)
-codec_step("tiff_lzw", TiffLzw, encode_tiff_lzw, decode_tiff, "tiff", holds_alpha=True)
-codec_step("webp", Webp, encode_webp, decode_webp, "webp", holds_alpha=True)
-codec_step("webp_lossless", WebpLossless, encode_webp_lossless, decode_webp, "webp", holds_alpha=True)
-codec_step("jpeg2000", Jpeg2000, encode_jpeg2000, decode_jpeg2000, "jp2", version=2, holds_alpha=True)
-codec_step("avif", Avif, encode_avif, decode_avif, "avif", holds_alpha=True)
+codec_step("jpeg", Jpeg, encode_jpeg, decode_opencv, "jpg", container="jpeg")
+codec_step("png", Png, encode_png, decode_opencv, "png", holds_alpha=True, container="png")
+codec_step("png_huffman", PngHuffman, encode_png_huffman, decode_opencv, "png", holds_alpha=True, container="png")
+codec_step("tiff_lzw", TiffLzw, encode_tiff_lzw, decode_tiff, "tiff", holds_alpha=True, container="tiff")
+codec_step("webp", Webp, encode_webp, decode_webp, "webp", holds_alpha=True, container="webp")
+codec_step("webp_lossless", WebpLossless, encode_webp_lossless, decode_webp, "webp", holds_alpha=True, container="webp")
+codec_step(
+    "jpeg2000", Jpeg2000, encode_jpeg2000, decode_jpeg2000, "jp2", version=2, holds_alpha=True, container="jpeg2000"
+)
+codec_step("avif", Avif, encode_avif, decode_avif, "avif", holds_alpha=True, container="avif")
 
 try:
     import pillow_jxl  # noqa: F401
 except ImportError:
     pass
 else:
-    codec_step("jpeg_xl", JpegXl, encode_jpeg_xl, decode_jpeg_xl, "jxl", holds_alpha=True)
+    codec_step("jpeg_xl", JpegXl, encode_jpeg_xl, decode_jpeg_xl, "jxl", holds_alpha=True, container="jpeg_xl")

@@ -61,11 +61,14 @@ class Step:
     #: the step decides by figures of the whole picture, and takes `weights`, H x W float32 or None: how much they count
     weighted: bool = False
     #: codec steps
-    encode: Callable[[np.ndarray, Any], bytes] | None = None
+    encode: Callable[..., bytes] | None = None
     decode: Callable[[bytes], np.ndarray] | None = None
     extension: str = ""
     #: the codec takes and gives H x W x 1..4, with alpha in its stream
     holds_alpha: bool = False
+    #: the format of the codec's streams, by its name in `pipeline.pictures.metadata.fit`, where `encode` takes metadata
+    #: that fit it as a third argument; "" where it takes none
+    container: str = ""
     #: network steps: parameters, and the SHA-256 that the weights must have or None -> a Restorer, CodecNetwork or
     #: Representer (of `pipeline.networks`)
     load: Callable[[Any, str | None], Any] | None = None
@@ -120,16 +123,18 @@ def pixel_step(
 def codec_step(
     name: str,
     parameters: type[Parameters],
-    encode: Callable[[np.ndarray, Any], bytes],
+    encode: Callable[..., bytes],
     decode: Callable[[bytes], np.ndarray],
     extension: str,
     *,
     version: int = 1,
     holds_alpha: bool = False,
+    container: str = "",
 ) -> None:
     """Register a pair of functions that mirror each other as a codec step; `encode`'s docstring gives the summary.
 
-    With `holds_alpha` they take and give alpha, too, H x W x 1..4; without, alpha is kept aside, and rows say so.
+    With `holds_alpha` they take and give alpha, too, H x W x 1..4; without, alpha is kept aside, and rows say so. With
+    `container`, the name of a format that Darkroom knows the metadata of, `encode` takes them as third argument.
     """
     _add(
         Step(
@@ -142,6 +147,7 @@ def codec_step(
             decode=decode,
             extension=extension,
             holds_alpha=holds_alpha,
+            container=container,
             has_stream=True,
         )
     )

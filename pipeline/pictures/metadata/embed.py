@@ -12,6 +12,7 @@ import struct
 import zlib
 
 from pipeline.pictures.headers import PNG_SIGNATURE, boxes
+from pipeline.pictures.metadata.exif import ORIENTATION, without_tag
 from pipeline.pictures.metadata.read import (
     EXIF_BOX,
     INCH,
@@ -172,6 +173,16 @@ def _mantissa(value: float) -> tuple[int, int, int]:
         value, power = value / 10, power + 1
     below = max(1, min(int(_WORD / max(value, 1.0)), 10_000))
     return max(1, min(round(value * below), _WORD)), below, power
+
+
+def for_pillow(said: Metadata, turned: bool = True) -> dict[str, bytes]:
+    """Return what Pillow's writers of WebP, AVIF and JPEG XL take. Without `turned`, EXIF has no orientation.
+
+    The writer of AVIF would make EXIF that has one anew, in its own way.
+    """
+    exif = said.exif if turned or said.exif is None else without_tag(said.exif, ORIENTATION)
+    given = {"icc_profile": said.icc, "exif": exif, "xmp": said.xmp}
+    return {name: block for name, block in given.items() if block}
 
 
 def into_avif(plain: bytes, said: Metadata) -> bytes:

@@ -8,7 +8,7 @@
 | jpeg2000 | yes | yes  | yes | yes  | EXIF     | yes        | profile      |
 | webp     | yes | yes  | yes | EXIF | EXIF     | EXIF       | profile      |
 | avif     | yes | yes  | yes | EXIF | EXIF     | EXIF       | cICP, profile |
-| jpeg_xl  | yes | yes  | yes | EXIF | EXIF     | EXIF       | profile      |
+| jpeg_xl  | no  | yes  | yes | EXIF | EXIF     | EXIF       | no           |
 | drk      | yes | yes  | EXIF | EXIF | EXIF    | EXIF       | profile      |
 
 *EXIF*: as a tag of the EXIF block (700 XMP, 33723 IPTC, 282 283 296 resolution; of texts title, author, copyright and
@@ -35,7 +35,9 @@ _HOLDS = {
     "jpeg2000": _EVERYWHERE | {"iptc", "resolution"},
     "webp": _EVERYWHERE,
     "avif": _EVERYWHERE | {"cicp"},
-    "jpeg_xl": _EVERYWHERE,
+    "jpeg_xl": frozenset({"exif", "xmp"}),
+    # streams of a codec that says nothing of metadata
+    "": frozenset(),
     "drk": frozenset({"icc", "exif"}),
 }
 #: most bytes of a block, where a format has a limit below `METADATA_LIMIT`
@@ -55,6 +57,8 @@ _TEXT_TAGS = {
     "copyright": blocks.COPYRIGHT,
     "software": blocks.SOFTWARE,
 }
+#: what tags of EXIF hold, for words to people
+_WORDS = {blocks.XMP: "XMP", blocks.IPTC: "IPTC"} | dict.fromkeys(blocks.RESOLUTION_TAGS, "resolution")
 #: of numbers of H.273, for words to people
 _TRANSFERS = {16: "PQ", 18: "HLG"}
 _DIMENSIONS = re.compile(rb"((?:exif:PixelXDimension|tiff:ImageWidth)(?:=[\"']|>))\d+")
@@ -95,17 +99,19 @@ def fit(metadata: Metadata, format: str, width: int, height: int, channels: int)
     if resolution is not None and ("resolution" not in holds or (format == "jpeg2000" and not resolution.absolute)):
         tags |= blocks.resolution_tags(resolution)
         resolution = None
-    if tags:
+    if tags and "exif" not in holds:
+        dropped += sorted({_WORDS.get(tag, "text") for tag in tags})
+    elif tags:
         exif = _with_room(exif, tags, _most(format, "exif"), dropped)
     kept = replace(
         metadata, resolution=resolution, icc=icc, exif=exif, xmp=xmp, iptc=iptc, text=text, colour=colour, lost=()
     )
     for name, word in (("icc", "ICC profile"), ("exif", "EXIF"), ("xmp", "XMP"), ("iptc", "IPTC")):
         block = getattr(kept, name)
-        if block is not None and len(block) > _most(format, name):
+        if block is not None and (name not in holds or len(block) > _most(format, name)):
             left: dict[str, Any] = {name: None}
             kept = replace(kept, **left)
-            dropped.append(f"{word}, which is too long")
+            dropped.append(f"{word}, which is too long" if name in holds else word)
     return Fitted(kept, tuple(dict.fromkeys(dropped)))
 
 
@@ -125,7 +131,7 @@ def _colours(
     if tag is None or "colour" in holds:
         return icc, tag
     held = tag.cicp is not None and "cicp" in holds and tag.cicp[2]
-    if icc is None and not held:
+    if icc is None and not held and "icc" in holds:
         icc = profile_of(tag, channels)
         held = icc is not None
     # beside a profile, gamma and chromaticities are only for readers that know none
@@ -164,13 +170,12 @@ def _texts(
 
 def _with_room(exif: bytes | None, tags: dict[int, tuple[int, bytes]], most: int, dropped: list[str]) -> bytes | None:
     """Return EXIF with those of the tags that find room in it; smaller ones come first, others are dropped."""
-    words = {blocks.XMP: "XMP", blocks.IPTC: "IPTC"}
     for tag, value in sorted(tags.items(), key=lambda item: len(item[1][1])):
         larger = blocks.with_tags(exif, {tag: value})
         if len(larger) <= most:
             exif = larger
         else:
-            dropped.append(f"{words.get(tag, 'text')}, which is too long")
+            dropped.append(f"{_WORDS.get(tag, 'text')}, which is too long")
     return exif
 
 
