@@ -11,11 +11,12 @@
 from __future__ import annotations
 
 import gzip
+import mmap
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import numpy as np
 from PIL import AvifImagePlugin, GifImagePlugin, PngImagePlugin, WebPImagePlugin
@@ -24,9 +25,10 @@ from pipeline.errors import PictureError
 from pipeline.frames.arrays import idx_layout, npy_layout, slice_of
 from pipeline.frames.tiff_pages import page_offsets, single_page
 from pipeline.frames.video import Video, video_format
-from pipeline.pictures.decode import decode, explain
-from pipeline.pictures.headers import PNG_SIGNATURE, profile_fits
-from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once
+from pipeline.pictures.decode import decode, explain, turn_upright
+from pipeline.pictures.headers import PNG_SIGNATURE, exif_orientation, profile_fits
+from pipeline.pictures.metadata.read import describe
+from pipeline.pictures.picture import Metadata, Picture, Reserve, Resolution, at_once
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 ARRAYS = (".npy", ".idx", ".idx.gz", "-ubyte", "-ubyte.gz")
@@ -182,6 +184,7 @@ class _Animation:
         if self.pixels > pixel_limit:
             self.image.close()
             raise PictureError("too_large", f"{kind}: frames of {self.pixels:,} pixels; the limit is {pixel_limit:,}")
+        self.said = _said_of(path, kind, self.image.info)
 
     def read(self, frame: int, reserve: Reserve = at_once) -> Frame:
         try:
@@ -191,16 +194,38 @@ class _Animation:
             pixels = np.array(self.image if self.image.mode == "L" else self.image.convert(mode))
         except Exception as error:
             raise explain(error, self.kind) from error
-        pixels = np.atleast_3d(pixels)
-        icc = self.image.info.get("icc_profile")
-        kept = icc if icc and profile_fits(icc, pixels.shape[2]) else None
+        pixels = np.ascontiguousarray(np.atleast_3d(turn_upright(pixels, self.said.orientation)))
+        icc = self.said.icc
         model = {1: "grey", 3: "rgb", 4: "rgb+alpha"}[pixels.shape[2]]
-        said = Metadata(self.kind, "palette" if self.kind == "gif" else model, 8, icc=kept)
+        said = replace(
+            self.said,
+            mode="palette" if self.kind == "gif" else model,
+            icc=icc if icc and profile_fits(icc, pixels.shape[2]) else None,
+        )
         milliseconds = self.image.info.get("duration")
         return Frame(Picture("", pixels, said), None if milliseconds is None else float(milliseconds) / 1000)
 
     def close(self) -> None:
         self.image.close()
+
+
+def _said_of(path: str, kind: str, info: Mapping[str, Any]) -> Metadata:
+    """Return what an animation says of all its frames, and the orientation that they are yet to be turned by.
+
+    `info` is Pillow's, which alone reads EXIF of AVIF.
+    """
+    exif = info.get("exif") if isinstance(info.get("exif"), bytes) else None
+    plain = Metadata(kind, "", 8, icc=info.get("icc_profile"), exif=exif and exif.removeprefix(b"Exif\0\0"))
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        # what reads bytes reads mapped ones
+        said = describe(cast(bytes, data), kind, replace(plain, xmp=info.get("xmp")))
+    if said.exif is None:
+        return said
+    orientation, exif = exif_orientation(said.exif)
+    resolution = said.resolution
+    if resolution is not None and orientation >= 5:
+        resolution = Resolution(resolution.y, resolution.x, resolution.absolute)
+    return replace(said, orientation=orientation, exif=exif, resolution=resolution)
 
 
 class _Pages:

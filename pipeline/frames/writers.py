@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,9 @@ from pipeline.frames.tiff_pages import PageWriter
 from pipeline.frames.video import CODECS, write_video
 from pipeline.pictures import tiff
 from pipeline.pictures.encode import DEFAULT_QUALITY
+from pipeline.pictures.metadata.embed import for_pillow, into_png
 from pipeline.pictures.metadata.fit import fit
-from pipeline.pictures.picture import Picture, over_white, to_8bit
+from pipeline.pictures.picture import Metadata, Picture, over_white, to_8bit
 from pipeline.pictures.transparency import filled
 
 #: formats that frames can be put together in, and the endings of the files they give
@@ -48,6 +50,9 @@ ENDINGS = {
     "npy": (".npy",),
 }
 
+#: what holds their metadata, by its name in `pipeline.pictures.metadata.fit`; videos and stacks hold none
+_CONTAINERS = {"gif": "gif", "webp": "webp", "apng": "png", "tiff": "tiff"}
+
 #: most bytes that the frames of an animation may take, which its library holds all at once
 ANIMATION_LIMIT = 2_000_000_000
 #: most frames of a video, whose slowest frames are repeated to keep the time
@@ -57,16 +62,25 @@ _FASTEST = 100.0
 
 def write_frames(
     path: str, format: str, frames: Iterable[Picture], timing: Sequence[float], quality: int | None
-) -> None:
-    """Write frames, in their order, to a local file.
+) -> tuple[str, ...]:
+    """Write frames, in their order, to a local file; return the names of metadata that it could not hold.
+
+    An animation has the metadata of its first frame, a TIFF those of each.
 
     `timing` are the seconds that each is shown (where the format has time). `quality` is 1..100, of WebP alone. Frames
     are taken one at a time, but GIF, WebP and PNG are held in memory whole. Raises PictureError: unsupported (sizes or
     kinds of frames differ where they must not, more frames a second than can be), too_large.
     """
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise PictureError("unsupported", f"{format}: there is no frame")
+    frames = itertools.chain([first], frames)
+    height, width, channels = first.pixels.shape
+    fitted = fit(first.metadata, _CONTAINERS.get(format, ""), width, height, max(channels, 3))
     if format == "tiff":
-        _write_pages(path, frames)
-    elif format == "npy":
+        return _write_pages(path, frames)
+    if format == "npy":
         _write_stack(path, frames, len(timing))
     elif format in CODECS:
         rate, repeats = steady(timing)
@@ -75,7 +89,8 @@ def write_frames(
         times = zip(in_colour, repeats, strict=True)
         write_video(path, format, rate, itertools.chain.from_iterable(itertools.repeat(*pair) for pair in times))
     else:
-        _write_animation(path, format, frames, timing, quality)
+        _write_animation(path, format, frames, timing, quality, fitted.metadata)
+    return fitted.dropped
 
 
 def steady(timing: Sequence[float]) -> tuple[float, list[int]]:
@@ -91,7 +106,8 @@ def steady(timing: Sequence[float]) -> tuple[float, list[int]]:
     return 1 / shortest, repeats
 
 
-def _write_pages(path: str, frames: Iterable[Picture]) -> None:
+def _write_pages(path: str, frames: Iterable[Picture]) -> tuple[str, ...]:
+    dropped: dict[str, None] = {}
     with open(path, "wb") as file:
         writer = PageWriter(file)
         for one in frames:
@@ -100,7 +116,10 @@ def _write_pages(path: str, frames: Iterable[Picture]) -> None:
                 # hardly any reader knows grey with alpha in 16 bits
                 pixels = pixels[:, :, [0, 0, 0, 1]]
             height, width, channels = pixels.shape
-            writer.add(tiff.encode(pixels, fit(one.metadata, "tiff", width, height, channels).metadata))
+            fitted = fit(one.metadata, "tiff", width, height, channels)
+            dropped |= dict.fromkeys(fitted.dropped)
+            writer.add(tiff.encode(pixels, fitted.metadata))
+    return tuple(dropped)
 
 
 def _write_stack(path: str, frames: Iterable[Picture], count: int) -> None:
@@ -123,7 +142,7 @@ def _write_stack(path: str, frames: Iterable[Picture], count: int) -> None:
 
 
 def _write_animation(
-    path: str, format: str, frames: Iterable[Picture], timing: Sequence[float], quality: int | None
+    path: str, format: str, frames: Iterable[Picture], timing: Sequence[float], quality: int | None, said: Metadata
 ) -> None:
     # the libraries go through them more than once
     lossless = format == "apng" or (format == "webp" and quality == 100)
@@ -135,11 +154,14 @@ def _write_animation(
         options |= {"disposal": 2 if "transparency" in first.info else 0, "optimize": False}
     elif format == "webp":
         quality = quality or DEFAULT_QUALITY["webp"]
-        options |= {"quality": quality, "method": 2, "lossless": lossless, "exact": True}
+        options |= {"quality": quality, "method": 2, "lossless": lossless, "exact": True} | for_pillow(said)
     try:
         first.save(path, "PNG" if format == "apng" else format.upper(), append_images=rest, **options)
     except (OSError, ValueError) as error:
         raise PictureError("unsupported", f"{format} cannot hold these frames: {error}") from error
+    if format == "apng":
+        plain = Path(path).read_bytes()
+        Path(path).write_bytes(into_png(plain, said))
 
 
 def _images(format: str, frames: Iterable[Picture], lossless: bool) -> Iterator[Image.Image]:

@@ -21,6 +21,8 @@ _LEAST, _MOST, _AT_LEAST = 512_000_000, 64_000_000_000, 64_000_000
 #: most bytes for every byte of the largest decoded picture: steps and encoders; metrics, which compute in floats;
 #: networks, which do too (see tests/benchmarks/picture_memory.py)
 _STEPS, _METRICS, _NETWORKS = 9, 13, 13
+#: likewise where JPEG 2000 is written, and read again to be measured
+_JPEG2000 = 17
 #: likewise for what is only decoded, and cut
 _DECODED = 4
 #: what networks take besides, whatever the picture's size: weights, and what is computed of some windows at a time
@@ -98,6 +100,9 @@ def cost_of(recipe: Recipe, measure: bool) -> Cost:
     """Work out what the pictures of a run take, in bytes."""
     networks = any(item.step.kind == "network" for branch in recipe.branches for item in branch.steps)
     factor = max(_STEPS, _METRICS if measure else 0, _NETWORKS if networks else 0)
+    formats = {branch.output.format for branch in recipe.branches}
+    if measure and "jpeg2000" in formats | {item.step.name for branch in recipe.branches for item in branch.steps}:
+        factor = max(factor, _JPEG2000)
     growth = max(map(_enlargement, recipe.branches), default=1) ** 2
     return Cost(factor * growth, _WINDOWS if networks else 0)
 

@@ -43,7 +43,10 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Assembled:
-    """What became of one file of one branch. `missing` are numbers of frames; without a `path` the message says why."""
+    """What became of one file of one branch. `missing` are numbers of frames; without a `path` the message says why.
+
+    `dropped` names what the frames' files say that the format cannot hold.
+    """
 
     branch: str
     file: str
@@ -53,6 +56,7 @@ class Assembled:
     bytes: int
     seconds: float
     message: str | None = None
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass
@@ -204,7 +208,7 @@ def _assemble_file(
     with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
         local = os.path.join(folder, f"assembled.{format}")
         try:
-            write_frames(local, format, frames, _timing(file, missing, request.rate), request.quality)
+            dropped = write_frames(local, format, frames, _timing(file, missing, request.rate), request.quality)
         except PictureError as error:
             return replace(result, message=error.message)
         size = os.path.getsize(local)
@@ -214,7 +218,8 @@ def _assemble_file(
             memoryview(data) as view,
         ):
             write(destination, path, view)
-    return replace(result, path=path, bytes=size, seconds=round(time.monotonic() - started, 3))
+    seconds = round(time.monotonic() - started, 3)
+    return replace(result, path=path, bytes=size, seconds=seconds, dropped=dropped)
 
 
 def _picture(source: Store, path: str, pixel_limit: int) -> Picture:

@@ -39,6 +39,12 @@ def _print(done: list[Assembled]) -> None:
     out.print(table)
     if len(good) > _SHOWN:
         out.print(f"and {len(good) - _SHOWN:,} more, in assembled.json")
+    lacking: dict[str, int] = {}
+    for one in good:
+        for word in one.dropped:
+            lacking[word] = lacking.get(word, 0) + 1
+    for word, count in lacking.items():
+        out.print(f"[yellow]without[/] {escape(word)}, which the format cannot hold: {count:,} files")
     bad: list[Any] = [one for one in done if one.path is None]
     for one in bad:
         out.print(f"[red]not[/] {escape(one.branch)}/{escape(one.file)}: {escape(str(one.message))}")

@@ -36,7 +36,8 @@ _HOLDS = {
     "webp": _EVERYWHERE,
     "avif": _EVERYWHERE | {"cicp"},
     "jpeg_xl": frozenset({"exif", "xmp"}),
-    # streams of a codec that says nothing of metadata
+    "gif": frozenset({"comment"}),
+    # videos, and streams of a codec that says nothing of metadata
     "": frozenset(),
     "drk": frozenset({"icc", "exif"}),
 }

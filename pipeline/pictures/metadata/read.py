@@ -166,6 +166,8 @@ def _png(data: bytes) -> Found:
             gamma = int.from_bytes(body, "big") / 100_000 or None
         elif name == b"cHRM" and len(body) == 32:
             chromaticities = tuple(value / 100_000 for value in struct.unpack(">8I", body))
+        elif name == b"eXIf":
+            found["exif"] = body.removeprefix(b"Exif\0\0")
         elif name == b"cICP" and len(body) == 4:
             cicp = (body[0], body[1], bool(body[3]))
         elif name in (b"tEXt", b"zTXt", b"iTXt"):
@@ -217,8 +219,11 @@ def _webp(data: bytes) -> Found:
     at = 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
-        if data[at : at + 4] == b"XMP ":
-            found["xmp"] = data[at + 8 : at + 8 + size]
+        name, body = data[at : at + 4], data[at + 8 : at + 8 + size]
+        if name == b"XMP ":
+            found["xmp"] = body
+        elif name == b"EXIF":
+            found["exif"] = body.removeprefix(b"Exif\0\0")
         at += 8 + size + size % 2
     return found
 
