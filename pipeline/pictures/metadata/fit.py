@@ -171,13 +171,13 @@ def _texts(
 
 def _with_room(exif: bytes | None, tags: dict[int, tuple[int, bytes]], most: int, dropped: list[str]) -> bytes | None:
     """Return EXIF with those of the tags that find room in it; smaller ones come first, others are dropped."""
+    held: dict[int, tuple[int, bytes]] = {}
     for tag, value in sorted(tags.items(), key=lambda item: len(item[1][1])):
-        larger = blocks.with_tags(exif, {tag: value})
-        if len(larger) <= most:
-            exif = larger
+        if len(blocks.with_tags(exif, held | {tag: value})) <= most:
+            held[tag] = value
         else:
             dropped.append(f"{_WORDS.get(tag, 'text')}, which is too long")
-    return exif
+    return blocks.with_tags(exif, held) if held else exif
 
 
 def _describing(xmp: bytes, width: int, height: int) -> bytes:

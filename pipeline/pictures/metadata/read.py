@@ -56,11 +56,12 @@ def describe(data: bytes, format: str, said: Metadata) -> Metadata:
         inside = blocks.resolution_of(exif)
         # a camera's JFIF header gives 72 whatever the file is; who sets a resolution sets that of EXIF
         resolution = (inside or resolution) if format == "jpeg" else (resolution or inside)
-        for tag in (blocks.XMP, blocks.IPTC):
-            value = blocks.value_of(exif, tag)
-            xmp = value if xmp is None and tag == blocks.XMP else xmp
-            iptc = value if iptc is None and tag == blocks.IPTC else iptc
-            exif = blocks.without_tag(exif, tag)
+        xmp = blocks.value_of(exif, blocks.XMP) if xmp is None else xmp
+        iptc = blocks.value_of(exif, blocks.IPTC) if iptc is None else iptc
+        # what lies last is taken out first, so that the block ends where it did
+        lifted = [entry for entry in blocks.directory(exif) if entry.tag in (blocks.XMP, blocks.IPTC)]
+        for entry in sorted(lifted, key=lambda entry: -entry.at):
+            exif = blocks.without_tag(exif, entry.tag)
         exif = exif if blocks.directory(exif) else None
     if resolution is not None and said.orientation >= 5:
         resolution = Resolution(resolution.y, resolution.x, resolution.absolute)
