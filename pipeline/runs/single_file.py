@@ -45,7 +45,7 @@ class FileReport:
 
     `stream_bytes`, `bpp` and `quality` are those of the `.drk` file, on whichever side it is. `psnr` in dB (colours,
     8-bit levels) where the picture it was made from is at hand. `damaged` and `omitted` say of the source what a run
-    says in its manifest.
+    says in its manifest, `dropped` what the file that was written cannot hold.
     """
 
     source: str
@@ -60,6 +60,7 @@ class FileReport:
     seconds: float
     damaged: str | None = None
     omitted: str | None = None
+    dropped: tuple[str, ...] = ()
 
 
 def is_file_to_file(request: RunRequest) -> bool:
@@ -84,7 +85,7 @@ def compress_file(request: CompressRequest) -> FileReport:
             f"{request.destination}: what compress writes is a .{EXTENSION} file; name it {better}, or end it "
             "with / for the folder of a run"
         )
-    from pipeline.networks.streams import decode_with, encode_stream, open_codec
+    from pipeline.networks.streams import decode_with, encode_stream, open_codec, what_is_kept
 
     codec = open_codec(request.model)
     started = time.monotonic()
@@ -112,6 +113,7 @@ def compress_file(request: CompressRequest) -> FileReport:
         time.monotonic() - started,
         picture.metadata.damage,
         picture.metadata.omitted,
+        what_is_kept(picture).dropped,
     )
 
 
@@ -138,8 +140,8 @@ def decompress_file(request: DecompressRequest) -> FileReport:
     data = _fetch(source, request.source)
     with Batcher(choose_device(request.device), request.batch) as device, _named(request.source):
         picture = _decompressed(data, source[1], request, codecs, device)
-        encoded = encode(picture.pixels, picture.metadata, name).data
-    write(*destination, encoded)
+        encoded = encode(picture.pixels, picture.metadata, name)
+    write(*destination, encoded.data)
     header = read_header(data, 1 << 64).header
     height, width = picture.pixels.shape[:2]
     return FileReport(
@@ -147,12 +149,13 @@ def decompress_file(request: DecompressRequest) -> FileReport:
         request.destination,
         width,
         height,
-        len(encoded),
+        len(encoded.data),
         len(data),
         8 * len(data) / (header.width * header.height),
         header.quality / 16,
         None,
         time.monotonic() - started,
+        dropped=encoded.dropped,
     )
 
 

@@ -57,3 +57,5 @@ def _print_report(report: FileReport) -> None:
         out.print(f"[yellow]damaged[/]  {escape(report.damaged)} (--strict refuses it)")
     if report.omitted:
         out.print(f"[yellow]omitted[/]  {escape(report.omitted)}; with / at the end of the destination a run takes all")
+    if report.dropped:
+        out.print(f"[yellow]dropped[/]  {escape(', '.join(report.dropped))}, which the file cannot hold")
