@@ -23,6 +23,10 @@ _BLOCK = 8
 _SOFT, _MIDDLE, _HARD = 6, 12, 24
 #: most colours that are few, of grey and of colour; photographs of 128 pixels a side, half of them clipped, have more
 _FEW_GREY, _FEW = 16, 32
+#: 8-bit levels that two tones are apart at least, and most that half of all neighbours of one tone differ by
+_APART, _CALM = 150, 8
+#: share of neighbours of different tones from which on there is no calm to look for: dots, dithers, small modules
+_DENSE = 0.17
 #: files of these formats may have lost something, so that steps on a grid are no evidence
 _LOSSY = {"jpeg", "avif", "heif", "jpeg2000"}
 
@@ -34,13 +38,15 @@ def graphic(pixels: np.ndarray, metadata: Metadata | None = None, visible: np.nd
     `visible` (H x W, bool) leaves pixels out. Deterministic; a picture of more than a megapixel is sampled.
     """
     seen = list(_tiles(pixels, visible))
-    if not seen or _obviously_none(seen):
+    lossy = metadata is not None and metadata.format in _LOSSY
+    if not seen:
         return None
+    if _obviously_none(seen):
+        return "two tones" if lossy and _two_tones(seen) else None
     colours, common = _colours(seen)
     if colours == 1:
         return "one colour"
     found = _structure(seen, common)
-    lossy = metadata is not None and metadata.format in _LOSSY
     grey = pixels.shape[2] == 1 or all((tile.pixels == tile.pixels[:, :, :1]).all() for tile in seen)
     if _few(found, colours, grey, lossy):
         return f"{colours} colours"
@@ -48,7 +54,9 @@ def graphic(pixels: np.ndarray, metadata: Metadata | None = None, visible: np.nd
         return f"a palette of {colours} colours"
     if not lossy and _enlarged(found):
         return f"pixels enlarged {found.factor} times"
-    return "flat colours and hard edges" if _flat(found) else None
+    if _flat(found):
+        return "flat colours and hard edges"
+    return "two tones" if (lossy or found.equal >= 0.5) and _two_tones(seen) else None
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,42 @@ def _flat(found: _Structure) -> bool:
     close = found.far <= 0.02 and (found.far_flat <= 0.03 or found.flat > 0.3)
     hard = found.soft <= 0.28 and found.inside > 0.5 and found.big > (0.2 if found.flat > 0.35 else 0.5)
     return found.equal >= 0.5 and close and hard and (found.plain > 0.1 or found.big > 0.78)
+
+
+def _two_tones(tiles: list[_Tile]) -> bool:
+    """Tell whether pixels are of two tones far apart, near one or the other, with many hard steps between.
+
+    Ringing around the edges of a JPEG does not hide that; strong noise does, so that it can be taken away.
+    """
+    planes = [_luma(tile.pixels) for tile in tiles]
+    values = np.concatenate([plane[tile.visible] for plane, tile in zip(planes, tiles, strict=True)])
+    limit, _ = cv2.threshold(values[None], 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    bright = values > limit
+    if bright.all() or not bright.any():
+        return False
+    tones = float(np.median(values[~bright])), float(np.median(values[bright]))
+    apart = tones[1] - tones[0]
+    off = np.abs(values - np.where(bright, tones[1], tones[0]))
+    if apart < _APART or (off < 0.2 * apart).mean() < 0.84:
+        return False
+    steps, crossing = [], []
+    for plane, tile in zip(planes, tiles, strict=True):
+        for turned, visible in ((plane, tile.visible), (plane.T, tile.visible.T)):
+            seen = visible[1:] & visible[:-1]
+            above = turned > limit
+            steps.append(np.abs(np.diff(turned.astype(np.int16), axis=0))[seen])
+            crossing.append((above[1:] != above[:-1])[seen])
+    step, crosses = np.concatenate(steps), np.concatenate(crossing)
+    share = crosses.mean()
+    if share < 0.03 or (step[crosses] > apart / 2).mean() <= 0.86:
+        return False
+    return bool(share > _DENSE or np.median(step[~crosses]) <= _CALM)
+
+
+def _luma(pixels: np.ndarray) -> np.ndarray:
+    """Return the luma in 8-bit levels, H x W uint8."""
+    narrow = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+    return narrow[:, :, 0] if narrow.shape[2] == 1 else cv2.cvtColor(np.ascontiguousarray(narrow), cv2.COLOR_RGB2GRAY)
 
 
 def _tiles(pixels: np.ndarray, visible: np.ndarray | None) -> Iterator[_Tile]:

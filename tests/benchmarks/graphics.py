@@ -26,6 +26,7 @@ from rich.table import Table
 from pipeline.pictures.decode import decode
 from pipeline.pictures.graphics import graphic
 from pipeline.pictures.headers import named_as_picture
+from pipeline.pictures.picture import Metadata
 from tests.graphics import KINDS, draw, through_jpeg
 
 SIZES = ((64, 64), (96, 128), (128, 128), (240, 320), (512, 640), (1100, 1300))
@@ -44,6 +45,13 @@ def photographs(folder: Path, at_most: int) -> Iterator[tuple[str, np.ndarray]]:
     for path in files[:: max(1, -(-len(files) // at_most))]:
         pixels = decode(path.read_bytes(), path.name).colour
         yield path.name, np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels)
+
+
+def as_file(pixels: np.ndarray, quality: int | None, mode: str = "rgb") -> tuple[np.ndarray, Metadata]:
+    """Return pixels and metadata as a reader of a PNG (quality None) or a JPEG gets them."""
+    if quality is None:
+        return pixels, Metadata("png", mode, 8)
+    return through_jpeg(pixels, quality), Metadata("jpeg", "rgb", 8)
 
 
 def spoilt(pixels: np.ndarray, chance: np.random.Generator) -> dict[str, np.ndarray]:
@@ -83,7 +91,7 @@ def false_alarms(folders: list[Path], at_most: int) -> tuple[Table, list[dict[st
                         label = f"{kind}, " + ("lossless" if quality is None else f"quality {quality}")
                         names += [label] if label not in names else []
                         looks[label, size] += 1
-                        told = graphic(one if quality is None else through_jpeg(one, quality))
+                        told = graphic(*as_file(one, quality))
                         if told:
                             found[label, size] += 1
                             alarms.append({"picture": f"{folder.name}/{name}", "as": label, "size": size, "told": told})
@@ -106,7 +114,8 @@ def detections() -> tuple[Table, dict[str, list[str]]]:
         drawn = [draw(kind, *size) for size in SIZES]
         counts = []
         for quality in GRAPHIC_QUALITIES:
-            told = [graphic(one if quality is None else through_jpeg(one, quality)) for one in drawn]
+            mode = "palette" if kind.startswith("photograph in") else "rgb"
+            told = [graphic(*as_file(one, quality, mode)) for one in drawn]
             counts.append(sum(one is not None for one in told))
             if quality is None:
                 sizes = [f"{w} x {h}" for (h, w), one in zip(SIZES, told, strict=True) if one is None]
