@@ -15,6 +15,7 @@ from pipeline.networks.restoration_checks import Guards, check, colour_drift, st
 from pipeline.steps import degrade
 from pipeline.steps.degrade import generator_for
 from pipeline.steps.estimates import CLEAN_BLOCKS, bad_light, blockiness, noise_level
+from tests.graphics import draw
 
 skimage_data = pytest.importorskip("skimage.data")
 
@@ -59,6 +60,11 @@ def test_blocks_grow_as_quality_falls(photograph: np.ndarray) -> None:
     assert blockiness(np.ascontiguousarray(spoiled[3:, 5:])) == pytest.approx(found[2], rel=0.05)
     assert blockiness(wide(spoiled)) == pytest.approx(found[2], rel=1e-3)
     assert blockiness(noisy(photograph, 25)) < CLEAN_BLOCKS
+
+
+@pytest.mark.parametrize("kind", ["code, modules of 8", "code, modules of 6", "spreadsheet", "barcode"])
+def test_edges_on_a_grid_are_no_blocks(kind: str) -> None:
+    assert blockiness(draw(kind, 240, 320)) < CLEAN_BLOCKS / 2
 
 
 @pytest.mark.parametrize(
