@@ -34,7 +34,7 @@ from pipeline.pictures.encode import DEFAULT_QUALITY
 from pipeline.pictures.metadata.embed import for_pillow, into_png
 from pipeline.pictures.metadata.fit import fit
 from pipeline.pictures.picture import Metadata, Picture, over_white, to_8bit
-from pipeline.pictures.transparency import filled
+from pipeline.pictures.transparency import eased
 
 #: formats that frames can be put together in, and the endings of the files they give
 ENDINGS = {
@@ -167,7 +167,7 @@ def _write_animation(
 def _images(format: str, frames: Iterable[Picture], lossless: bool) -> Iterator[Image.Image]:
     held = 0
     for one in _of_one_size(frames):
-        pixels = to_8bit(one.pixels if lossless else filled(one.pixels))
+        pixels = to_8bit(one.pixels if lossless else eased(one.pixels))
         held += 4 * pixels.shape[0] * pixels.shape[1]
         if held > ANIMATION_LIMIT:
             said = f"more than {ANIMATION_LIMIT // 1_000_000:,} MB of frames; put them together as mp4, mkv or tiff"

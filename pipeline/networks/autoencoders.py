@@ -15,7 +15,7 @@ from pydantic import Field
 from pipeline.errors import PictureError
 from pipeline.networks.restoration import Restored, Restorer
 from pipeline.pictures.picture import Picture, join_alpha
-from pipeline.pictures.transparency import colour_of
+from pipeline.pictures.transparency import evened
 from pipeline.steps.arrays import to_levels, white_level
 from pipeline.steps.geometry import resample
 from pipeline.steps.registry import Parameters, network_step
@@ -73,7 +73,7 @@ def reconstruct(parameters: UseAutoencoder, sha256: str | None = None) -> Restor
 
     def reconstructed(picture: Picture, apply: Apply) -> Restored:
         # what is hidden is hidden again, and gets no ground of its own meanwhile
-        colour = replace(picture, pixels=colour_of(picture.pixels))
+        colour = replace(picture, pixels=evened(picture.pixels))
         (planes,) = apply(whole, [model_input(colour, opened.shape)])
         height, width, channels = picture.colour.shape
         kept = planes.permute(1, 2, 0).numpy().clip(0, 1)

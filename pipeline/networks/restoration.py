@@ -180,9 +180,10 @@ def _same_size(
         kind = graphic(colour, picture.metadata, None if seen is None else seen > 0)
         if clean and (reason := f"a graphic: {kind}" if kind else clean(colour, seen)):
             return Restored(picture.pixels, colour, skipped=f"{task}: {reason}", seen=seen)
+        given = evened(picture.pixels)
+        sampled = None if seen is None else _around(given, seen > 0)
         # what corrects every pixel alone mixes none
-        given = colour if network.samples else evened(picture.pixels)
-        sampled = colour if seen is None else _around(colour, seen > 0)
+        given = colour if network.samples else given
         result = restore(network, given, apply, parameters.strength, condition, sampled)
         told = f"{task}: done as asked, though it is a graphic: {kind}" if kind else None
         return Restored(put_back(picture.pixels, given, result), colour, warning=told, seen=seen)

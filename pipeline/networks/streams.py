@@ -28,7 +28,7 @@ from pipeline.pictures.headers import exif_orientation, profile_fits
 from pipeline.pictures.metadata.fit import Fitted, fit
 from pipeline.pictures.metadata.read import describe
 from pipeline.pictures.picture import Crop, Metadata, Picture, Reserve, at_once, check_crop, join_alpha, to_8bit
-from pipeline.pictures.transparency import colour_of
+from pipeline.pictures.transparency import colour_of, eased
 from pipeline.storage.files import StoredFiles
 
 #: sizes are compared with the run's own limit, which gives another reason than damage
@@ -159,7 +159,7 @@ def _bad_stream(error: StreamError) -> PictureError:
 def _still(picture: Picture) -> Still:
     alpha = None if picture.alpha is None else np.ascontiguousarray(to_8bit(picture.alpha)[:, :, 0])
     said = what_is_kept(picture).metadata
-    return Still(to_8bit(colour_of(picture.pixels)), alpha, said.bit_depth, said.icc or b"", said.exif or b"")
+    return Still(to_8bit(colour_of(eased(picture.pixels))), alpha, said.bit_depth, said.icc or b"", said.exif or b"")
 
 
 def what_is_kept(picture: Picture) -> Fitted:

@@ -40,7 +40,7 @@ from pipeline.pictures.headers import PNG_SIGNATURE
 from pipeline.pictures.metadata.embed import chunk, for_pillow, into_avif, into_jpeg, into_jpeg2000, png_chunks_of
 from pipeline.pictures.metadata.fit import fit
 from pipeline.pictures.picture import Metadata, over_white, to_8bit
-from pipeline.pictures.transparency import filled
+from pipeline.pictures.transparency import eased
 
 #: Output formats and the extension (without a dot) of the files they give.
 EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp", "avif": "avif", "tiff": "tiff", "jpeg2000": "jp2"}
@@ -103,7 +103,7 @@ def encode(pixels: np.ndarray, metadata: Metadata, format: str, quality: int | N
     quality = quality or DEFAULT_QUALITY.get(format)
     if format == "avif" or (format in ("webp", "jpeg2000") and quality not in (None, 100)):
         # loss spreads colours, and nobody sees these
-        written = filled(written)
+        written = eased(written)
     try:
         return Encoded(_written(written, fitted.metadata, format, quality), (*dropped, *fitted.dropped))
     except Exception as error:

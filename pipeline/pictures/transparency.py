@@ -18,6 +18,8 @@ _ROWS = 256
 _NEAR = 12
 #: a picture over white of which no sample is darker than this share of white shows nothing
 _UNSEEN = 240 / 255
+#: what zeros are divided by
+_TINY = np.float32(1e-20)
 
 
 def has_alpha(pixels: np.ndarray) -> bool:
@@ -39,8 +41,7 @@ def weights_of(pixels: np.ndarray) -> np.ndarray | None:
 
 def colour_of(pixels: np.ndarray) -> np.ndarray:
     """Return the colour as `filled` gives it, H x W x 1|3, C-contiguous."""
-    kept = filled(pixels)
-    return np.ascontiguousarray(kept[:, :, :-1] if has_alpha(kept) else kept)
+    return _colour(filled(pixels))
 
 
 def filled(pixels: np.ndarray) -> np.ndarray:
@@ -52,10 +53,19 @@ def filled(pixels: np.ndarray) -> np.ndarray:
     if not has_alpha(pixels) or pixels[:, :, -1].all():
         return pixels
     result = pixels.copy()
-    for rows, around in _surroundings(pixels):
+    for rows, around in _surroundings(pixels, _highest_near(pixels)):
         hidden = pixels[rows, :, -1] == 0
         result[rows, :, :-1][hidden] = np.rint(around[hidden])
     return result
+
+
+def eased(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels for files with loss: as `filled`, and hardly visible ones near others drawn to the colours there.
+
+    They are those that are less than a quarter as opaque: what is lost of them spreads, and they seldom have a colour
+    that is meant.
+    """
+    return np.concatenate([_drawn(pixels, 4), pixels[:, :, -1:]], axis=2) if is_transparent(pixels) else pixels
 
 
 def evened(pixels: np.ndarray) -> np.ndarray:
@@ -64,17 +74,22 @@ def evened(pixels: np.ndarray) -> np.ndarray:
     Fully transparent pixels are filled. Half-transparent ones near more opaque ones are drawn towards the colours
     around them, by as much as they are more transparent; among equals they stay as they are.
     """
-    colour = np.ascontiguousarray(pixels[:, :, :-1] if has_alpha(pixels) else pixels)
-    if not is_transparent(pixels):
-        return colour
-    alpha = np.ascontiguousarray(pixels[:, :, -1])
-    side = 2 * _NEAR + 1
-    nearby = cv2.dilate(alpha, np.ones((side, side), np.uint8))
-    if (nearby == alpha).all() and alpha.all():
+    return _drawn(pixels, 1) if is_transparent(pixels) else _colour(pixels)
+
+
+def _colour(pixels: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(pixels[:, :, :-1] if has_alpha(pixels) else pixels)
+
+
+def _drawn(pixels: np.ndarray, weight: float) -> np.ndarray:
+    """Return the colour of which a pixel keeps its alpha times `weight`, against the highest alpha near it."""
+    colour, alpha = _colour(pixels), np.ascontiguousarray(pixels[:, :, -1])
+    nearby = _highest_near(pixels)
+    if alpha.all() and (alpha >= nearby / weight).all():
         return colour
     result = colour.copy()
-    for rows, around in _surroundings(pixels):
-        share = (alpha[rows].astype(np.float32) / np.maximum(nearby[rows], 1))[:, :, None]
+    for rows, around in _surroundings(pixels, nearby):
+        share = np.minimum(weight * alpha[rows].astype(np.float32) / np.maximum(nearby[rows], 1), 1)[:, :, None]
         mixed = np.rint(around + (colour[rows] - around) * share).astype(colour.dtype)
         result[rows] = np.where(share == 1, colour[rows], mixed)
     return result
@@ -130,21 +145,28 @@ def shown(pixels: np.ndarray) -> np.ndarray:
     return over(pixels, 0) if unseen else laid
 
 
-def _surroundings(pixels: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def _highest_near(pixels: np.ndarray) -> np.ndarray:
+    """Return the highest alpha around every pixel, H x W."""
+    side = 2 * _NEAR + 1
+    return cv2.dilate(np.ascontiguousarray(pixels[:, :, -1]), np.ones((side, side), np.uint8))
+
+
+def _surroundings(pixels: np.ndarray, nearby: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield rows, and the mean colour around every pixel of them, weighted by alpha: h x W x 1|3 float32 levels.
 
-    Means are taken of 2 x 2 pixels, of four such means, and so on; at every place the finest counts by as much as its
-    pixels are seen, the coarser ones by the rest (Gortler et al., The Lumigraph, 1996).
+    Means are taken of 2 x 2 pixels, of four such means, and so on. At every place the finest counts by its alpha
+    against the highest nearby, and the next coarser one for the rest (after Gortler et al., The Lumigraph, 1996).
     """
     height, width = pixels.shape[:2]
-    # of colour weighted by alpha, and alpha, at half the size, at a quarter, ...
-    levels = [_first_level(pixels)]
+    # colour times alpha, alpha, and the highest alpha near, at half the size, at a quarter, ...
+    levels = [_first_level(pixels, nearby)]
     while max(levels[-1].shape[:2]) > 1:
         levels.append(_halved(levels[-1]))
     top = levels.pop()
-    mean = top[:, :, :-1] / np.maximum(top[:, :, -1:], np.finfo(np.float32).tiny)
+    mean = top[:, :, :-2] / np.maximum(top[:, :, -2:-1], _TINY)
     for level in reversed(levels):
-        mean = level[:, :, :-1] + (1 - level[:, :, -1:]) * _doubled(mean)[: level.shape[0], : level.shape[1]]
+        colour, alpha, highest = level[:, :, :-2], level[:, :, -2:-1], np.maximum(level[:, :, -1:], _TINY)
+        mean = colour / highest + (1 - alpha / highest) * _doubled(mean)[: level.shape[0], : level.shape[1]]
     for start in range(0, height, _ROWS):
         # a row more on either side, from which the outer ones are interpolated
         first, last = max(0, start // 2 - 1), (start + _ROWS) // 2 + 1
@@ -153,24 +175,24 @@ def _surroundings(pixels: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         yield rows, _doubled(mean[first:last])[offset : offset + rows.stop - rows.start, :width]
 
 
-def _first_level(pixels: np.ndarray) -> np.ndarray:
+def _first_level(pixels: np.ndarray, nearby: np.ndarray) -> np.ndarray:
     white = np.float32(np.iinfo(pixels.dtype).max)
     parts = []
     for start in range(0, pixels.shape[0], _ROWS):
-        values = pixels[start : start + _ROWS].astype(np.float32)
-        values[:, :, -1] /= white
-        values[:, :, :-1] *= values[:, :, -1:]
+        rows = slice(start, start + _ROWS)
+        values = np.concatenate([pixels[rows], nearby[rows, :, None]], axis=2).astype(np.float32)
+        values[:, :, -2:] /= white
+        values[:, :, :-2] *= values[:, :, -2:-1]
         parts.append(_halved(values))
     return np.concatenate(parts)
 
 
 def _halved(level: np.ndarray) -> np.ndarray:
-    """Add up 2 x 2 pixels of weighted colour and weight, and divide both where the weights come to more than 1."""
+    """Return the means of 2 x 2 pixels, of a row and column more of zeros where sides are odd."""
     height, width, channels = level.shape
     even = cv2.copyMakeBorder(level, 0, height % 2, 0, width % 2, cv2.BORDER_CONSTANT)
     size = (even.shape[1] // 2, even.shape[0] // 2)
-    sums = 4 * cv2.resize(even, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], channels)
-    return sums / np.maximum(sums[:, :, -1:], 1)
+    return cv2.resize(even, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], channels)
 
 
 def _doubled(mean: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from pipeline.pictures.metadata.fit import fit
 from pipeline.pictures.picture import Metadata, join_alpha
 from pipeline.pictures.transparency import (
     colour_of,
+    eased,
     evened,
     filled,
     has_alpha,
@@ -65,7 +66,8 @@ def encode_with(step: Step, pixels: np.ndarray, metadata: Metadata, parameters: 
     """
     assert step.encode is not None
     lost = () if step.holds_alpha or not is_transparent(pixels) else ("alpha",)
-    given = np.ascontiguousarray(filled(pixels)) if step.holds_alpha else colour_of(pixels)
+    visible = eased(pixels) if step.lossy(parameters) else filled(pixels)
+    given = np.ascontiguousarray(visible) if step.holds_alpha else colour_of(visible)
     height, width, channels = given.shape
     fitted = fit(metadata, step.container, width, height, channels)
     if step.container:

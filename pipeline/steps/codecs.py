@@ -361,20 +361,36 @@ def _pillow_picture(opener: Callable[[io.BytesIO], Image.Image], data: bytes) ->
     return picture
 
 
-codec_step("jpeg", Jpeg, encode_jpeg, decode_opencv, "jpg", container="jpeg")
+def _is_lossy(parameters: Any) -> bool:
+    if isinstance(parameters, Jpeg2000):
+        return parameters.psnr is not None or parameters.rate is not None
+    return not (isinstance(parameters, JpegXl) and parameters.lossless)
+
+
+codec_step("jpeg", Jpeg, encode_jpeg, decode_opencv, "jpg", container="jpeg", lossy=_is_lossy)
 codec_step("png", Png, encode_png, decode_opencv, "png", holds_alpha=True, container="png")
 codec_step("png_huffman", PngHuffman, encode_png_huffman, decode_opencv, "png", holds_alpha=True, container="png")
 codec_step("tiff_lzw", TiffLzw, encode_tiff_lzw, decode_tiff, "tiff", holds_alpha=True, container="tiff")
-codec_step("webp", Webp, encode_webp, decode_webp, "webp", holds_alpha=True, container="webp")
+codec_step("webp", Webp, encode_webp, decode_webp, "webp", holds_alpha=True, container="webp", lossy=_is_lossy)
 codec_step("webp_lossless", WebpLossless, encode_webp_lossless, decode_webp, "webp", holds_alpha=True, container="webp")
 codec_step(
-    "jpeg2000", Jpeg2000, encode_jpeg2000, decode_jpeg2000, "jp2", version=2, holds_alpha=True, container="jpeg2000"
+    "jpeg2000",
+    Jpeg2000,
+    encode_jpeg2000,
+    decode_jpeg2000,
+    "jp2",
+    version=2,
+    holds_alpha=True,
+    container="jpeg2000",
+    lossy=_is_lossy,
 )
-codec_step("avif", Avif, encode_avif, decode_avif, "avif", holds_alpha=True, container="avif")
+codec_step("avif", Avif, encode_avif, decode_avif, "avif", holds_alpha=True, container="avif", lossy=_is_lossy)
 
 try:
     import pillow_jxl  # noqa: F401
 except ImportError:
     pass
 else:
-    codec_step("jpeg_xl", JpegXl, encode_jpeg_xl, decode_jpeg_xl, "jxl", holds_alpha=True, container="jpeg_xl")
+    codec_step(
+        "jpeg_xl", JpegXl, encode_jpeg_xl, decode_jpeg_xl, "jxl", holds_alpha=True, container="jpeg_xl", lossy=_is_lossy
+    )

@@ -69,6 +69,8 @@ class Step:
     #: the format of the codec's streams, by its name in `pipeline.pictures.metadata.fit`, where `encode` takes metadata
     #: that fit it as a third argument; "" where it takes none
     container: str = ""
+    #: whether it loses something with these parameters
+    lossy: Callable[[Any], bool] = lambda parameters: False
     #: network steps: parameters, and the SHA-256 that the weights must have or None -> a Restorer, CodecNetwork or
     #: Representer (of `pipeline.networks`)
     load: Callable[[Any, str | None], Any] | None = None
@@ -130,11 +132,13 @@ def codec_step(
     version: int = 1,
     holds_alpha: bool = False,
     container: str = "",
+    lossy: Callable[[Any], bool] = lambda parameters: False,
 ) -> None:
     """Register a pair of functions that mirror each other as a codec step; `encode`'s docstring gives the summary.
 
     With `holds_alpha` they take and give alpha, too, H x W x 1..4; without, alpha is kept aside, and rows say so. With
-    `container`, the name of a format that Darkroom knows the metadata of, `encode` takes them as third argument.
+    `container`, the name of a format that Darkroom knows the metadata of, `encode` takes them as third argument. Where
+    `lossy` says so of the parameters, hardly visible pixels come with the colours around them.
     """
     _add(
         Step(
@@ -148,6 +152,7 @@ def codec_step(
             extension=extension,
             holds_alpha=holds_alpha,
             container=container,
+            lossy=lossy,
             has_stream=True,
         )
     )

@@ -20,12 +20,14 @@ from pipeline.pictures.encode import EXTENSIONS, encode, png_file
 from pipeline.pictures.perceptual_hash import perceptual_hash
 from pipeline.pictures.picture import Metadata, Picture, to_8bit
 from pipeline.pictures.seen import compare_seen, describe_seen
-from pipeline.pictures.transparency import over
+from pipeline.pictures.transparency import colour_of, over, weights_of
 from pipeline.requests.catalogue import all_steps, find
 from pipeline.requests.job import Settings
 from pipeline.requests.recipe import open_networks, parse_recipe
 from pipeline.shards.apply import apply_pixel_step
 from pipeline.shards.picture import Developed, develop_picture
+from pipeline.steps.estimates import bad_light, blockiness, noise_level
+from pipeline.steps.registry import Parameters, Step
 from tests.autoencoder_models import random_autoencoder
 from tests.picture_files import smooth
 from tests.restoration_models import TASKS, random_model
@@ -217,3 +219,124 @@ def test_opaque_alpha_changes_nothing(name: str, given: dict[str, Any]) -> None:
         one, other = (decode(result.outputs[0][1], "x").pixels for result in (found, wanted))
         np.testing.assert_array_equal(one[:, :, :3], other)
         assert (one[:, :, 3] == 255).all()
+
+
+SPATIAL = [
+    (name, given)
+    for name, given in CASES
+    if find(name).mixes != "nothing" and (name, given) not in [("jpeg_artifacts", {}), ("realistic_degradation", {})]
+]
+
+
+@pytest.mark.parametrize(("name", "given"), SPATIAL, ids=str)
+def test_what_is_hardly_visible_hardly_counts(name: str, given: dict[str, Any]) -> None:
+    """Dust of alpha 2 around an opaque disc, 255 levels apart in two pictures, moves the disc by a few levels."""
+    rows, columns = np.mgrid[:72, :80]
+    distance = np.hypot(rows - 36, columns - 40)
+    alpha = np.where(distance < 22, 255, np.where(distance < 30, 2, 0)).astype(np.uint8)
+    pixels = np.dstack([cut_out()[:, :, :3], alpha])
+    results = []
+    for colour in ((255, 0, 255), (0, 255, 0)):
+        pixels[alpha == 2, :3] = colour
+        results.append(apply_pixel_step(find(name), pixels, find(name).parameters.model_validate(given), "k"))
+    opaque = (results[0][:, :, 3] == 255) & (results[1][:, :, 3] == 255)
+    assert opaque.any()
+    difference = np.abs(results[0][opaque].astype(int) - results[1][opaque]).max()
+    assert difference <= (16 if name == "laplacian_sharpen" else 8)
+
+
+@pytest.mark.parametrize("method", ["area", "lanczos", "cubic"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_resized_picture_is_the_mean_of_what_is_seen(method: Any, dtype: type) -> None:
+    """Over any ground it is what the picture over that ground becomes, but where alpha rings, which is clipped."""
+    pixels = cut_out(4, dtype)
+    parameters = find("resize").parameters.model_validate({"scale": 0.4, "method": method})
+    small = apply_pixel_step(find("resize"), pixels, parameters, "k")
+    for level in (0, 0.5, 1):
+        wanted = apply_pixel_step(find("resize"), over(pixels, level), parameters, "k")
+        difference = np.abs(to_8bit(over(small, level)).astype(int) - to_8bit(wanted))
+        assert np.percentile(difference, 90) <= 1
+        assert difference.max() <= (1 if method == "area" else 24)
+
+
+def test_sharpening_does_not_ring_at_an_edge() -> None:
+    """A flat disc stays flat up to its edge, whatever is hidden around it, in every step that mixes pixels."""
+    flat = hiding(cut_out(), "magenta")
+    flat[flat[:, :, 3] > 0, :3] = (40, 160, 60)
+    for name, chosen in SPATIAL:
+        result = apply_pixel_step(find(name), flat, find(name).parameters.model_validate(chosen), "k")
+        seen = result[result[:, :, 3] > 0][:, :3].astype(int)
+        assert np.abs(seen - (40, 160, 60)).max() <= 1, (name, chosen)
+
+
+@pytest.mark.parametrize("name", ["equalise", "clahe", "contrast_stretch", "grey_world", "white_patch"])
+def test_figures_that_steps_go_by_are_of_visible_pixels(name: str) -> None:
+    """The opaque half of a picture becomes what it becomes alone."""
+    colour = np.ascontiguousarray(cut_out()[:, :, :3]) // 2 + np.uint8(30)
+    half = np.ascontiguousarray(colour[:, :40])
+    step, parameters = find(name), find(name).parameters.model_validate({"tile_grid": 1} if name == "clahe" else {})
+    pixels = np.dstack([colour, np.full(colour.shape[:2], 255, np.uint8)])
+    pixels[:, 40:] = (255, 0, 255, 0)
+    found = apply_pixel_step(step, pixels, parameters, "k")[:, :40, :3].astype(int)
+    assert np.abs(found - apply_pixel_step(step, half, parameters, "k")).max() <= 1
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_decisions_are_those_of_what_is_visible(kind: str) -> None:
+    """A cut-out disc, hidden whatever, is judged like the opaque square inside it: noise, blocks and light."""
+    rows, columns = np.mgrid[:240, :240]
+    distance = np.hypot(rows - 120, columns - 120)
+    photograph = smooth(240, 240, 3) // 2 + np.uint8(60)
+    for sigma in (0, 12):
+        noisy = photograph + np.random.default_rng(1).normal(0, sigma, photograph.shape)
+        colour = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+        pixels = hiding(np.dstack([colour, np.where(distance < 110, 255, 0).astype(np.uint8)]), kind)
+        inside = np.ascontiguousarray(colour[48:192, 48:192])
+        given, seen = colour_of(pixels), weights_of(pixels)
+        assert noise_level(given, seen) == pytest.approx(noise_level(inside), rel=0.15, abs=0.2)
+        assert (bad_light(given, seen) is None) == (bad_light(inside) is None)
+    blocky = cv2.imdecode(cv2.imencode(".jpg", colour, [cv2.IMWRITE_JPEG_QUALITY, 20])[1], 1)
+    pixels = hiding(np.dstack([blocky, pixels[:, :, 3]]), kind)
+    wanted = blockiness(np.ascontiguousarray(blocky[48:192, 48:192]))
+    assert blockiness(colour_of(pixels), weights_of(pixels)) == pytest.approx(wanted, rel=0.25)
+
+
+def test_alpha_counts_in_figures() -> None:
+    """A picture that has lost its alpha, or a part of it, is not the picture it was."""
+    pixels = cut_out()
+    lost, fainter = pixels.copy(), pixels.copy()
+    lost[:, :, 3] = 255
+    fainter[:, :, 3] //= 2
+    for changed in (lost, fainter, np.ascontiguousarray(pixels[:, :, :3])):
+        figures = compare_seen(changed, pixels)
+        assert (figures["psnr"] or 0) < 20
+        assert (figures["ssim"] or 0) < 0.99
+    ground = np.zeros((200, 200, 4), np.uint8)
+    worse = ground.copy()
+    ground[60:132, 60:140] = pixels
+    worse[60:132, 60:140] = pixels
+    worse[60:132, 60:140, :3] ^= 16
+    spoiled = pixels.copy()
+    spoiled[:, :, :3] ^= 16
+    assert compare_seen(worse, ground)["psnr"] == pytest.approx(compare_seen(spoiled, pixels)["psnr"], abs=1e-6)
+    nothing = np.zeros((30, 30, 4), np.uint8)
+    assert compare_seen(nothing, hiding(nothing, "noise"))["psnr"] == 100
+    assert set(describe_seen(hiding(nothing, "noise")).values()) == {0}
+
+
+def test_steps_of_packages_need_not_know_of_alpha() -> None:
+    """A step that takes colour alone gets visible colours everywhere, and the picture keeps its alpha."""
+    given: list[np.ndarray] = []
+
+    def invert(pixels: np.ndarray, parameters: Parameters) -> np.ndarray:
+        given.append(pixels)
+        return np.iinfo(pixels.dtype).max - pixels
+
+    step = Step("invert", "pixels", Parameters, "", function=invert)
+    pixels = hiding(cut_out(), "magenta")
+    result = apply_pixel_step(step, pixels, Parameters(), "k")
+    seen = pixels[:, :, 3] > 0
+    np.testing.assert_array_equal(result[seen, :3], 255 - pixels[seen, :3])
+    np.testing.assert_array_equal(result[:, :, 3], pixels[:, :, 3])
+    assert given[0].shape[2] == 3
+    assert (given[0][~seen] != (255, 0, 255)).any(axis=1).all()
