@@ -16,6 +16,8 @@ import numpy as np
 _ROWS = 256
 #: half-transparent pixels count less than others where some within so many pixels are more opaque
 _NEAR = 12
+#: how many times more opaque others near have to be for a pixel to count as hardly visible
+_FAINT = 32
 #: a picture over white of which no sample is darker than this share of white shows nothing
 _UNSEEN = 240 / 255
 #: what zeros are divided by
@@ -62,10 +64,10 @@ def filled(pixels: np.ndarray) -> np.ndarray:
 def eased(pixels: np.ndarray) -> np.ndarray:
     """Return pixels for files with loss: as `filled`, and hardly visible ones near others drawn to the colours there.
 
-    They are those that are less than a quarter as opaque: what is lost of them spreads, and they seldom have a colour
-    that is meant.
+    They are those that are less than a 32nd as opaque: what is lost of them spreads, and they seldom have a colour that
+    is meant.
     """
-    return np.concatenate([_drawn(pixels, 4), pixels[:, :, -1:]], axis=2) if is_transparent(pixels) else pixels
+    return np.concatenate([_drawn(pixels, _FAINT), pixels[:, :, -1:]], axis=2) if is_transparent(pixels) else pixels
 
 
 def evened(pixels: np.ndarray) -> np.ndarray:
