@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipeline.destination.schemas import EVALUATION_SCHEMAS
 from pipeline.errors import RequestError
@@ -21,6 +22,8 @@ from pipeline.evaluation.evaluate import evaluate
 from pipeline.requests.catalogue import all_steps
 from pipeline.requests.pictures import EvaluateRequest
 from pipeline.requests.recipe import parse_recipe
+from tests.described_pictures import exif
+from tests.picture_files import srgb_profile
 from tests.pipeline.evaluation.test_bd_rate import EMBEDDED
 from tests.runs import contents, snapshot
 
@@ -52,6 +55,18 @@ def asked(source: Path, destination: Path, **changes: Any) -> EvaluateRequest:
 def untimed(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Points without the columns that only say how long something took."""
     return [{name: value for name, value in point.items() if not name.endswith("_s")} for point in points]
+
+
+def test_codecs_are_compared_by_what_pixels_take_not_by_their_metadata(source: Path, tmp_path: Path) -> None:
+    """Profile, EXIF and XMP of some kilobytes, which every file of a run holds, count in no BD-rate."""
+    described = tmp_path / "described"
+    described.mkdir()
+    for path in source.iterdir():
+        with Image.open(path) as image:
+            image.save(described / path.name, exif=exif(1), icc_profile=srgb_profile(), dpi=(300, 300))
+    bare, full = (evaluate(asked(folder, tmp_path / f"of {folder.name}")) for folder in (source, described))
+    assert untimed(bare.points) == untimed(full.points)
+    assert bare.bd_rates == full.bd_rates
 
 
 def test_an_evaluation_leaves_points_bd_rates_and_a_report(source: Path, tmp_path: Path) -> None:

@@ -12,7 +12,11 @@ from docs.metadata_matrix import KEPT, cells
 from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import EXTENSIONS, encode
 from pipeline.pictures.metadata.profiles import profile_of
+from pipeline.pictures.metadata.read import describe
 from pipeline.pictures.picture import ColourTag, Metadata, Resolution
+from pipeline.requests.catalogue import all_steps
+from pipeline.shards.apply import decode_with, encode_with
+from pipeline.steps.registry import Step
 from tests.described_pictures import DPI, HEIGHT, IPTC, PQ, WIDTH, XMP, described_files, opened, tagged_png
 from tests.picture_files import smooth
 
@@ -116,3 +120,26 @@ def test_pixels_that_are_not_square_stay_so() -> None:
         assert ratio is not None
         assert not ratio.absolute
         assert ratio.x / ratio.y == pytest.approx(2)
+
+
+@pytest.mark.parametrize("step", [step for step in all_steps() if step.kind == "codec"], ids=lambda step: step.name)
+def test_streams_of_classical_codecs_carry_metadata_and_the_same_pixels(step: Step) -> None:
+    source = decode(FILES["jpeg"], "x.jpg")
+    parameters = step.parameters()
+    bare, _ = encode_with(step, source.pixels, Metadata("jpeg", "rgb", 8), parameters)
+    full, dropped = encode_with(step, source.pixels, source.metadata, parameters)
+    assert len(full) > len(bare)
+    assert dropped == (("ICC profile",) if step.name == "jpeg_xl" else ())
+    np.testing.assert_array_equal(
+        decode_with(step, full, source.pixels), decode_with(step, bare, source.pixels), strict=True
+    )
+    said = Metadata("jxl", "rgb", 8)
+    jxl = step.name == "jpeg_xl"
+    back = describe(full, "jpeg_xl", said) if jxl else decode(full, f"x.{step.extension}").metadata
+    assert back.xmp is not None
+    assert back.exif is not None
+    assert b"Camera" in back.exif
+    assert back.iptc == IPTC
+    assert back.resolution == Resolution(DPI, DPI)
+    grey, _ = encode_with(step, source.pixels[:, :, :1].copy(), source.metadata, parameters)
+    assert decode_with(step, grey, source.pixels[:, :, :1]).shape[2] == 1
