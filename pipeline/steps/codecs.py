@@ -217,7 +217,11 @@ def encode_jpeg_xl(pixels: np.ndarray, parameters: JpegXl, said: Metadata = NOTH
     """Encode as JPEG XL, lossy or lossless; uint16 is kept in grey and rounded to 8 bits in colour."""
     kept = pixels if pixels.shape[2] == 1 else to_8bit(pixels)
     settings = {"lossless": True} if parameters.lossless else {"quality": parameters.quality}
-    return _pillow_bytes("JXL", kept, **settings, effort=parameters.effort, num_threads=1, **for_pillow(said))
+    given = for_pillow(said)
+    if "exif" in given:
+        # the box begins with the offset of the block in it, which the plugin leaves to whoever calls it
+        given["exif"] = bytes(4) + given["exif"]
+    return _pillow_bytes("JXL", kept, **settings, effort=parameters.effort, num_threads=1, **given)
 
 
 def decode_opencv(data: bytes) -> np.ndarray:

@@ -298,8 +298,10 @@ def _jpeg_xl(data: bytes) -> Found:
         if name == b"xml ":
             found["xmp"] = data[start:end]
         elif name == b"Exif":
-            offset = int.from_bytes(data[start : start + 4], "big")
-            found["exif"] = data[start + 4 + offset : end].removeprefix(b"Exif\0\0")
+            body = data[start:end]
+            # some writers leave out the offset that the box should begin with
+            offset = 0 if blocks.order_of(body) else 4 + int.from_bytes(body[:4], "big")
+            found["exif"] = body[offset:].removeprefix(b"Exif\0\0")
         elif name == b"brob":
             found["lost"] = ["compressed metadata"]
     return found
