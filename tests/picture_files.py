@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -50,6 +51,7 @@ def exif_block(orientation: int = 1) -> bytes:
     return exif.tobytes().removeprefix(b"Exif\0\0")
 
 
+@cache
 def small_files() -> dict[str, bytes]:
     """One small good file of each format and way of storing, by a telling name."""
     colour, alpha, grey = picture(3), picture(4), picture(1)
@@ -77,4 +79,44 @@ def small_files() -> dict[str, bytes]:
         "ppm": save(colour, "PPM"),
         "ico": save(alpha.resize((16, 16)), "ICO"),
         "tga": save(colour, "TGA"),
+        "ppm 16": b"P6 36 40 65535\n" + deep.astype(">u2").tobytes(),
+        **_tiffs(deep),
+        **_of_extras(colour, alpha),
     }
+
+
+def _tiffs(deep: np.ndarray) -> dict[str, bytes]:
+    from tests.tiff_files import tiff
+
+    return {
+        "tiff 16 zstd": tiff(deep, 16, compression="zstd", rows=16, predictor=2),
+        "tiff 16 lzma": tiff(deep, 16, compression="lzma", planar=True, tile=(16, 16), order=">"),
+        "tiff 16 lzw": tiff(deep, 16, compression="lzw", big=True, order=">"),
+    }
+
+
+def _of_extras(colour: Image.Image, alpha: Image.Image) -> dict[str, bytes]:
+    """Files of formats whose packages are extras, of those that are installed."""
+    from tests.raw_files import dng
+
+    found = {}
+    with suppress(ImportError):
+        import pillow_heif
+
+        found["heif"] = _heif(pillow_heif.from_pillow(colour))
+        found["heif alpha"] = _heif(pillow_heif.from_pillow(alpha))
+    with suppress(ImportError):
+        import pillow_jxl  # noqa: F401
+
+        found["jpeg_xl"] = save(colour, "JXL", lossless=True)
+    with suppress(ImportError):
+        import rawpy  # noqa: F401
+
+        found["raw 16"] = dng()
+    return found
+
+
+def _heif(file: Any) -> bytes:
+    buffer = io.BytesIO()
+    file.save(buffer, quality=90)
+    return buffer.getvalue()

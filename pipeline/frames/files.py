@@ -105,7 +105,8 @@ def count_frames(file: BinaryIO, most: int) -> int:
     kind = _kind(file)
     file.seek(0)
     if kind == "tiff":
-        return len(page_offsets(file, most))
+        # reduced copies alone: of a camera raw, whose picture lies elsewhere
+        return max(1, len(page_offsets(file, most)))
     if kind == "npy":
         return npy_layout(file).count
     if kind == "idx":
@@ -154,7 +155,8 @@ def _kind(file: BinaryIO) -> str:
         if brands & {b"avif", b"heic", b"heix", b"mif1", b"msf1"}:
             return ""
     if head[:4] in _TIFFS:
-        return "tiff"
+        # a camera raw, all of whose directories are one picture
+        return "" if head[8:10] == b"CR" else "tiff"
     if head.startswith(b"\x93NUMPY"):
         return "npy"
     if head.startswith(b"\0\0\x08") or (head.startswith(b"\x1f\x8b") and _is_zipped_idx(file)):

@@ -2,7 +2,8 @@
 
 The format is taken from the first bytes, never from the name, and the size from the header, before anything is
 allocated. Ordinary 8-bit JPEGs go to libjpeg-turbo, which says what is damaged; TIFFs are read by their tags; 16-bit
-colour PNG and JPEG 2000 and 10/12-bit AVIF, which Pillow cuts down to 8 bits, go to OpenCV. All else goes to Pillow.
+colour PNG and JPEG 2000 and 10/12-bit AVIF, which Pillow cuts down to 8 bits, go to OpenCV. HEIF, JPEG XL and camera
+raws need packages that are extras. All else goes to Pillow.
 
 Decisions that are not obvious:
 
@@ -45,9 +46,12 @@ from pipeline.pictures import headers, tiff
 from pipeline.pictures.formats import jpeg, tiff_reader
 from pipeline.pictures.formats.bands import judge_alpha
 from pipeline.pictures.formats.frames import further_frames
+from pipeline.pictures.formats.heif import read_heif
+from pipeline.pictures.formats.jpeg_xl import read_jpeg_xl
 from pipeline.pictures.formats.libtiff import listening
 from pipeline.pictures.formats.netpbm import netpbm_depth, read_netpbm
 from pipeline.pictures.formats.pillow_pixels import MODELS, pixels_of
+from pipeline.pictures.formats.raw import read_raw
 from pipeline.pictures.formats.tiff_samples import classic, read_samples, scaled
 from pipeline.pictures.metadata.read import describe
 from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once
@@ -86,6 +90,7 @@ def decode(data: bytes, key: str = "", pixel_limit: int = 178_000_000, reserve: 
     name = headers.sniff(data, key)
     try:
         picture = _decode_plain_jpeg(data, key, pixel_limit, reserve) if name == "jpeg" else None
+        picture = picture or _decode_with_extra(data, name, key, pixel_limit, reserve)
         picture = picture or _decode_with_pillow(data, name, key, pixel_limit, reserve)
         return replace(picture, metadata=describe(data, name, picture.metadata))
     except PictureError:
@@ -137,6 +142,21 @@ def _decode_plain_jpeg(data: bytes, key: str, pixel_limit: int, reserve: Reserve
     pixels, damage = decoded
     mode = "grey" if header.components == 1 else "rgb"
     return _finish(key, pixels, Metadata("jpeg", mode, 8, icc=header.icc, exif=header.exif, damage=damage))
+
+
+def _decode_with_extra(data: bytes, name: str, key: str, pixel_limit: int, reserve: Reserve) -> Picture | None:
+    """Decode what needs a package that is an extra: HEIF, JPEG XL, camera raws; None for other formats."""
+    if name == "heif":
+        return _finish(key, *read_heif(data, pixel_limit, reserve))
+    if name == "raw":
+        return _finish(key, *read_raw(data, pixel_limit, reserve))
+    if name != "jpeg_xl":
+        return None
+    found = read_jpeg_xl(data, pixel_limit, reserve)
+    if isinstance(found, tuple):
+        return _finish(key, *found)
+    picture = decode(found, key, pixel_limit, reserve)
+    return replace(picture, metadata=replace(picture.metadata, format="jpeg_xl"))
 
 
 def _decode_with_pillow(data: bytes, name: str, key: str, pixel_limit: int, reserve: Reserve) -> Picture:

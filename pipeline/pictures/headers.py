@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pipeline.errors import PictureError
+from pipeline.pictures.raws import RAW_SUFFIXES, is_raw
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -24,7 +25,8 @@ _PROFILE_SPACES = {1: b"GRAY", 2: b"GRAY", 3: b"RGB ", 4: b"RGB "}
 #: how names of picture files end
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".j2k", ".j2c", ".jpx",
-    ".avif", ".heic", ".heif", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm", ".psd", ".ico", ".tga",
+    ".avif", ".heic", ".heif", ".hif", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm", ".psd", ".ico", ".tga",
+    *RAW_SUFFIXES,
 )  # fmt: skip
 #: first bytes of the formats that are read here
 SIGNATURES = (
@@ -38,6 +40,8 @@ SIGNATURES = (
     (b"MM\0+", "tiff"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "jpeg2000"),
     (b"\xff\x4f\xff\x51", "jpeg2000"),
+    (b"\xff\x0a", "jpeg_xl"),
+    (b"\0\0\0\x0cJXL ", "jpeg_xl"),
     (b"8BPS\0\x01", "psd"),
     (b"\0\0\x01\0", "ico"),
     (b"BM", "bmp"),
@@ -45,8 +49,6 @@ SIGNATURES = (
 
 #: First bytes of what is known and not read, with the reason and what to tell people.
 _FOREIGN = (
-    (b"\xff\x0a", "unsupported", "JPEG XL is not read; convert it to PNG or AVIF"),
-    (b"\0\0\0\x0cJXL ", "unsupported", "JPEG XL is not read; convert it to PNG or AVIF"),
     (b"\x76\x2f\x31\x01", "unsupported", "OpenEXR is not read; convert it to TIFF"),
     (b"#?RADIANCE", "unsupported", "Radiance HDR is not read; convert it to TIFF"),
     (b"\x01\xda", "unsupported", "SGI pictures are not read; convert them to PNG or TIFF"),
@@ -100,11 +102,14 @@ def named_as_picture(key: str) -> bool:
 def sniff(data: bytes, key: str = "") -> str:
     """Return the format of a file by its content ("jpeg", "png", …).
 
-    TGA, which has no signature, is also known by the key's extension. Raises `PictureError`: `truncated` (nothing or
-    next to nothing there), `unsupported` (a known kind that is not read), `not_an_image`.
+    TGA, which has no signature, is also known by the key's extension, and so are some camera raws ("raw"). Raises
+    `PictureError`: `truncated` (nothing or next to nothing there), `unsupported` (a known kind that is not read),
+    `not_an_image`.
     """
     if not data:
         raise PictureError("truncated", "the file is empty")
+    if is_raw(data, key):
+        return "raw"
     for signature, name in SIGNATURES:
         if data.startswith(signature):
             return name
@@ -132,7 +137,7 @@ def _sniff_brands(data: bytes) -> str:
     if brands & _AVIF_BRANDS:
         return "avif"
     if brands & _HEIF_BRANDS:
-        raise PictureError("unsupported", "HEIC/HEIF is not read; convert it first, with heif-convert for instance")
+        return "heif"
     raise PictureError("not_an_image", "an ISO media file (video or audio), not a picture")
 
 
@@ -322,7 +327,7 @@ def looks_cut(data: bytes, name: str) -> bool:
         return int.from_bytes(data[2:6], "little") > len(data)
     if name == "jpeg2000" and data[:4] == b"\xff\x4f\xff\x51":
         return not data.rstrip(b"\0").endswith(b"\xff\xd9")
-    if name in ("avif", "jpeg2000"):
+    if name in ("avif", "heif", "jpeg2000"):
         return max((end for _, _, end in boxes(data)), default=0) > len(data)
     return False
 
