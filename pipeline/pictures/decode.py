@@ -61,6 +61,8 @@ SCAN_LIMIT = 200
 
 # What OpenCV would print of a bad file is raised here as a PictureError.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+# Pillow refuses a PNG for a text of a megabyte, such as XMP with a long history.
+PngImagePlugin.MAX_TEXT_CHUNK = headers.METADATA_LIMIT
 
 
 _READERS: dict[str, Any] = {

@@ -28,7 +28,7 @@ from pipeline.pictures.picture import ColourTag, Metadata, Resolution
 
 _ICC_IN_JPEG = 65_533 - len(b"ICC_PROFILE\0") - 2
 _SEGMENT = 65_533
-_WORD = 0xFFFF
+_WORD, _LARGEST = 0xFFFF, 0x7FFFFFFF
 _NCLX = re.compile(rb"colrnclx.{4}", re.DOTALL)
 
 
@@ -87,7 +87,9 @@ def png_chunks_of(said: Metadata) -> bytes:
         parts.append(chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(said.icc, 6)))
     if said.resolution is not None:
         values = (said.resolution.x / INCH, said.resolution.y / INCH)
-        across, down = map(round, values) if said.resolution.absolute else _ratio(said.resolution)
+        across, down = (min(max(round(value), 1), _LARGEST) for value in values)
+        if not said.resolution.absolute:
+            across, down = _ratio(said.resolution)
         parts.append(chunk(b"pHYs", struct.pack(">IIB", across, down, said.resolution.absolute)))
     if said.exif:
         parts.append(chunk(b"eXIf", said.exif))

@@ -242,7 +242,7 @@ def _put_whole(edited: bytearray, order: str, entry: Entry, value: int) -> None:
 
 
 def _packed(order: str, value: float) -> bytes:
-    fraction = Fraction(value).limit_denominator(max(1, min(10_000, int(0xFFFFFFFF / value))))
+    fraction = Fraction(value).limit_denominator(max(1, min(10_000, int(0xFFFFFFFF / max(value, 1e-9)))))
     return struct.pack(order + "II", min(fraction.numerator, 0xFFFFFFFF), fraction.denominator)
 
 

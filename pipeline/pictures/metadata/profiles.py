@@ -120,7 +120,9 @@ def _columns(chromaticities: tuple[float, ...]) -> np.ndarray | None:
     if (cones <= 0).any() or (scale <= 0).any():
         return None
     adapted = np.linalg.inv(_BRADFORD) @ np.diag((_BRADFORD @ _D50) / cones) @ _BRADFORD
-    return np.asarray(adapted @ unscaled[:, 1:] * scale)
+    columns = np.asarray(adapted @ unscaled[:, 1:] * scale)
+    # what a profile can hold, and eyes can see
+    return columns if np.isfinite(columns).all() and np.abs(columns).max() < 4 else None
 
 
 def _xyz(values: np.ndarray) -> bytes:

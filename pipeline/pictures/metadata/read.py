@@ -31,6 +31,8 @@ INCH = 0.0254
 #: colours as everybody takes them who is told nothing
 _USUAL_PRIMARIES, _USUAL_TRANSFERS = (1, 2), (2, 13)
 _TEXT_LIMIT = 1 << 20
+#: pixels per inch, beyond which a resolution is no resolution
+_SPARSEST, _DENSEST = 1e-3, 1e7
 _NCLX = re.compile(rb"colrnclx(.{7})", re.DOTALL)
 _GAIN_MAP = re.compile(rb"hdrgm:Version|HDRGainMap|urn:iso:std:iso:ts:21496")
 _WINDOWS_PROFILE = b"DEBM"
@@ -63,6 +65,8 @@ def describe(data: bytes, format: str, said: Metadata) -> Metadata:
         for entry in sorted(lifted, key=lambda entry: -entry.at):
             exif = blocks.without_tag(exif, entry.tag)
         exif = exif if blocks.directory(exif) else None
+    if resolution is not None and not all(_SPARSEST < value < _DENSEST for value in (resolution.x, resolution.y)):
+        resolution = None
     if resolution is not None and said.orientation >= 5:
         resolution = Resolution(resolution.y, resolution.x, resolution.absolute)
     converted = said.mode in ("cmyk", "lab")
@@ -158,7 +162,7 @@ def _resources(data: bytes) -> Found:
 def _png(data: bytes) -> Found:
     found: Found = {"text": [], "lost": []}
     cicp, gamma, chromaticities = None, None, None
-    room = _TEXT_LIMIT
+    room, packed_room = _TEXT_LIMIT, METADATA_LIMIT
     for name, body, _ in png_chunks(data):
         if name == b"pHYs" and len(body) == 9:
             across, down, unit = struct.unpack(">IIB", body)
@@ -172,7 +176,11 @@ def _png(data: bytes) -> Found:
         elif name == b"cICP" and len(body) == 4:
             cicp = (body[0], body[1], bool(body[3]))
         elif name in (b"tEXt", b"zTXt", b"iTXt"):
-            keyword, text = _png_text(name, body)
+            keyword, text = _png_text(name, body, packed_room)
+            packed_room -= len(text)
+            if packed_room <= 0:
+                _add_once(found["lost"], "long texts")
+                break
             if keyword == XMP_IN_PNG:
                 found["xmp"] = text.encode()
             elif keyword.startswith(RAW_PROFILE):
@@ -189,7 +197,8 @@ def _png(data: bytes) -> Found:
     return found
 
 
-def _png_text(name: bytes, body: bytes) -> tuple[str, str]:
+def _png_text(name: bytes, body: bytes, most: int) -> tuple[str, str]:
+    """Return keyword and text of a chunk, of which at most `most` bytes are unpacked."""
     keyword, _, rest = body.partition(b"\0")
     packed = name == b"zTXt"
     encoding = "latin-1"
@@ -198,7 +207,7 @@ def _png_text(name: bytes, body: bytes) -> tuple[str, str]:
         rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
     elif packed:
         rest = rest[1:]
-    text = zlib.decompressobj().decompress(rest, METADATA_LIMIT) if packed else rest
+    text = zlib.decompressobj().decompress(rest, most) if packed else rest
     return keyword.decode("latin-1"), text.decode(encoding, "replace")
 
 
@@ -315,10 +324,9 @@ def _gif(data: bytes) -> Found:
     while data[at : at + 1] == b"!":
         kind, start = data[at + 1], at + 2
         # XMP stands in the file as it is, followed by a trailer that looks like blocks to who does not know it
-        if kind == 0xFF and data[start + 1 : start + 12] == b"XMP DataXMP":
+        if kind == 0xFF and data[start + 1 : start + 12] == b"XMP DataXMP" and "xmp" not in found:
             end = data.find(b"\x01\xff\xfe", start + 12)
-            if end > 0:
-                found["xmp"] = data[start + 12 : end]
+            found["xmp"] = data[start + 12 : end] if end > 0 else None
         parts = []
         at = start
         while at < len(data) and data[at]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from pipeline.pictures.encode import encode
 from pipeline.pictures.metadata import exif as blocks
 from pipeline.pictures.metadata.fit import fit
 from pipeline.pictures.metadata.read import describe
-from pipeline.pictures.picture import Metadata, Picture, Resolution, rescaled
+from pipeline.pictures.picture import ColourTag, Metadata, Picture, Resolution, rescaled
 from tests.described_pictures import HEIGHT, WIDTH, XMP, described_files, exif, opened, pixels, with_thumbnail
 from tests.picture_files import save, smooth
 
@@ -135,3 +136,48 @@ def described_files_once() -> dict[str, bytes]:
     """The described files, made once for all examples."""
     _FILES.update(_FILES or described_files())
     return _FILES
+
+
+_NUMBERS = st.floats(1e-12, 1e12)
+_WHOLE = st.integers(0, 2**32 - 1)
+
+
+@given(
+    st.builds(Resolution, _NUMBERS, _NUMBERS, st.booleans()),
+    st.builds(
+        ColourTag,
+        st.none() | st.tuples(st.integers(0, 255), st.integers(0, 255), st.booleans()),
+        st.none() | _WHOLE.map(lambda value: value / 100_000 or None),
+        st.none() | st.lists(_WHOLE, min_size=8, max_size=8).map(lambda values: tuple(v / 100_000 for v in values)),
+    ),
+    st.lists(st.tuples(st.text(max_size=90), st.text(max_size=300)), max_size=3),
+    st.sampled_from(["png", "jpeg", "webp", "tiff", "avif", "jpeg2000"]),
+)
+def test_whatever_a_file_says_it_costs_no_picture(
+    resolution: Resolution, colour: ColourTag, texts: list[tuple[str, str]], format: str
+) -> None:
+    said = Metadata("png", "rgb", 8, xmp=XMP, text=tuple(texts), resolution=resolution, colour=colour)
+    pixels = smooth(8, 9, 3)
+    assert decode(encode(pixels, said, format).data).pixels.shape == pixels.shape
+
+
+def test_a_bomb_of_texts_is_not_unpacked() -> None:
+    """6,400 texts of 16 MB each in a file of 100 MB would take minutes; these are 400."""
+    packed = zlib.compress(bytes(16 << 20), 9)
+    body = b"Comment\0\0" + packed
+    bomb = struct.pack(">I", len(body)) + b"zTXt" + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(b"zTXt")))
+    png = described_files_once()["png"]
+    said = describe(png[:33] + 400 * bomb + png[33:], "png", Metadata("png", "rgb", 8))
+    assert "long texts" in said.lost
+
+
+def test_a_png_with_a_long_history_is_read_and_keeps_it() -> None:
+    history = XMP.replace(b"Someone", b"Someone" + b"<rdf:li>saved</rdf:li>" * 100_000)
+    png = encode(pixels(), Metadata("png", "rgb", 8, xmp=history), "png").data
+    assert len(decode(png).metadata.xmp or b"") == len(history)
+    packed = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(history)
+    chunk = (
+        struct.pack(">I", len(packed)) + b"iTXt" + packed + struct.pack(">I", zlib.crc32(packed, zlib.crc32(b"iTXt")))
+    )
+    plain = encode(pixels(), Metadata("png", "rgb", 8), "png").data
+    assert decode(plain[:33] + chunk + plain[33:]).metadata.xmp == history
