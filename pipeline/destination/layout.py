@@ -2,6 +2,10 @@
 
 Nothing else in pipeline/ and flows/ spells such a path. Paths have `/`, never begin with one, and keep their form: a
 destination of an earlier version is found by the same functions.
+
+Keys of an object store may have parts that are no names of files (empty, `.` and `..`) or that no listing shows (`.x`).
+In a path these begin with `~`, as do those that would look like such a part then: no path leads out of its folder, and
+no two keys have one path.
 """
 
 from __future__ import annotations
@@ -35,16 +39,18 @@ SUCCESSES, COMMITS = f"{RUNS}/*/_SUCCESS", f"{RUNS}/*/shards/*.json"
 #: runs and explorations are named by a letter and the beginning of a hash
 _OWN = re.compile(rf"({RUNS}|{EXPLORATIONS})/[a-z][0-9a-f]{{12}}/[a-z]+\.json")
 _CURRENT_PART = re.compile(rf"{CURRENT}/([a-z]+)/([a-z][0-9a-f]{{12}})-(\d{{5,}})\.parquet")
+#: parts of keys that are put behind a "~", and parts of paths that one is taken from
+_NO_NAME, _NAMED = re.compile(r"~*(\.|\Z)"), re.compile(r"~+(\.|\Z)")
 
 
 def picture_path(branch: str, key: str, extension: str) -> str:
     """Return the path of a branch's developed picture of a key; `extension` has no dot."""
-    return f"{PICTURES}/{branch}/{key}.{extension}"
+    return f"{PICTURES}/{branch}/{name_of(key)}.{extension}"
 
 
 def stream_path(branch: str, key: str, extension: str) -> str:
     """Return the path of the stream that a branch's codec step left; `extension` has no dot."""
-    return f"{STREAMS}/{branch}/{key}.{extension}"
+    return f"{STREAMS}/{branch}/{name_of(key)}.{extension}"
 
 
 def branch_folder(folder: str, branch: str) -> str:
@@ -53,8 +59,8 @@ def branch_folder(folder: str, branch: str) -> str:
 
 
 def assembled_path(branch: str, name: str) -> str:
-    """Return the path of a file of a branch's frames that were put together; `name` is that of the file."""
-    return f"{PICTURES}/{branch}/{name}"
+    """Return the path of a file of a branch's frames that were put together; `name` is the key of the file."""
+    return f"{PICTURES}/{branch}/{name_of(name)}"
 
 
 def table_folder(table: str, run: str = "") -> str:
@@ -188,12 +194,22 @@ def branch_of(path: str) -> str | None:
 def picture_of(path: str) -> tuple[str, str] | None:
     """Return branch and key of the developed picture that lies at a path; None for any other path."""
     branch, key = branch_of(path), key_of(path)
-    return (branch, key) if branch and key and folder_of(path) == PICTURES else None
+    return (branch, key) if branch and key is not None and folder_of(path) == PICTURES else None
 
 
 def key_of(path: str) -> str | None:
     """Return the key of the source picture of the developed picture or stream at a path; None for any other path."""
-    return path.split("/", 2)[2].rpartition(".")[0] if branch_of(path) is not None else None
+    return key_of_name(path.split("/", 2)[2].rpartition(".")[0]) if branch_of(path) is not None else None
+
+
+def name_of(key: str) -> str:
+    """Return the part of a result's path that is made of its picture's key, which is the key itself for most."""
+    return "/".join(f"~{part}" if _NO_NAME.match(part) else part for part in key.split("/"))
+
+
+def key_of_name(name: str) -> str:
+    """Return the key that `name_of` has made a part of a path of."""
+    return "/".join(part[1:] if _NAMED.match(part) else part for part in name.split("/"))
 
 
 def destinations_around(key: str) -> Iterator[str]:

@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from models.codec.bitstream import EXTENSION
-from pipeline.destination.layout import STREAMS, branch_folder, branch_of, folder_of, is_destination, part_path
+from pipeline.destination.layout import (
+    STREAMS,
+    branch_folder,
+    branch_of,
+    folder_of,
+    is_destination,
+    key_of_name,
+    name_of,
+    part_path,
+)
 from pipeline.destination.parquet import read_columns
 from pipeline.destination.plans import Plan
 from pipeline.errors import PlanError
@@ -26,6 +35,8 @@ class Originals:
         self.source = source
         self._home: str | None = None
         self._others: list[str] = []
+        # names that a "~" was taken from, and those that look as if one had been: they come in no order
+        self._odd: set[str] = set()
         self._of_runs: bool | None = None
         self._compared = False
 
@@ -37,19 +48,23 @@ class Originals:
         if not key.endswith(_ENDING) or key.endswith(f"/{_ENDING}"):
             # whatever lies between this and its name with the ending begins with it, too
             self._others = [*(one for one in self._others if key.startswith(one)), key]
+            if name_of(key) != key:
+                self._odd.add(key)
             return key
         home = self._home_of(key)
         if self._home is None:
             self._home = home
         elif home != self._home:
             raise self._two_homes(key, home)
-        original = key[len(home) :].removesuffix(_ENDING)
+        original = key_of_name(key[len(home) :].removesuffix(_ENDING))
         self._others = [one for one in self._others if key.startswith(one)]
-        if original in self._others:
+        if original in self._others or original in self._odd:
             raise PlanError(
                 f"{self.source.url} holds {original} and {key}, both of which would be known as {original}; leave one "
                 "out with --exclude"
             )
+        if name_of(original) != original:
+            self._odd.add(original)
         return original
 
     def check_earlier(self, destination: Store, plans: Sequence[Plan]) -> None:
@@ -65,7 +80,7 @@ class Originals:
                 continue
             first = read_columns(destination, part_path("manifest", plan.run, 0), ["key", "file"]).slice(0, 1)
             for row in first.to_pylist():
-                before = (row["file"] or "").removesuffix(row["key"] + _ENDING)
+                before = self._home_of(row["file"] or "")
                 if row["file"] and before != self._home:
                     there, here = (home or "the source itself" for home in (before, self._home))
                     raise PlanError(

@@ -134,7 +134,8 @@ class Store:
 class StoredObject:
     """One object as listed.
 
-    `key` is the path below the store's root, with `/`; `url` the whole URL, without credentials;
+    `key` is the path below the store's root, with `/`, and in S3 may begin or end with one; `url` is the whole URL,
+    without credentials;
     `size` is in bytes; `etag` changes whenever the content does; `modified` carries a time zone, or is None.
     """
 

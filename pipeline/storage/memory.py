@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import fsspec
 
+from pipeline.errors import StorageError
 from pipeline.storage.access import Result, Store, StoredObject, time_of, with_retries
 from pipeline.storage.access import explain_os_error as explain
 from pipeline.storage.other import AS_LISTED as AS_LISTED
@@ -26,10 +27,10 @@ def filesystem(store: Store) -> fsspec.AbstractFileSystem:
 
 def listing(store: Store, below: str) -> Iterator[StoredObject]:
     """Yield all objects in the order of their keys; memory has no folders, and is listed as a whole."""
-    found = filesystem(store).find(store.root.rstrip("/"), detail=True)
-    keys = [entry["name"][len(store.root) :].strip("/") for entry in found.values() if entry["type"] == "file"]
-    for key in sorted(keys):
-        yield _describe(store, key)
+    root = f"{store.root.rstrip('/')}/"
+    for path in sorted(filesystem(store).store):
+        if path.startswith(root):
+            yield _describe(store, path.removeprefix(root))
 
 
 def look_up(store: Store, key: str) -> StoredObject:
@@ -79,6 +80,8 @@ def _content(store: Store, key: str) -> bytes:
 
 
 def _path(store: Store, key: str) -> str:
+    if not key or key.endswith("/"):
+        raise StorageError("invalid", f"{store.url_of(key)}: memory has no objects whose names end with /")
     return f"{store.root.rstrip('/')}/{key}"
 
 

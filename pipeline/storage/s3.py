@@ -49,9 +49,16 @@ def open_at(address: str, options: StorageOptions | None) -> Store:
 
 
 def split(address: str) -> tuple[str, str]:
-    """Split the URL of an object into that of the store it lies in and its key there; the key of a bucket is ""."""
-    folder, _, name = address.rpartition("/")
-    return (address, "") if folder.endswith("/") else (folder, name)
+    """Split the URL of an object into that of the store it lies in and its key there; the key of a bucket is "".
+
+    Slashes that follow each other belong to the key, for a store's URL has none at its end: `s3://b/a//x.png` is
+    `/x.png` in `s3://b/a`.
+    """
+    bucket, _, path = address.partition("://")[2].lstrip("/").partition("/")
+    if not path or path.endswith("/"):
+        return address, ""
+    folder = path.rpartition("/")[0].rstrip("/")
+    return f"s3://{bucket}/{folder}".rstrip("/"), path[len(folder) + bool(folder) :]
 
 
 split_own = split
@@ -69,11 +76,15 @@ def filesystem(store: Store) -> requests.Filesystem:
 
 
 def listing(store: Store, below: str) -> Iterator[StoredObject]:
-    """Yield the objects whose keys begin with `below`, in the order of the keys."""
+    """Yield the objects whose keys begin with `below`, in the order of the keys.
+
+    Empty objects that stand for folders are left out; one that holds something is an object whatever its name, also
+    where that is the store's own with a slash: its key is "" then.
+    """
     place = place_of(store)
     for entry in requests.list_pages(place, below):
         key = entry["Key"][len(place.prefix) :]
-        if key and not key.endswith(("/", "_$folder$")):
+        if entry["Size"] or (key and not key.endswith(("/", "_$folder$"))):
             yield _describe(place, key, entry["Size"], entry)
 
 

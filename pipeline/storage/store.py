@@ -139,12 +139,12 @@ def _filter(include: Sequence[str], suffixes: Sequence[str], exclude: Sequence[s
     kept, dropped = [_pattern(p) for p in include], [_pattern(p) for p in exclude]
 
     def wanted(key: str) -> bool:
-        parts = key.split("/")
+        name = key.rstrip("/").rpartition("/")[2]
         return (
-            not any(_is_litter(part) for part in parts)
-            and (not endings or parts[-1].lower().endswith(endings))
-            and (not kept or any(p.match(key) for p in kept))
-            and not any(p.match(key) for p in dropped)
+            not any(_is_litter(part) for part in key.split("/"))
+            and (not endings or name.lower().endswith(endings))
+            and (not kept or any(fits(key, name) for fits in kept))
+            and not any(fits(key, name) for fits in dropped)
         )
 
     return wanted
@@ -156,19 +156,24 @@ def _is_litter(part: str) -> bool:
 
 
 @cache
-def _pattern(pattern: str) -> re.Pattern[str]:
-    whole = pattern.lstrip("/") if "/" in pattern else f"**/{pattern}"
+def _pattern(pattern: str) -> Callable[[str, str], bool]:
+    """Return a function that tells of a key and its name whether they fit a pattern: the name where it has no "/"."""
     try:
-        return re.compile(glob_translate(whole))
+        fitting = re.compile(glob_translate(pattern.lstrip("/")))
     except (ValueError, re.error) as error:
         raise StorageError("invalid", f"{pattern!r}: not a pattern ({error})") from None
+    if "/" not in pattern:
+        return lambda key, name: bool(fitting.match(name))
+    # a slash in front means the beginning of the key, which may have one, too
+    slashes = pattern.startswith("/")
+    return lambda key, name: bool(fitting.match(key.lstrip("/") if slashes else key))
 
 
 def _common_folder(include: Sequence[str]) -> str:
     """Return the folder (with "/") all patterns lie in, so that S3 need not list the rest of the bucket; or ""."""
-    if not include or any("/" not in pattern for pattern in include):
+    if not include or any("/" not in pattern or pattern.startswith("/") for pattern in include):
         return ""
-    heads = [re.split(r"[*?\[]", pattern.lstrip("/"))[0] for pattern in include]
+    heads = [re.split(r"[*?\[]", pattern)[0] for pattern in include]
     common = posixpath.commonprefix(heads)
     return common[: common.rfind("/") + 1]
 
@@ -245,7 +250,7 @@ def size(store: Store, key: str) -> int:
 def delete(store: Store, key: str) -> None:
     """Delete an object; one that is not there is no error. Raises `StorageError`."""
     try:
-        _backend(store.scheme).delete(store, _checked(key))
+        _backend(store.scheme).delete(store, _checked(key, may_be_empty=False))
     except StorageError as error:
         if error.kind != "missing":
             raise
@@ -288,11 +293,13 @@ def abort_upload(store: Store, upload: Upload) -> None:
     _backend(store.scheme).abort(store, upload)
 
 
-def _checked(key: str, for_writing: bool = False) -> str:
+def _checked(key: str, for_writing: bool = False, may_be_empty: bool = True) -> str:
     """Return the key; raise `StorageError` if it cannot be one.
 
-    S3 and memory have no folders and take almost any; but what is written there may one day be copied to a disk.
+    S3 and memory have no folders and take almost any; but what is written there may one day be copied to a disk. An
+    empty key is that of an object of S3 whose name is the store's own with a slash, and can be read.
     """
-    if not key or "\0" in key or (for_writing and not {".", ".."}.isdisjoint(key.split("/"))):
+    empty = not key and (for_writing or not may_be_empty)
+    if empty or "\0" in key or (for_writing and not {".", ".."}.isdisjoint(key.split("/"))):
         raise StorageError("invalid", f"{key!r}: refused as the key of an object; rename it")
     return key

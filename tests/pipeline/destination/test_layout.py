@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.destination import layout
 from tests.processes import ROOT
@@ -33,14 +35,33 @@ def _spelled(path: Path) -> set[str]:
     return {text for text in texts if isinstance(text, str) and _SPELLED.search(text)} - allowed
 
 
-@pytest.mark.parametrize("key", ["a.png", "deep/er/b c.tar.gz", "walk.gif#0007", "no-ending", "a/..b/.c"])
-def test_paths_of_results_lead_back_to_their_keys(key: str) -> None:
+_NAMES = {
+    "a.png": "a.png",
+    "deep/er/b c.tar.gz": "deep/er/b c.tar.gz",
+    "walk.gif#0007": "walk.gif#0007",
+    "no-ending": "no-ending",
+    "~user/~": "~user/~~",
+    "a/..b/.c": "a/~..b/~.c",
+    "/a//../.": "~/a/~/~../~.",
+    "~/~./~~..": "~~/~~./~~~..",
+}
+
+
+@pytest.mark.parametrize(("key", "name"), _NAMES.items())
+def test_paths_of_results_lead_back_to_their_keys(key: str, name: str) -> None:
     picture, stream = layout.picture_path("small", key, "png"), layout.stream_path("small", key, "drk")
-    assert (picture, stream) == (f"pictures/small/{key}.png", f"streams/small/{key}.drk")
+    assert (picture, stream) == (f"pictures/small/{name}.png", f"streams/small/{name}.drk")
     assert layout.key_of(picture) == layout.key_of(stream) == key
     assert layout.branch_of(picture) == layout.branch_of(stream) == "small"
     assert layout.picture_of(picture) == ("small", key)
     assert layout.picture_of(stream) is None
+
+
+@given(st.lists(st.sampled_from(["", ".", "..", "~", "~.", "a", ".a", "~a", "."]), min_size=1, max_size=5))
+def test_no_key_leaves_its_folder_and_no_two_have_one_name(parts: list[str]) -> None:
+    key = "/".join(parts)
+    assert layout.key_of_name(layout.name_of(key)) == key
+    assert not any(part == "" or part.startswith(".") for part in layout.name_of(key).split("/"))
 
 
 def test_paths_of_a_run_lead_back_to_it() -> None:

@@ -84,6 +84,46 @@ def test_folder_markers_are_not_listed(s3_store: Store) -> None:
     assert keys(s3_store) == ["a/good.png"]
 
 
+def test_objects_with_the_names_of_folders_are_listed_where_they_hold_something(s3_store: Store) -> None:
+    names = ["pictures/", "pictures//", "pictures//b.png", "pictures/a/", "pictures/a//b.png"]
+    for name in names:
+        filesystem(s3_store).call_s3("put_object", Bucket=s3_store.root.split("/")[0], Key=name, Body=name.encode())
+    assert keys(s3_store) == [name.removeprefix("pictures/") for name in names]
+    assert [storage.read(s3_store, key).decode() for key in keys(s3_store)] == names
+    assert keys(s3_store, include=("*.png",)) == keys(s3_store, suffixes=("png",)) == ["/b.png", "a//b.png"]
+    assert keys(s3_store, include=("/b.*",)) == ["/b.png"]
+    for key in ("/b.png", "a//b.png"):
+        assert storage.itself(s3_store.url_of(key), s3_store.options) is not None
+        store, there = storage.locate(s3_store.url_of(key), s3_store.options)
+        assert storage.read(store, there).decode() == f"pictures/{key}"
+        storage.delete(store, there)
+        assert key not in keys(s3_store)
+
+
+def test_slashes_that_follow_each_other_belong_to_the_key() -> None:
+    for address, found in {
+        "s3://b/x.png": ("s3://b", "x.png"),
+        "s3://b//x.png": ("s3://b", "/x.png"),
+        "s3://b/a//x.png": ("s3://b/a", "/x.png"),
+        "s3://b//a/x.png": ("s3://b//a", "x.png"),
+        "s3://b/../x.png": ("s3://b/..", "x.png"),
+    }.items():
+        store, key = storage.locate(address, StorageOptions())
+        assert (store.url, key) == found
+        assert store.url_of(key) == address
+    for folder in ("s3://b", "s3://b/", "s3://b/a/", "s3://b/a//"):
+        assert storage.locate(folder, StorageOptions())[1] == ""
+
+
+def test_memory_keeps_keys_as_they_are() -> None:
+    store = open_store(f"memory://{uuid.uuid4().hex}/store")
+    fill(store, "a//b.png", "/c.png")
+    assert keys(store) == ["/c.png", "a//b.png"]
+    assert [storage.read(store, key).decode() for key in keys(store)] == keys(store)
+    with pytest.raises(StorageError, match="end with /"):
+        storage.write(store, "a/", b"x")
+
+
 def test_nothing_outside_the_prefix_is_listed(s3_store: Store, s3_options: StorageOptions) -> None:
     fill(s3_store, "a.png")
     fill(open_store(s3_store.url + "-more", s3_options), "b.png")
