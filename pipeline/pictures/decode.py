@@ -53,6 +53,7 @@ from pipeline.pictures.formats.netpbm import netpbm_depth, read_netpbm
 from pipeline.pictures.formats.pillow_pixels import MODELS, pixels_of
 from pipeline.pictures.formats.raw import read_raw
 from pipeline.pictures.formats.tiff_samples import classic, read_samples, scaled
+from pipeline.pictures.metadata.found import UNPACKED_LIMIT
 from pipeline.pictures.metadata.read import describe
 from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once
 
@@ -62,7 +63,7 @@ SCAN_LIMIT = 200
 # What OpenCV would print of a bad file is raised here as a PictureError.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 # Pillow refuses a PNG for a text of a megabyte, such as XMP with a long history.
-PngImagePlugin.MAX_TEXT_CHUNK = headers.METADATA_LIMIT
+PngImagePlugin.MAX_TEXT_CHUNK = UNPACKED_LIMIT
 
 
 _READERS: dict[str, Any] = {

@@ -13,17 +13,10 @@ import zlib
 
 from pipeline.pictures.headers import PNG_SIGNATURE, boxes
 from pipeline.pictures.metadata.exif import ORIENTATION, without_tag
-from pipeline.pictures.metadata.read import (
-    EXIF_BOX,
-    INCH,
-    IPTC_BOX,
-    IPTC_RESOURCE,
-    PHOTOSHOP,
-    RAW_PROFILE,
-    XMP_BOX,
-    XMP_IN_JPEG,
-    XMP_IN_PNG,
-)
+from pipeline.pictures.metadata.found import INCH
+from pipeline.pictures.metadata.jpeg import IPTC_RESOURCE, PHOTOSHOP, XMP_IN_JPEG
+from pipeline.pictures.metadata.png import RAW_PROFILE, XMP_IN_PNG
+from pipeline.pictures.metadata.read import EXIF_BOX, IPTC_BOX, XMP_BOX
 from pipeline.pictures.picture import ColourTag, Metadata, Resolution
 
 _ICC_IN_JPEG = 65_533 - len(b"ICC_PROFILE\0") - 2

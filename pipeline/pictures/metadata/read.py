@@ -9,35 +9,24 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-from pipeline.pictures.headers import METADATA_LIMIT, boxes, png_chunks
+from pipeline.pictures.headers import METADATA_LIMIT, boxes
 from pipeline.pictures.metadata import exif as blocks
+from pipeline.pictures.metadata.found import INCH, Found, decoded, in_units, is_usual
+from pipeline.pictures.metadata.jpeg import read_jpeg, read_resources
+from pipeline.pictures.metadata.png import read_png
 from pipeline.pictures.picture import ColourTag, Metadata, Resolution
 
-XMP_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
-_LONG_XMP_IN_JPEG = b"http://ns.adobe.com/xmp/extension/\0"
-PHOTOSHOP = b"Photoshop 3.0\0"
-XMP_IN_PNG = "XML:com.adobe.xmp"
-RAW_PROFILE = "Raw profile type "
 #: of boxes in JPEG 2000 files: EXIF, XMP, IPTC
 EXIF_BOX = b"JpgTiffExif->JP2"
 XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 IPTC_BOX = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
-IPTC_RESOURCE, _RESOLUTION_RESOURCE, _EXIF_RESOURCE, _XMP_RESOURCE = 0x0404, 0x03ED, 0x0422, 0x0424
-INCH = 0.0254
-#: colours as everybody takes them who is told nothing
-_USUAL_PRIMARIES, _USUAL_TRANSFERS = (1, 2), (2, 13)
-_TEXT_LIMIT = 1 << 20
 #: pixels per inch, beyond which a resolution is no resolution
 _SPARSEST, _DENSEST = 1e-3, 1e7
 _NCLX = re.compile(rb"colrnclx(.{7})", re.DOTALL)
-_GAIN_MAP = re.compile(rb"hdrgm:Version|HDRGainMap|urn:iso:std:iso:ts:21496")
 _WINDOWS_PROFILE = b"DEBM"
-
-Found = dict[str, Any]
 
 
 def describe(data: bytes, format: str, said: Metadata) -> Metadata:
@@ -91,139 +80,6 @@ def _within(block: bytes | None) -> bytes | None:
     return block if block and len(block) <= METADATA_LIMIT else None
 
 
-def _jpeg(data: bytes) -> Found:
-    found: Found = {"text": [], "lost": []}
-    photoshop = b""
-    gain_map = False
-    for marker, body in _segments(data):
-        if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 12:
-            unit, across, down = struct.unpack_from(">BHH", body, 7)
-            found["resolution"] = _in_units(across, down, {1: 1.0, 2: 2.54}.get(unit))
-        elif marker == 0xE1 and body.startswith(XMP_IN_JPEG):
-            found.setdefault("xmp", body[len(XMP_IN_JPEG) :])
-        elif marker == 0xE1 and body.startswith(_LONG_XMP_IN_JPEG):
-            _add_once(found["lost"], "extended XMP")
-        elif marker == 0xED and body.startswith(PHOTOSHOP):
-            photoshop += body[len(PHOTOSHOP) :]
-        elif marker == 0xFE:
-            found["text"].append(("Comment", _decoded(body)))
-        if marker in (0xE1, 0xE2) and _GAIN_MAP.search(body):
-            gain_map = True
-        if marker == 0xE2 and body.startswith(b"MPF\0") and not gain_map:
-            _add_once(found["lost"], "further pictures")
-    if gain_map:
-        found["lost"] = [word for word in found["lost"] if word != "further pictures"] + ["a gain map"]
-    return found | _resources(photoshop)
-
-
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield marker and body of a JPEG's segments in front of its first scan."""
-    at = 2
-    while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-        elif marker in (0, 1) or 0xD0 <= marker <= 0xD8:
-            at += 2
-        elif marker in (0xDA, 0xD9):
-            return
-        else:
-            length = max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
-            yield marker, data[at + 4 : at + 2 + length]
-            at += 2 + length
-
-
-def _resources(data: bytes) -> Found:
-    """Return what image resources of Photoshop say (8BIM): IPTC, XMP, EXIF, resolution."""
-    found: Found = {}
-    at = 0
-    while at + 12 <= len(data) and data[at : at + 4] == b"8BIM":
-        (kind,) = struct.unpack_from(">H", data, at + 4)
-        name = 1 + data[at + 6]
-        start = at + 6 + name + name % 2
-        if start + 4 > len(data):
-            break
-        (size,) = struct.unpack_from(">I", data, start)
-        body = data[start + 4 : start + 4 + size]
-        if kind == IPTC_RESOURCE:
-            found["iptc"] = body
-        elif kind == _XMP_RESOURCE:
-            found["xmp"] = body
-        elif kind == _EXIF_RESOURCE:
-            # Photoshop's own layers are upright whatever the camera wrote
-            found["exif"] = body
-        elif kind == _RESOLUTION_RESOURCE and len(body) >= 12:
-            across, down = (struct.unpack_from(">I", body, place)[0] / 65536 for place in (0, 8))
-            found["resolution"] = _in_units(across, down, 1.0)
-        at = start + 4 + size + size % 2
-    return found
-
-
-def _png(data: bytes) -> Found:
-    found: Found = {"text": [], "lost": []}
-    cicp, gamma, chromaticities = None, None, None
-    room, packed_room = _TEXT_LIMIT, METADATA_LIMIT
-    for name, body, _ in png_chunks(data):
-        if name == b"pHYs" and len(body) == 9:
-            across, down, unit = struct.unpack(">IIB", body)
-            found["resolution"] = _in_units(across, down, INCH if unit == 1 else None)
-        elif name == b"gAMA" and len(body) == 4:
-            gamma = int.from_bytes(body, "big") / 100_000 or None
-        elif name == b"cHRM" and len(body) == 32:
-            chromaticities = tuple(value / 100_000 for value in struct.unpack(">8I", body))
-        elif name == b"eXIf":
-            found["exif"] = body.removeprefix(b"Exif\0\0")
-        elif name == b"cICP" and len(body) == 4:
-            cicp = (body[0], body[1], bool(body[3]))
-        elif name in (b"tEXt", b"zTXt", b"iTXt"):
-            keyword, text = _png_text(name, body, packed_room)
-            packed_room -= len(text)
-            if packed_room <= 0:
-                _add_once(found["lost"], "long texts")
-                break
-            if keyword == XMP_IN_PNG:
-                found["xmp"] = text.encode()
-            elif keyword.startswith(RAW_PROFILE):
-                found |= _raw_profile(keyword.removeprefix(RAW_PROFILE), text)
-            elif len(text) <= room:
-                room -= len(text)
-                found["text"].append((keyword, text))
-            else:
-                _add_once(found["lost"], "long texts")
-    if cicp is not None and _is_usual(cicp):
-        cicp = None
-    if cicp or gamma or chromaticities:
-        found["colour"] = ColourTag(cicp, gamma, chromaticities)
-    return found
-
-
-def _png_text(name: bytes, body: bytes, most: int) -> tuple[str, str]:
-    """Return keyword and text of a chunk, of which at most `most` bytes are unpacked."""
-    keyword, _, rest = body.partition(b"\0")
-    packed = name == b"zTXt"
-    encoding = "latin-1"
-    if name == b"iTXt":
-        packed, encoding = rest[:1] == b"\1", "utf-8"
-        rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
-    elif packed:
-        rest = rest[1:]
-    text = zlib.decompressobj().decompress(rest, most) if packed else rest
-    return keyword.decode("latin-1"), text.decode(encoding, "replace")
-
-
-def _raw_profile(kind: str, text: str) -> Found:
-    """Return what a profile holds that ImageMagick or ExifTool wrote as a text: a name, a length, hexadecimal lines."""
-    try:
-        block = bytes.fromhex("".join(text.split("\n")[3:]))
-    except ValueError:
-        return {}
-    if kind in ("iptc", "8bim"):
-        return _resources(block) if block.startswith(b"8BIM") else {"iptc": block}
-    if kind == "xmp" or (kind == "APP1" and block.startswith(XMP_IN_JPEG)):
-        return {"xmp": block.removeprefix(XMP_IN_JPEG)}
-    return {"exif": block.removeprefix(b"Exif\0\0")} if kind in ("exif", "APP1") else {}
-
-
 def _webp(data: bytes) -> Found:
     found: Found = {}
     at = 12
@@ -243,7 +99,7 @@ def _tiff(data: bytes) -> Found:
     if resolution := blocks.resolution_of(data):
         found["resolution"] = resolution
     if photoshop := blocks.value_of(data, 34377):
-        found = _resources(photoshop) | {key: value for key, value in found.items() if value}
+        found = read_resources(photoshop) | {key: value for key, value in found.items() if value}
     # what PNG calls gAMA and cHRM: white point and primaries of the colours, as rationals
     white, primaries = (_rationals(data, tag, count) for tag, count in ((318, 2), (319, 6)))
     if white and primaries:
@@ -284,7 +140,7 @@ def _resolution_boxes(data: bytes) -> Found:
     above, below, beside, under, tall, wide = struct.unpack(">HHHHbb", body)
     if not (below and under):
         return {}
-    return {"resolution": _in_units(beside / under * 10.0**wide, above / below * 10.0**tall, INCH)}
+    return {"resolution": in_units(beside / under * 10.0**wide, above / below * 10.0**tall, INCH)}
 
 
 def _iso_media(data: bytes) -> Found:
@@ -294,11 +150,7 @@ def _iso_media(data: bytes) -> Found:
         return {}
     primaries, transfer = struct.unpack_from(">HH", tag.group(1))
     # the samples' own range is the decoder's matter: it gives full ones
-    return {} if _is_usual((primaries, transfer, True)) else {"colour": ColourTag((primaries, transfer, True))}
-
-
-def _is_usual(cicp: tuple[int, int, bool]) -> bool:
-    return cicp[0] in _USUAL_PRIMARIES and cicp[1] in _USUAL_TRANSFERS and cicp[2]
+    return {} if is_usual((primaries, transfer, True)) else {"colour": ColourTag((primaries, transfer, True))}
 
 
 def _jpeg_xl(data: bytes) -> Found:
@@ -334,7 +186,7 @@ def _gif(data: bytes) -> Found:
             at += 1 + data[at]
         at += 1
         if kind == 0xFE:
-            found["text"].append(("Comment", _decoded(b"".join(parts))))
+            found["text"].append(("Comment", decoded(b"".join(parts))))
     return found
 
 
@@ -344,7 +196,7 @@ def _bmp(data: bytes) -> Found:
     (size,) = struct.unpack_from("<I", data, 14)
     if size >= 40:
         across, down = struct.unpack_from("<ii", data, 38)
-        found["resolution"] = _in_units(max(across, 0), max(down, 0), INCH)
+        found["resolution"] = in_units(max(across, 0), max(down, 0), INCH)
     if size >= 124 and data[14 + 56 : 14 + 60] == _WINDOWS_PROFILE:
         at, length = struct.unpack_from("<II", data, 14 + 112)
         found["icc"] = data[14 + at : 14 + at + length]
@@ -354,42 +206,12 @@ def _bmp(data: bytes) -> Found:
 def _psd(data: bytes) -> Found:
     (colours,) = struct.unpack_from(">I", data, 26)
     (size,) = struct.unpack_from(">I", data, 30 + colours)
-    return _resources(data[34 + colours : 34 + colours + size])
-
-
-def _in_units(across: float, down: float, inch: float | None) -> Resolution | None:
-    """Return a resolution from pixels per unit, of which `inch` make an inch; without a unit the pixels' shape."""
-    if not (0 < across < 1e9 and 0 < down < 1e9):
-        return None
-    if inch is None:
-        return blocks.shape_of_pixels(across, down)
-    if inch == INCH:
-        return Resolution(_whole_inches(across), _whole_inches(down))
-    return Resolution(across * inch, down * inch)
-
-
-def _whole_inches(per_metre: float) -> float:
-    """Return pixels per inch from pixels per metre, which formats round: 11811 a metre are 300 an inch."""
-    whole = round(per_metre * INCH)
-    return float(whole) if round(whole / INCH) == round(per_metre) else per_metre * INCH
-
-
-def _decoded(text: bytes) -> str:
-    text = text.rstrip(b"\0")[:_TEXT_LIMIT]
-    try:
-        return text.decode()
-    except UnicodeDecodeError:
-        return text.decode("latin-1")
-
-
-def _add_once(words: list[str], word: str) -> None:
-    if word not in words:
-        words.append(word)
+    return read_resources(data[34 + colours : 34 + colours + size])
 
 
 _READERS: dict[str, Callable[[bytes], Found]] = {
-    "jpeg": _jpeg,
-    "png": _png,
+    "jpeg": read_jpeg,
+    "png": read_png,
     "webp": _webp,
     "tiff": _tiff,
     "jpeg2000": _jpeg2000,

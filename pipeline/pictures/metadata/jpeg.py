@@ -1,0 +1,84 @@
+"""What segments of a JPEG say, and image resources of Photoshop, which other files hold too."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+from pipeline.pictures.metadata.found import Found, add_once, decoded, in_units
+
+XMP_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
+_LONG_XMP_IN_JPEG = b"http://ns.adobe.com/xmp/extension/\0"
+PHOTOSHOP = b"Photoshop 3.0\0"
+IPTC_RESOURCE, _RESOLUTION_RESOURCE, _EXIF_RESOURCE, _XMP_RESOURCE = 0x0404, 0x03ED, 0x0422, 0x0424
+_GAIN_MAP = re.compile(rb"hdrgm:Version|HDRGainMap|urn:iso:std:iso:ts:21496")
+
+
+def read_jpeg(data: bytes) -> Found:
+    """Read what the segments in front of the first scan say, but for EXIF and profile."""
+    found: Found = {"text": [], "lost": []}
+    photoshop = b""
+    gain_map = False
+    for marker, body in _segments(data):
+        if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 12:
+            unit, across, down = struct.unpack_from(">BHH", body, 7)
+            found["resolution"] = in_units(across, down, {1: 1.0, 2: 2.54}.get(unit))
+        elif marker == 0xE1 and body.startswith(XMP_IN_JPEG):
+            found.setdefault("xmp", body[len(XMP_IN_JPEG) :])
+        elif marker == 0xE1 and body.startswith(_LONG_XMP_IN_JPEG):
+            add_once(found["lost"], "extended XMP")
+        elif marker == 0xED and body.startswith(PHOTOSHOP):
+            photoshop += body[len(PHOTOSHOP) :]
+        elif marker == 0xFE:
+            found["text"].append(("Comment", decoded(body)))
+        if marker in (0xE1, 0xE2) and _GAIN_MAP.search(body):
+            gain_map = True
+        if marker == 0xE2 and body.startswith(b"MPF\0") and not gain_map:
+            add_once(found["lost"], "further pictures")
+    if gain_map:
+        found["lost"] = [word for word in found["lost"] if word != "further pictures"] + ["a gain map"]
+    return found | read_resources(photoshop)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield marker and body of a JPEG's segments in front of its first scan."""
+    at = 2
+    while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+        elif marker in (0, 1) or 0xD0 <= marker <= 0xD8:
+            at += 2
+        elif marker in (0xDA, 0xD9):
+            return
+        else:
+            length = max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
+            yield marker, data[at + 4 : at + 2 + length]
+            at += 2 + length
+
+
+def read_resources(data: bytes) -> Found:
+    """Return what image resources of Photoshop say (8BIM): IPTC, XMP, EXIF, resolution."""
+    found: Found = {}
+    at = 0
+    while at + 12 <= len(data) and data[at : at + 4] == b"8BIM":
+        (kind,) = struct.unpack_from(">H", data, at + 4)
+        name = 1 + data[at + 6]
+        start = at + 6 + name + name % 2
+        if start + 4 > len(data):
+            break
+        (size,) = struct.unpack_from(">I", data, start)
+        body = data[start + 4 : start + 4 + size]
+        if kind == IPTC_RESOURCE:
+            found["iptc"] = body
+        elif kind == _XMP_RESOURCE:
+            found["xmp"] = body
+        elif kind == _EXIF_RESOURCE:
+            # Photoshop's own layers are upright whatever the camera wrote
+            found["exif"] = body
+        elif kind == _RESOLUTION_RESOURCE and len(body) >= 12:
+            across, down = (struct.unpack_from(">I", body, place)[0] / 65536 for place in (0, 8))
+            found["resolution"] = in_units(across, down, 1.0)
+        at = start + 4 + size + size % 2
+    return found
