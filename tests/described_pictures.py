@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from importlib import import_module
+from importlib.util import find_spec
 
 import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin
@@ -82,7 +84,24 @@ def described_files() -> dict[str, bytes]:
         "gif": save(image.quantize(64), "GIF", comment=b"Hello"),
         "bmp": save(image, "BMP", dpi=(DPI, DPI)),
         "psd": _psd(icc),
+        **_of_extras(image, block, icc),
     }
+
+
+def _of_extras(image: Image.Image, block: bytes, icc: bytes) -> dict[str, bytes]:
+    """Files of formats whose libraries are extras, where these are installed."""
+    files: dict[str, bytes] = {}
+    if find_spec("pillow_heif"):
+        heif = import_module("pillow_heif").from_pillow(image)
+        file = io.BytesIO()
+        heif.save(file, quality=90, exif=block, xmp=XMP, icc_profile=icc)
+        files["heif"] = file.getvalue()
+    if find_spec("pillow_jxl"):
+        import_module("pillow_jxl")
+        # the box of EXIF begins with an offset, which the plugin leaves to whoever calls it
+        upright = bytes(4) + exif(1).tobytes().removeprefix(b"Exif\0\0")
+        files["jpeg_xl"] = save(image, "JXL", exif=upright, xmp=XMP, lossless=True)
+    return files
 
 
 def tagged_png(cicp: tuple[int, int] | None = None, gamma: float | None = None, dtype: type = np.uint8) -> bytes:
