@@ -110,11 +110,19 @@ def put_back(pixels: np.ndarray, given: np.ndarray, result: np.ndarray) -> np.nd
     if result.dtype != pixels.dtype:
         alpha = in_depth(alpha, result.dtype)
     elif is_transparent(pixels):
-        kept = colour_of(pixels)
-        if not np.array_equal(kept, given):
-            own = kept.astype(np.int32) - given
-            result = np.clip(result + own, 0, np.iinfo(result.dtype).max).astype(result.dtype)
+        result = _with_its_own(pixels, given, result)
     return np.concatenate([result, alpha], axis=2)
+
+
+def _with_its_own(pixels: np.ndarray, given: np.ndarray, result: np.ndarray) -> np.ndarray:
+    kept, white = colour_of(pixels), np.iinfo(result.dtype).max
+    if np.array_equal(kept, given):
+        return result
+    for start in range(0, len(result), _ROWS):
+        rows = slice(start, start + _ROWS)
+        own = kept[rows].astype(np.int32) - given[rows]
+        kept[rows] = np.clip(result[rows] + own, 0, white)
+    return kept
 
 
 def in_depth(alpha: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -166,9 +174,13 @@ def _surroundings(pixels: np.ndarray, nearby: np.ndarray) -> Iterator[tuple[slic
         levels.append(_halved(levels[-1]))
     top = levels.pop()
     mean = top[:, :, :-2] / np.maximum(top[:, :, -2:-1], _TINY)
-    for level in reversed(levels):
-        colour, alpha, highest = level[:, :, :-2], level[:, :, -2:-1], np.maximum(level[:, :, -1:], _TINY)
-        mean = colour / highest + (1 - alpha / highest) * _doubled(mean)[: level.shape[0], : level.shape[1]]
+    while levels:
+        level = levels.pop()
+        # in place, for large pictures
+        level[:, :, :-1] /= np.maximum(level[:, :, -1:], _TINY)
+        mean = _doubled(mean)[: level.shape[0], : level.shape[1]]
+        mean *= 1 - level[:, :, -2:-1]
+        mean += level[:, :, :-2]
     for start in range(0, height, _ROWS):
         # a row more on either side, from which the outer ones are interpolated
         first, last = max(0, start // 2 - 1), (start + _ROWS) // 2 + 1
@@ -179,14 +191,15 @@ def _surroundings(pixels: np.ndarray, nearby: np.ndarray) -> Iterator[tuple[slic
 
 def _first_level(pixels: np.ndarray, nearby: np.ndarray) -> np.ndarray:
     white = np.float32(np.iinfo(pixels.dtype).max)
-    parts = []
-    for start in range(0, pixels.shape[0], _ROWS):
+    height, width, channels = pixels.shape
+    level = np.empty((-(-height // 2), -(-width // 2), channels + 1), np.float32)
+    for start in range(0, height, _ROWS):
         rows = slice(start, start + _ROWS)
         values = np.concatenate([pixels[rows], nearby[rows, :, None]], axis=2).astype(np.float32)
         values[:, :, -2:] /= white
         values[:, :, :-2] *= values[:, :, -2:-1]
-        parts.append(_halved(values))
-    return np.concatenate(parts)
+        level[start // 2 : (start + _ROWS) // 2] = _halved(values)
+    return level
 
 
 def _halved(level: np.ndarray) -> np.ndarray:

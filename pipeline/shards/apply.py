@@ -49,7 +49,7 @@ def apply_pixel_step(step: Step, pixels: np.ndarray, parameters: Any, key: str) 
         function = partial(function, weights=weights_of(pixels))
     alpha = np.ascontiguousarray(pixels[:, :, -1:])
     if step.mixes == "means":
-        return _means(step, pixels, alpha, parameters)
+        return filled(_means(step, pixels, alpha, parameters))
     if step.resizes:
         given = evened(pixels) if step.mixes == "neighbours" else colour_of(pixels)
         # without a generator, alpha is only resized
@@ -91,10 +91,10 @@ def _means(step: Step, pixels: np.ndarray, alpha: np.ndarray, parameters: Any) -
     result = np.empty((*weight.shape[:2], pixels.shape[2]), pixels.dtype)
     for channel in range(pixels.shape[2] - 1):
         mean = step.function(pixels[:, :, channel : channel + 1] * seen, parameters)
-        mean = np.divide(mean, weight, out=np.zeros_like(mean), where=weight > 0)
+        np.divide(mean, weight, out=mean, where=weight > 0)
         result[:, :, channel] = to_levels(mean[:, :, 0], pixels.dtype)
     result[:, :, -1:] = to_levels(weight * white, pixels.dtype) if step.resizes else alpha
-    return filled(result)
+    return result
 
 
 def _drawing(function: Callable[..., np.ndarray], generator: np.random.Generator) -> Callable[..., np.ndarray]:
