@@ -130,6 +130,7 @@ def message_of(summary: Summary) -> str:
         said = f"{counts['objects'] - left_out:,} pictures, {counts['failed']:,} failed"
         said += f", {counts['partial']:,} in part" if counts.get("partial") else ""
         said += f", {counts['damaged']:,} damaged" if counts.get("damaged") else ""
+        said += f", {counts['warned']:,} results to be looked at" if counts.get("warned") else ""
         said += f", {left_out:,} other files left out" if left_out else ""
         # suites have no rows a branch
         said += f", {counts['rows']:,} rows" if "rows" in counts else ""

@@ -19,7 +19,7 @@ class Commit:
     Of its `objects`, pictures or other files, all branches of the `good` ones succeeded, some of the `partial` ones,
     none of the `failed` ones; those `left_out` are no pictures, those `damaged` are good or partial ones too, and those
     `gone` no longer in the source: the objects that earlier commits name of them are `removed`. `rows` and `reasons`
-    are counts by table and by reason.
+    are counts by table and by reason; `skipped`, `graphics` and `warned` are as `noted` counts rows of metrics.
     `stages` are seconds by stage (see `pipeline.reports.stage_figures`).
     """
 
@@ -39,6 +39,9 @@ class Commit:
     partial: int = 0
     left_out: int = 0
     damaged: int = 0
+    skipped: int = 0
+    graphics: int = 0
+    warned: int = 0
     gone: int = 0
     removed: list[str] = field(default_factory=list)
 
@@ -54,6 +57,16 @@ def counted(manifest: Collection[Mapping[str, Any]]) -> dict[str, int]:
     damaged = sum(bool(row.get("damaged")) and row["status"] in ("ok", "partial") for row in manifest)
     statuses = {name: found[name] for name in ("good", "partial", "failed", "left_out")}
     return {"objects": found.total()} | statuses | {"damaged": damaged}
+
+
+def noted(metrics: Collection[Mapping[str, Any]]) -> dict[str, int]:
+    """Count rows of metrics: in which a step found nothing to do, because it was a graphic, and those warned of."""
+    skipped = [row["skipped"] for row in metrics if row.get("skipped")]
+    return {
+        "skipped": len(skipped),
+        "graphics": sum("a graphic: " in said for said in skipped),
+        "warned": sum(bool(row.get("warning")) for row in metrics),
+    }
 
 
 def read_commit(destination: Store, run: str, shard: int) -> Commit:

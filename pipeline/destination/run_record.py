@@ -33,8 +33,9 @@ _PACKAGES = (
 )
 
 
-#: what a summary says of a failure, and of how many at most
+#: what a summary says of a failure and of a warning, and of how many at most
 FAILURE_FIELDS = ("key", "branch", "stage", "reason", "message")
+WARNING_FIELDS = ("key", "branch", "warning")
 MOST_FAILURES = 20
 
 
@@ -54,6 +55,8 @@ class Summary:
     failures: list[dict[str, Any]] = field(default_factory=list)
     #: seconds by stage (see `pipeline.reports.stage_figures`)
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    #: the WARNING_FIELDS of the first results that are warned of, MOST_FAILURES at most
+    warnings: list[dict[str, Any]] = field(default_factory=list)
 
 
 def too_many_failed(counts: Mapping[str, int], max_failure_rate: float) -> bool:

@@ -112,7 +112,12 @@ METRICS = _schema(
     ("noise_after", pa.float64(), True, "likewise in what its last restoration step gave"),
     ("colour_drift", pa.float64(), True, "most that a restoration step moved the mean of a channel, 8-bit levels"),
     ("structure_drift", pa.float64(), True, "1 - SSIM of what a restoration step got and gave, both made small; most"),
-    ("warning", pa.string(), True, "why a restoration is to be looked at; null when all is well"),
+    (
+        "warning",
+        pa.string(),
+        True,
+        "why a result is to be looked at, of restorations and learned streams; null when all is well",
+    ),
     ("skipped", pa.string(), True, "restoration steps that found nothing to do, and why; null when there are none"),
 )
 

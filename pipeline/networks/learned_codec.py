@@ -7,8 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from models.codec.bitstream import EXTENSION
 from pipeline.networks.codec_choice import CodecChoice
+from pipeline.pictures.graphics import graphic
 from pipeline.pictures.picture import Picture
 from pipeline.steps.registry import Parameters, network_step
 
@@ -32,6 +35,23 @@ class CodecNetwork:
 
 class AutoencodeParameters(CodecChoice, Parameters):
     """Parameters of `autoencode`: a quality, or a target that it is chosen for; and the model."""
+
+
+def told_of_graphic(picture: Picture) -> str | None:
+    """Say that a picture is a graphic, which learned codecs hold badly, and what holds it; None of other pictures."""
+    alpha = picture.alpha
+    kind = graphic(picture.colour, picture.metadata, None if alpha is None else alpha[:, :, 0] > 0)
+    exact = "webp_lossless" if picture.pixels.dtype == np.uint8 else "png"
+    return f"a graphic: {kind}, which a learned codec blurs; the step {exact} keeps it exactly" if kind else None
+
+
+def told_of_size(stream: int, source: int) -> str | None:
+    """Say that a stream has more bytes than the file it was made of; None where it has not."""
+    if stream <= source:
+        return None
+    return (
+        f"the stream is {stream / max(1, source):.1f} times as large as its source; keep that, or ask for less quality"
+    )
 
 
 def autoencode(parameters: AutoencodeParameters, sha256: str | None = None) -> CodecNetwork:

@@ -102,7 +102,7 @@ def render_report(
         .render(
             run=run,
             # an account of an earlier version has none of them
-            counts={"partial": 0, "left_out": 0, "damaged": 0} | run["counts"],
+            counts={"partial": 0, "left_out": 0, "damaged": 0, "graphics": 0} | run["counts"],
             rate=run["counts"]["objects"] / run["seconds"] if run["seconds"] else None,
             reference=recipe.get("reference") or "source",
             branches=[{"name": name, "colour": colours[name], "chain": _chain(recipe, name)} for name in branches],
@@ -206,7 +206,7 @@ def _charts(branches: Sequence[str], colours: Mapping[str, str], metrics: pa.Tab
 
 
 def _restorations(metrics: pa.Table) -> dict[str, Any] | None:
-    """Return what automatic mode left alone and the warnings, the worst first; None without restorations."""
+    """Return what automatic mode left alone and the warnings, the worst first; None without any of both."""
     told = ("colour_drift", "structure_drift", "noise_before", "warning", "skipped")
     rows = metrics.select(["key", "branch", "noise_after", *told])
     restored = [pc.is_valid(rows[name]) for name in told]

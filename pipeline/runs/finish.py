@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.device import choose_device
 from pipeline.destination.commits import Commit, read_commit
@@ -28,7 +29,7 @@ from pipeline.destination.layout import (
 from pipeline.destination.lease import confirm, hold
 from pipeline.destination.parquet import read_part
 from pipeline.destination.plans import Plan, SourcePicture, shard_pictures
-from pipeline.destination.run_record import FAILURE_FIELDS, MOST_FAILURES, Summary, account_of
+from pipeline.destination.run_record import FAILURE_FIELDS, MOST_FAILURES, WARNING_FIELDS, Summary, account_of
 from pipeline.destination.schemas import SCHEMAS
 from pipeline.errors import PictureError, RunError, StorageError
 from pipeline.events import Tell, silent
@@ -49,6 +50,8 @@ from pipeline.storage.store import Store, exists, read, write
 
 #: what becomes of objects, as commits and summaries count them
 _STATUSES = ("good", "partial", "failed", "left_out")
+#: what is said of some of them, or of their rows of metrics
+_NOTED = ("damaged", "skipped", "graphics", "warned")
 #: the report reads at most this many rows of a table; larger runs are reported on from evenly spaced shards
 _REPORT_ROWS = 200_000
 
@@ -152,7 +155,7 @@ def _sums(commits: list[Commit]) -> tuple[dict[str, int], dict[str, int]]:
     """Add up what commits say: counts, and failures by reason."""
     counts = {
         name: sum(getattr(commit, name) for commit in commits)
-        for name in ("objects", *_STATUSES, "damaged", "decoded", "branch_failures", "bytes_read", "bytes_written")
+        for name in ("objects", *_STATUSES, *_NOTED, "decoded", "branch_failures", "bytes_read", "bytes_written")
     }
     counts |= {"rows": sum(c.rows.get("metrics", 0) for c in commits)}
     counts |= {"latents": sum(c.rows.get("latents", 0) for c in commits)}
@@ -179,25 +182,25 @@ def _finish(job: AnyWork, plan: Plan, started: datetime, kept: dict[str, Any]) -
         "stages": together(commit.stages for commit in commits),
     }
     run |= kept
-    report, means = _report(job, plan, run) if isinstance(job, Job) else (None, [])
+    report, means, warnings = _report(job, plan, run) if isinstance(job, Job) else (None, [], [])
     if isinstance(job, Job):
         add_run(destination, plan, [branch.name for branch in job.recipe.branches])
     write(destination, record_path(plan.run), (json.dumps(run, indent=2) + "\n").encode())
     if run["status"] == "complete":
         write(destination, success_path(plan.run), b"")
     first = failure_rows(destination, plan, MOST_FAILURES) if reasons else []
-    return Summary(
-        plan.run, run["status"], run["message"], counts, reasons, run["seconds"], report, means, first, run["stages"]
-    )
+    said = (plan.run, run["status"], run["message"], counts, reasons, run["seconds"], report, means, first)
+    return Summary(*said, run["stages"], warnings)
 
 
-def _report(job: Job, plan: Plan, run: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-    """Write the page of a run whose record is `run`; return its URL, and the means of its branches."""
+def _report(job: Job, plan: Plan, run: dict[str, Any]) -> tuple[str, list[dict[str, Any]], list[dict[str, Any]]]:
+    """Write the page of a run whose record is `run`; return its URL, the means of its branches, and first warnings."""
     destination, report = job.destination, report_path(plan.run)
     metrics = _table(destination, plan, "metrics", run["counts"]["rows"])
     failures = _table(destination, plan, "failures", sum(run["reasons"].values()))
     write(destination, report, render_report(run, metrics, failures, _gallery(job, plan, metrics)).encode())
-    return destination.url_of(report), branch_means(metrics)
+    warned = metrics.filter(pc.is_valid(metrics["warning"])).select(WARNING_FIELDS)
+    return destination.url_of(report), branch_means(metrics), warned.slice(0, MOST_FAILURES).to_pylist()
 
 
 def branch_means(metrics: pa.Table) -> list[dict[str, Any]]:

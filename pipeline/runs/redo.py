@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.destination.commits import Commit, counted, read_commit, write_commit
+from pipeline.destination.commits import Commit, counted, noted, read_commit, write_commit
 from pipeline.destination.current import renew_shards
 from pipeline.destination.layout import (
     TABLES,
@@ -140,7 +140,7 @@ def _fold_shard(destination: Store, plan: Plan, shard: int, target: Plan, of: in
         path, data = part_path(table, target.run, of), to_parquet(table, [row | place for row in rows[table]])
         write(destination, path, data)
         outputs.append({"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()})
-    statuses: dict[str, Any] = dict(counted(rows["manifest"]))
+    statuses: dict[str, Any] = counted(rows["manifest"]) | noted(rows.get("metrics", ()))
     renewed: Commit = replace(
         commit,
         run=target.run,

@@ -14,6 +14,7 @@ from models.codec.bitstream import EXTENSION, MAGIC, is_stream, read_header
 from models.device import choose_device
 from pipeline.errors import PictureError, RequestError
 from pipeline.networks.batching import Batcher
+from pipeline.networks.learned_codec import told_of_graphic, told_of_size
 from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import encode
 from pipeline.pictures.picture import Picture, parse_crop
@@ -45,7 +46,8 @@ class FileReport:
 
     `stream_bytes`, `bpp` and `quality` are those of the `.drk` file, on whichever side it is. `psnr` in dB (colours,
     8-bit levels) where the picture it was made from is at hand. `damaged` and `omitted` say of the source what a run
-    says in its manifest, `dropped` what the file that was written cannot hold.
+    says in its manifest, `dropped` what the file that was written cannot hold, `warnings` why it is to be
+    looked at.
     """
 
     source: str
@@ -61,6 +63,7 @@ class FileReport:
     damaged: str | None = None
     omitted: str | None = None
     dropped: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def is_file_to_file(request: RunRequest) -> bool:
@@ -96,6 +99,7 @@ def compress_file(request: CompressRequest) -> FileReport:
         picture = decode(data, source[1], request.pixel_limit)
         if request.strict and picture.metadata.damage:
             raise PictureError("corrupt", picture.metadata.damage)
+        length = len(data)
         del data
         stream, latent = encode_stream(codec, picture, request, device.apply)
         decoded = decode_with(codec, stream, source[1], device.apply, pixel_limit=request.pixel_limit)
@@ -114,6 +118,7 @@ def compress_file(request: CompressRequest) -> FileReport:
         picture.metadata.damage,
         picture.metadata.omitted,
         what_is_kept(picture).dropped,
+        tuple(filter(None, (told_of_graphic(picture), told_of_size(len(stream), length)))),
     )
 
 

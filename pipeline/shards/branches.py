@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.networks.autoencoders import Representer
 from pipeline.networks.latents import packed_columns, vector_columns
-from pipeline.networks.learned_codec import CodecNetwork
+from pipeline.networks.learned_codec import CodecNetwork, told_of_graphic
 from pipeline.networks.restoration import Restorer
 from pipeline.networks.restoration_checks import Guards, check
 from pipeline.pictures.picture import Picture, kept, rescaled
@@ -42,6 +42,8 @@ class Result:
     #: what was said of each restoration step, and which automatic mode left out
     guards: tuple[Guards, ...] = ()
     skipped: tuple[str, ...] = ()
+    #: what else is to be looked at
+    warnings: tuple[str, ...] = ()
     #: what of the picture the stream could not hold
     dropped: tuple[str, ...] = ()
 
@@ -113,7 +115,7 @@ def _run_restorer(name: str, network: Restorer, before: Result, measure: bool, a
         picture=replace(before.picture, pixels=restored.pixels),
         stream_is_picture=before.stream_is_picture and np.array_equal(restored.pixels, before.picture.pixels),
         seconds=seconds,
-        guards=(*before.guards, check(name, restored)) if measure else (),
+        guards=(*before.guards, check(name, restored) if measure else Guards(warning=restored.warning)),
         skipped=(*before.skipped, restored.skipped) if restored.skipped else before.skipped,
     )
 
@@ -139,6 +141,7 @@ def _run_learned_codec(codec: CodecNetwork, before: Result, source: Picture, app
     started = time.perf_counter()
     picture = codec.decode(stream, before.picture.key, apply)
     decode_s = time.perf_counter() - started
+    told = told_of_graphic(given)
     return replace(
         before,
         picture=picture,
@@ -149,6 +152,7 @@ def _run_learned_codec(codec: CodecNetwork, before: Result, source: Picture, app
         decode_s=decode_s,
         latents=(*before.latents, {"model": codec.model} | columns),
         dropped=what_is_kept(given).dropped,
+        warnings=(*before.warnings, f"autoencode: {told}") if told else before.warnings,
     )
 
 

@@ -14,6 +14,7 @@ from pipeline.destination.layout import picture_path, stream_path
 from pipeline.destination.plans import SourcePicture
 from pipeline.errors import PictureError
 from pipeline.frames.shared_file import SharedFile
+from pipeline.networks.learned_codec import told_of_size
 from pipeline.networks.restoration_checks import together
 from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import EXTENSIONS, encode, output_format
@@ -235,6 +236,8 @@ def _finish_branch(
             raise PictureError("step_failed", f"its reference branch {reference_name} failed")
         row = _metrics_row(key, branch.name, result, source, reference_name, stored)
         row |= asdict(together(result.guards)) | {"skipped": "; ".join(result.skipped) or None}
+        warnings = [row["warning"], *result.warnings, _larger(branch, result, developed.manifest, settings)]
+        row["warning"] = "; ".join(filter(None, warnings)) or None
         if settings.measure:
             row |= compare_seen(stored.picture.pixels, reference.pixels) | describe_seen(stored.picture.pixels)
     except PictureError as error:
@@ -249,6 +252,15 @@ def _finish_branch(
     developed.rows["metrics"].append(row)
     common = {"key": key, "branch": branch.name, "stream": stream}
     developed.rows["latents"] += [common | row for row in result.latents]
+
+
+def _larger(branch: Branch, result: Result, source: Row, settings: Settings) -> str | None:
+    """Say that a learned stream is larger than the file it was made of; None of frames, crops and other codecs."""
+    learned = any(step.step.name == "autoencode" for step in branch.steps)
+    if not learned or result.stream is None or settings.crop or source["frame"] is not None or not source["size"]:
+        return None
+    told = told_of_size(len(result.stream), source["size"])
+    return f"autoencode: {told}" if told else None
 
 
 def _encoded(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from models.device import choose_device
-from pipeline.destination.commits import Commit, counted, read_commit, write_commit
+from pipeline.destination.commits import Commit, counted, noted, read_commit, write_commit
 from pipeline.destination.layout import begun_path, part_path
 from pipeline.destination.lease import confirm
 from pipeline.destination.parquet import to_parquet
@@ -96,7 +96,7 @@ def _commit(
         data = to_parquet(table, [row | {"shard": shard, "sequence": plan.sequence} for row in content])
         write(destination, path, data)
         outputs.append({"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()})
-    statuses: dict[str, Any] = dict(counted(rows["manifest"]))
+    statuses: dict[str, Any] = counted(rows["manifest"]) | noted(rows.get("metrics", ()))
     commit = Commit(
         run=plan.run,
         shard=shard,

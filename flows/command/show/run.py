@@ -170,6 +170,15 @@ def print_ending(summary: Any) -> None:
                 f"damaged  {counted(counts['damaged'], 'picture')}, filled in by the decoder: see the column damaged "
                 "(--strict counts them as failed)"
             )
+        if counts.get("skipped"):
+            graphics = f", {counts['graphics']:,} of them graphics" if counts.get("graphics") else ""
+            results = counted(counts["skipped"], "result")
+            out.print(
+                f"skipped  {results} in which a restoration found nothing to do{graphics}: see the column skipped"
+            )
+        if counts.get("warned"):
+            out.print(f"warned   {counted(counts['warned'], 'result')} to be looked at: see the column warning")
+            print_warnings(summary.warnings, counts["warned"])
         if counts.get("left_out"):
             out.print(
                 f"left out {counted(counts['left_out'], 'file')} beside the pictures (--strict counts them as failed)"
@@ -204,6 +213,14 @@ def print_failures(rows: Sequence[Mapping[str, Any]], rest: str, more: int) -> N
         out.print(f"  [bold]{escape(row['key'])}[/]{branch}: {escape(row['message'])}")
     if more > 0:
         out.print(f"  [dim]and {rest}, in the table failures[/]")
+
+
+def print_warnings(rows: Sequence[Mapping[str, Any]], count: int) -> None:
+    """Print the keys of the first of `count` rows that are warned of, and why; never broken over lines."""
+    for row in rows[:NAMED]:
+        out.print(f"  [bold]{escape(row['key'])}[/] ({escape(row['branch'])}): {escape(row['warning'])}")
+    if count > len(rows[:NAMED]):
+        out.print(f"  [dim]and {count - len(rows[:NAMED]):,} more, in the table metrics[/]")
 
 
 def _stages(stages: dict[str, dict[str, float]]) -> Table:

@@ -57,5 +57,7 @@ def _print_report(report: FileReport) -> None:
         out.print(f"[yellow]damaged[/]  {escape(report.damaged)} (--strict refuses it)")
     if report.omitted:
         out.print(f"[yellow]omitted[/]  {escape(report.omitted)}; with / at the end of the destination a run takes all")
+    for warning in report.warnings:
+        out.print(f"[yellow]warning[/]  {escape(warning)}")
     if report.dropped:
         out.print(f"[yellow]dropped[/]  {escape(', '.join(report.dropped))}, which the file cannot hold")

@@ -15,6 +15,7 @@ from pipeline.requests.offers import SHIPPED, shipped_recipes
 from pipeline.runs.finish import develop
 from pipeline.steps import degrade
 from pipeline.steps.degrade import generator_for
+from tests.graphics import draw
 from tests.picture_files import smooth
 from tests.restoration_models import TASKS, random_model
 from tests.runs import request, table
@@ -100,6 +101,26 @@ def test_without_metrics_automatic_mode_still_tells(models: Path, source: Path, 
     (row,) = table(tmp_path / "out", "metrics", GUARDS)
     assert row[2:7] == (None,) * 5
     assert row[7].startswith("deblock: blocks of")
+
+
+def test_graphics_come_through_as_they_were(models: Path, tmp_path: Path) -> None:
+    """Restored and enhanced bit for bit; rows, counts and the report say why, or that it was done all the same."""
+    for kind in ("code, modules of 8", "pixel art x8", "text, 1 bit", "halftone of 5"):
+        path = tmp_path / "source" / f"{kind}.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), draw(kind, 120, 160)[:, :, ::-1])
+    recipe = yaml.safe_load((SHIPPED / "restore.yaml").read_text())
+    recipe["branches"] |= yaml.safe_load((SHIPPED / "enhance.yaml").read_text())["branches"]
+    recipe["branches"]["asked"] = [{"step": "denoise", "auto": False}]
+    found = request(tmp_path / "source", tmp_path / "out", with_random_networks(recipe, models), measure=False)
+    summary = develop(found)
+    rows = table(tmp_path / "out", "metrics", "branch, unchanged, skipped, warning")
+    assert all(row[1] and row[2].count("a graphic: ") == 2 and not row[3] for row in rows if row[0] != "asked")
+    assert all("done as asked" in row[3] and not row[1:3] == (True, None) for row in rows if row[0] == "asked")
+    assert [summary.counts[name] for name in ("skipped", "graphics", "warned")] == [8, 8, 4]
+    assert {row["branch"] for row in summary.warnings} == {"asked"}
+    (report,) = (tmp_path / "out").glob("runs/*/report.html")
+    assert "8 of them graphics" in report.read_text()
 
 
 def test_warnings_reach_the_report(models: Path, source: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from pipeline.runs.finish import develop
 from pipeline.runs.single_file import FileReport, compress_file, decompress_file, is_file_to_file
 from pipeline.storage.store import Store, read, write
 from tests.codec_pictures import awkward_files, photograph
+from tests.graphics import draw
 from tests.picture_files import save
 
 
@@ -32,6 +33,23 @@ def compress(source: object, destination: object, **changes: Any) -> FileReport:
 def decompress(source: object, destination: object, **changes: Any) -> FileReport:
     settings: dict[str, Any] = {"device": "cpu"} | changes
     return decompress_file(DecompressRequest(source=str(source), destination=str(destination), **settings))
+
+
+def test_what_a_stream_holds_badly_is_said(tmp_path: Path) -> None:
+    """A graphic is named with what holds it, and so is a stream larger than its source; of photographs nothing is."""
+    code = draw("code, modules of 3", 96, 96)[:, :, 0]
+    (tmp_path / "code.png").write_bytes(save(Image.fromarray(code).convert("1"), "PNG"))
+    (tmp_path / "a.png").write_bytes(save(Image.fromarray(photograph(60, 70)), "PNG"))
+    graphic, larger = compress(tmp_path / "code.png", tmp_path / "code.drk", quality=64).warnings
+    assert graphic == "a graphic: 2 colours, which a learned codec blurs; the step webp_lossless keeps it exactly"
+    assert "times as large as its source" in larger
+    assert compress(tmp_path / "a.png", tmp_path / "a.drk").warnings == ()
+    request = CompressRequest(source=str(tmp_path), destination=str(tmp_path / "out/"), device="cpu", quality=64)
+    summary = develop(compression(request.model_copy(update={"suffixes": (".png",)})))
+    assert summary.counts["warned"] == 1
+    (row,) = summary.warnings
+    assert (row["key"], row["branch"]) == ("code.png", "compressed")
+    assert row["warning"] == f"autoencode: {graphic}; autoencode: {larger}"
 
 
 @pytest.fixture
