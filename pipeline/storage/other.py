@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import fsspec
+from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.core import split_protocol, url_to_fs
 
 from pipeline.errors import StorageError
@@ -63,7 +64,13 @@ def filesystem(store: Store) -> fsspec.AbstractFileSystem:
 
 
 def listing(store: Store, below: str, folder: str = "") -> Iterator[StoredObject]:
-    """Yield all objects in the order of their keys, folder by folder, so that memory is that of the largest one."""
+    """Yield all objects in the order of their keys, folder by folder, so that memory is that of the largest one.
+
+    Archives are listed as a whole: names in them need be no paths, and their folders would not show all.
+    """
+    if is_archive(store):
+        yield from _archived(store)
+        return
     path = f"{store.root.rstrip('/')}/{folder}" if store.root else folder
     entries = filesystem(store).ls(path.rstrip("/"), detail=True)
     # a folder sorts as "name/", as on S3
@@ -74,6 +81,21 @@ def listing(store: Store, below: str, folder: str = "") -> Iterator[StoredObject
             yield from listing(store, below, key)
         elif key and named[key]["type"] == "file":
             yield _describe(store, key, named[key])
+
+
+def is_archive(store: Store) -> bool:
+    """Tell whether a store is an archive such as `zip://`, where a name is what it is and leads nowhere else."""
+    return isinstance(filesystem(store), AbstractArchiveFileSystem)
+
+
+def _archived(store: Store) -> Iterator[StoredObject]:
+    files, root = filesystem(store), store.root.strip("/")
+    files._get_dirs()
+    beginning = f"{root}/" if root else ""
+    for name in sorted(files.dir_cache):
+        entry = files.dir_cache[name]
+        if entry["type"] == "file" and name.startswith(beginning):
+            yield _describe(store, name.removeprefix(beginning), entry)
 
 
 def _with_sizes(store: Store, entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -117,6 +139,7 @@ def read(store: Store, key: str, start: int | None, end: int | None, known: int 
 
 def write(store: Store, key: str, data: bytes | bytearray | memoryview, durable: bool) -> None:
     """Store an object, and make the folders that its key names."""
+    check_key(key, for_writing=True)
     path = _path(store, key)
 
     def attempt() -> None:
@@ -172,7 +195,8 @@ def uploads(store: Store, below: str) -> Iterator[Upload]:
 
 
 def _path(store: Store, key: str) -> str:
-    check_key(key, for_writing=True)
+    if not is_archive(store):
+        check_key(key, for_writing=True)
     return f"{store.root.rstrip('/')}/{key}"
 
 

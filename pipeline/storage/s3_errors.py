@@ -23,6 +23,7 @@ _TRANSIENT_CODES = {
 _REGION_CODES = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
 #: what services say of buckets whose readers pay; Amazon says no more than that access is denied
 _PAYER = re.compile(r"(?i)request(er)?[ -]?pay|UserProjectMissing")
+_RESTORE = "restore it there, as by `aws s3api restore-object`, then run again"
 _PAYING = "say that you do: --requester-pays or DARKROOM_S3_REQUESTER_PAYS=true"
 _CREDENTIAL_ERRORS = (
     boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.ProfileNotFound,
@@ -78,7 +79,7 @@ def _explain_answer(error: boto.ClientError, what: str, bucket: str, options: St
             "missing", f"the bucket {bucket!r} does not exist at {endpoint}; create it or correct {what}"
         )
     if code == "InvalidObjectState":
-        return StorageError("archived", f"{what}: {_archived(error)} ({answer}); restore it there, then run again")
+        return StorageError("archived", f"{what}: {_archived(error)} ({answer}); {_RESTORE}")
     if code in _MISSING_CODES or status == 404:
         return StorageError("missing", f"{what}: no such object ({answer})")
     if code in _TRANSIENT_CODES or status == 429 or (status >= 500 and status != 501):

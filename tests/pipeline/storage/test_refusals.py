@@ -25,7 +25,9 @@ def paying(service: Service) -> StorageOptions:
 
 def test_an_archived_object_is_said_to_be_archived() -> None:
     with told_s3({"x.png": archived(1, "DEEP_ARCHIVE")}) as service:
-        with pytest.raises(StorageError, match=r"archived in DEEP_ARCHIVE .*; restore it there, then run") as caught:
+        with pytest.raises(
+            StorageError, match=r"archived in DEEP_ARCHIVE .*; restore it there, as by .*, then run again"
+        ) as caught:
             storage.read(open_store("s3://bucket", service.options), "x.png")
         assert caught.value.kind == "archived"
         assert "secret" not in caught.value.message
