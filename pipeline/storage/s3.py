@@ -122,7 +122,7 @@ def _whole(place: Place, key: str, known: int | None) -> Body:
     """Fetch a whole object. Raises `StorageError` unless it is as it was when its size was listed."""
     body = Body(None, known, "") if known is not None and known > PART else requests.get(place, key, limit=PART)
     if body.data is None:
-        body = requests.get_in_parts(place, key, 0, body.length)
+        body = requests.get_all(place, key, body.length)
     if body.data is None:
         body = requests.get(place, key)
     # what sends other bytes than it holds, for it transcodes them, still lists what it holds

@@ -30,13 +30,29 @@ def check_digest(answer: Mapping[str, Any], data: bytes, came: set[bytes], what:
     (encrypted, appended and transcoded objects have such), and only its own object tells: bytes that come a second time
     are the object's. `came` keeps the digests of what came of this object so far.
     """
+    if not is_own(data, md5_of(answer), came):
+        raise not_its_own(what)
+
+
+def md5_of(answer: Mapping[str, Any]) -> str:
+    """Return the MD5 that the ETag of an answer may be, in hexadecimal digits; "" where it is certainly none."""
     said = str(answer.get("ETag", "")).strip('"').lower()
-    if not re.fullmatch("[0-9a-f]{32}", said) or _settled_otherwise(answer):
-        return
+    return said if re.fullmatch("[0-9a-f]{32}", said) and not _settled_otherwise(answer) else ""
+
+
+def is_own(data: bytes, said: str, came: set[bytes]) -> bool:
+    """Tell whether bytes are of the MD5 that is `said`, or have come before; `came` is as in `check_digest`."""
+    if not said:
+        return True
     digest = md5(data)
-    if digest.hex() != said and digest not in came:
-        came.add(digest)
-        raise StorageError("transient", f"{what}: the bytes that came are not those of its ETag")
+    again = digest in came
+    came.add(digest)
+    return again or digest.hex() == said
+
+
+def not_its_own(what: str) -> StorageError:
+    """Make the error of bytes that are not of the MD5 of their object, as far as is known."""
+    return StorageError("transient", f"{what}: the bytes that came are not those of its ETag")
 
 
 def false_checksum(came: set[bytes], what: str) -> StorageError:

@@ -24,7 +24,7 @@ from fsspec.asyn import sync
 from pipeline.errors import StorageError
 from pipeline.storage.access import PART, PARTS_AT_ONCE, RETRIED, StorageOptions, with_retries
 from pipeline.storage.content_types import content_type
-from pipeline.storage.s3_bodies import check_digest, false_checksum, md5
+from pipeline.storage.s3_bodies import check_digest, false_checksum, is_own, md5, md5_of, not_its_own
 from pipeline.storage.s3_errors import explain
 
 CONNECT_TIMEOUT = 10.0
@@ -34,6 +34,8 @@ READ_TIMEOUT = 30.0
 # and how many bytes a second a large one may count on.
 REQUEST_DEADLINE = 40.0
 _SLOWEST = 100_000
+#: how often a large object is fetched for its bytes to come as they are, or a second time as they came before
+_COMPARED = 3
 MAX_PARTS = 10_000  # S3's own limit
 
 
@@ -87,13 +89,16 @@ class Place(NamedTuple):
 class Body(NamedTuple):
     """An answer to a read: the bytes, their number, the object's ETag and Content-Encoding.
 
-    The bytes are None where there were more than the limit, or other than those of the range that was asked for.
+    The bytes are None where there were more than the limit, or other than those of the range that was asked for. `md5`
+    is what the ETag says of the whole object, or "". With a range, `whole` are the bytes of the object, where known.
     """
 
     data: bytes | None
     length: int
     etag: str
     encoding: str = ""
+    md5: str = ""
+    whole: int | None = None
 
 
 def filesystem(options: StorageOptions) -> Filesystem:
@@ -209,7 +214,9 @@ def get(place: Place, key: str, start: int | None = None, end: int | None = None
             raise StorageError("transient", f"{what}: {len(data)} bytes came of {length} announced")
         if whole:
             check_digest(answer, data, came, what)
-        return Body(data, len(data), etag, answer.get("ContentEncoding", ""))
+        total = str(answer.get("ContentRange", "")).rpartition("/")[2]
+        size = int(total) if total.isdecimal() else None
+        return Body(data, len(data), etag, answer.get("ContentEncoding", ""), md5_of(answer), size)
 
     return _tried(lambda: sync(place.fs.loop, fetch, timeout=_deadline(count)), what, place)
 
@@ -245,7 +252,20 @@ def get_in_parts(place: Place, key: str, start: int, end: int) -> Body:
     if any(piece is None for piece in pieces):
         return Body(None, 0, bodies[0].etag)
     data = b"".join(piece for piece in pieces if piece)
-    return Body(data, len(data), bodies[0].etag, bodies[0].encoding)
+    return bodies[0]._replace(data=data, length=len(data))
+
+
+def get_all(place: Place, key: str, size: int) -> Body:
+    """Fetch a whole object of `size` bytes in parts, again where its bytes may not be its own.
+
+    The data are None where the service knows no ranges; the length is that of the object as it is now.
+    """
+    came: set[bytes] = set()
+    for _ in range(_COMPARED):
+        body = get_in_parts(place, key, 0, size)
+        if body.data is None or is_own(body.data, body.md5, came):
+            return body._replace(length=body.length if body.whole is None else body.whole)
+    raise not_its_own(f"{place.url}/{key}")
 
 
 def put(place: Place, key: str, data: bytes | bytearray | memoryview) -> None:

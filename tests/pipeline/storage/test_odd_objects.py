@@ -101,6 +101,28 @@ def test_an_object_that_was_replaced_since_it_was_listed_is_refused() -> None:
             storage.read(store, "x", size=len(OTHER + OTHER))
 
 
+def test_a_large_object_is_compared_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parts say nothing of themselves; and where there is more of it than was listed, it is another one."""
+    for module in (s3, s3_requests):
+        monkeypatch.setattr(module, "PART", 4000)
+    parts = -(-len(DATA) // 4000)
+    held = {
+        "plain": Told(DATA),
+        "odd": Told(DATA, FALSE),
+        "once": Told(DATA, sent=[OTHER] * parts + [DATA]),
+        "never": Told(DATA, sent=[bytes([number]) * len(DATA) for number in range(1, 30)]),
+    }
+    with told_s3(held) as service:
+        store = open_store("s3://bucket", service.options)
+        for name, times in {"plain": 1, "odd": 2, "once": 2}.items():
+            assert storage.read(store, name, size=len(DATA)) == DATA
+            assert service.gets(name) == times * parts, name
+        with pytest.raises(StorageError, match="not those of its ETag"):
+            storage.read(store, "never", size=len(DATA))
+        with pytest.raises(StorageError, match="has changed since it was listed: 5000 bytes then, 10240 now"):
+            storage.read(store, "plain", size=5000)
+
+
 def test_a_service_without_ranges_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (s3, s3_requests):
         monkeypatch.setattr(module, "PART", 1000)
