@@ -53,8 +53,8 @@ of every codec, pages of TIFF. `dropped` in the table `metrics` names what a fil
 - **Colours.** A profile that fits the pixels is kept byte for byte. A grey profile becomes one of colours in WebP, that
   has no grey. Colour tags (cICP and nclx, gAMA and cHRM) go on as such in PNG and AVIF, elsewhere as a profile that
   says the same; PQ and HLG, which no profile can say, are dropped. CMYK and Lab become sRGB, and lose their profile.
-- **Dropped, with a word**: gain maps and further pictures of a JPEG, extended XMP, profiles of another colour space
-  than the pixels, broken EXIF, blocks too long for the format, alpha in JPEG, 16 bits in JPEG, WebP and AVIF.
+- **Dropped, with a word**: gain maps and further pictures of a JPEG, profiles of another colour space than the
+  pixels, broken EXIF, blocks too long for the format, alpha in JPEG, 16 bits in JPEG, WebP and AVIF.
 - **Less of it**: `output: {metadata: colour}` in a recipe keeps only what colours mean, `none` nothing. An evaluation
   of codecs takes `none`: it is about pixels.
 

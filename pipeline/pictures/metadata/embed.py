@@ -6,6 +6,7 @@ EXIF and XMP from Pillow; TIFF is written by `pipeline.pictures.tiff`.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import struct
@@ -14,7 +15,7 @@ import zlib
 from pipeline.pictures.headers import PNG_SIGNATURE, boxes
 from pipeline.pictures.metadata.exif import ORIENTATION, without_tag
 from pipeline.pictures.metadata.found import INCH
-from pipeline.pictures.metadata.jpeg import IPTC_RESOURCE, PHOTOSHOP, XMP_IN_JPEG
+from pipeline.pictures.metadata.jpeg import IPTC_RESOURCE, LONG_XMP_IN_JPEG, LONG_XMP_PART, PHOTOSHOP, XMP_IN_JPEG
 from pipeline.pictures.metadata.png import RAW_PROFILE, XMP_IN_PNG
 from pipeline.pictures.metadata.read import EXIF_BOX, IPTC_BOX, XMP_BOX
 from pipeline.pictures.picture import ColourTag, Metadata, Resolution
@@ -22,6 +23,13 @@ from pipeline.pictures.picture import ColourTag, Metadata, Resolution
 _ICC_IN_JPEG = 65_533 - len(b"ICC_PROFILE\0") - 2
 _SEGMENT = 65_533
 _WORD, _LARGEST = 0xFFFF, 0x7FFFFFFF
+#: what says where the rest of an XMP packet is
+_NOTE = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description rdf:about="" xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="%s"/>'
+    b"</rdf:RDF></x:xmpmeta>"
+)
+_WRAPPER = re.compile(rb"<\?xpacket[^>]{0,200}\?>")
 _NCLX = re.compile(rb"colrnclx.{4}", re.DOTALL)
 
 
@@ -31,7 +39,7 @@ def into_jpeg(plain: bytes, said: Metadata) -> bytes:
     if said.exif:
         segments.append(_segment(0xE1, b"Exif\0\0" + said.exif))
     if said.xmp:
-        segments.append(_segment(0xE1, XMP_IN_JPEG + said.xmp))
+        segments += _xmp_segments(said.xmp)
     parts = [said.icc[at : at + _ICC_IN_JPEG] for at in range(0, len(said.icc), _ICC_IN_JPEG)] if said.icc else []
     for number, part in enumerate(parts, 1):
         segments.append(_segment(0xE2, b"ICC_PROFILE\0" + bytes([number, len(parts)]) + part))
@@ -49,6 +57,20 @@ def into_jpeg(plain: bytes, said: Metadata) -> bytes:
     if said.resolution is not None:
         jfif = jfif[:13] + _jfif_density(said.resolution) + jfif[18:]
     return b"".join([jfif, *segments, plain[end:]])
+
+
+def _xmp_segments(xmp: bytes) -> list[bytes]:
+    """Return the segments of an XMP packet; a long one is named by a short one, and follows it in parts."""
+    if len(xmp) <= _SEGMENT - len(XMP_IN_JPEG):
+        return [_segment(0xE1, XMP_IN_JPEG + xmp)]
+    whole = _WRAPPER.sub(b"", xmp)
+    digest = hashlib.md5(whole, usedforsecurity=False).hexdigest().upper().encode()
+    room = _SEGMENT - len(LONG_XMP_IN_JPEG) - LONG_XMP_PART.size
+    parts = [
+        LONG_XMP_IN_JPEG + LONG_XMP_PART.pack(digest, len(whole), at) + whole[at : at + room]
+        for at in range(0, len(whole), room)
+    ]
+    return [_segment(0xE1, body) for body in (XMP_IN_JPEG + _NOTE % digest, *parts)]
 
 
 def _segment(marker: int, body: bytes) -> bytes:

@@ -44,7 +44,6 @@ _HOLDS = {
 #: most bytes of a block, where a format has a limit below `METADATA_LIMIT`
 _MOST = {
     ("jpeg", "exif"): 65_533 - 6,
-    ("jpeg", "xmp"): 65_533 - 29,
     ("jpeg", "icc"): 255 * 65_519,
     ("drk", "icc"): 4 << 20,
     ("drk", "exif"): 4 << 20,

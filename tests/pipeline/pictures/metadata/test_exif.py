@@ -181,3 +181,26 @@ def test_a_png_with_a_long_history_is_read_and_keeps_it() -> None:
     )
     plain = encode(pixels(), Metadata("png", "rgb", 8), "png").data
     assert decode(plain[:33] + chunk + plain[33:]).metadata.xmp == history
+
+
+def test_long_xmp_is_read_from_a_jpeg_and_written_to_one() -> None:
+    history = XMP.replace(b"Someone", b"Someone" + b"<rdf:li>saved</rdf:li>" * 10_000)
+    data = encode(pixels(), Metadata("png", "rgb", 8, xmp=history), "jpeg").data
+    back = decode(data).metadata
+    assert back.lost == ()
+    assert back.xmp is not None
+    assert back.xmp.count(b"<rdf:li>saved</rdf:li>") == 10_000
+    assert b"Someone" in back.xmp
+    # a short packet that says something, too, gets what the long one says
+    note = b'xmpNote:HasExtendedXMP="'
+    said = data.replace(note, b'xmlns:a="b:" a:z="1" ' + note)
+    length = data.index(b"<x:xmpmeta") - 31
+    longer = (int.from_bytes(data[length : length + 2], "big") + len(said) - len(data)).to_bytes(2, "big")
+    both = decode(said[:length] + longer + said[length + 2 :]).metadata.xmp
+    assert both is not None
+    assert both.count(b"<rdf:li>saved</rdf:li>") == 10_000
+    assert b'a:z="1"' in both
+    # a part is missing
+    at = data.index(b"http://ns.adobe.com/xmp/extension/") - 4
+    cut = data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4], "big") :]
+    assert decode(cut).metadata.lost == ("extended XMP",)
