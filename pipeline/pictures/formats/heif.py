@@ -55,7 +55,7 @@ def _library() -> Any:
     try:
         import pillow_heif
     except ImportError as error:
-        remedy = "pip install 'darkroom[heif]', or convert it first, with heif-convert for instance"
+        remedy = "pip install pillow-heif, or convert it first, with heif-convert for instance"
         raise PictureError("unsupported", f"HEIC and HEIF are read with pillow-heif: {remedy}") from error
     # pictures are decoded side by side already
     pillow_heif.options.DECODE_THREADS = 1

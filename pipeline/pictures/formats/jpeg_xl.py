@@ -137,6 +137,6 @@ def _library() -> Any:
     try:
         import pillow_jxl
     except ImportError as error:
-        remedy = "pip install 'darkroom[jxl]', or convert it first, with djxl for instance"
+        remedy = "pip install pillow-jxl-plugin, or convert it first, with djxl for instance"
         raise PictureError("unsupported", f"JPEG XL is read with pillow-jxl-plugin: {remedy}") from error
     return pillow_jxl

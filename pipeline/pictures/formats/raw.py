@@ -52,6 +52,6 @@ def _library() -> Any:
     try:
         import rawpy
     except ImportError as error:
-        remedy = "pip install 'darkroom[raw]', or develop it elsewhere to TIFF"
+        remedy = "pip install rawpy, or develop it elsewhere to TIFF"
         raise PictureError("unsupported", f"a camera raw; these are read with rawpy: {remedy}") from error
     return rawpy

@@ -35,18 +35,19 @@ def heif(pixels: np.ndarray, **options: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("package", "data", "extra"),
+    ("package", "data", "name"),
     [
-        ("pillow_heif", HEIC_HEAD, "heif"),
-        ("pillow_jxl", b"\xff\x0a\xcb\x06\0\x13\x88\2\0" + bytes(64), "jxl"),
-        ("rawpy", dng(), "raw"),
+        ("pillow_heif", HEIC_HEAD, "pillow-heif"),
+        ("pillow_jxl", b"\xff\x0a\xcb\x06\0\x13\x88\2\0" + bytes(64), "pillow-jxl-plugin"),
+        ("rawpy", dng(), "rawpy"),
     ],
+    ids=["heif", "jxl", "raw"],
 )
 def test_without_its_package_a_format_is_refused_with_the_remedy(
-    package: str, data: bytes, extra: str, monkeypatch: pytest.MonkeyPatch
+    package: str, data: bytes, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(PictureError, match=rf"pip install 'darkroom\[{extra}\]'") as caught:
+    with pytest.raises(PictureError, match=rf"pip install {name}") as caught:
         decode(data)
     assert caught.value.reason == "unsupported"
 
