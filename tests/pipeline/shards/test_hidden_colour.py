@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from models.inference import apply_in_batches
 from pipeline.destination.plans import SourcePicture
 from pipeline.exploration.features import look_at, row_of
+from pipeline.frames.files import open_frames
+from pipeline.frames.writers import write_frames
 from pipeline.pictures.decode import decode
 from pipeline.pictures.encode import EXTENSIONS, encode, png_file
 from pipeline.pictures.perceptual_hash import perceptual_hash
@@ -340,3 +342,36 @@ def test_steps_of_packages_need_not_know_of_alpha() -> None:
     np.testing.assert_array_equal(result[:, :, 3], pixels[:, :, 3])
     assert given[0].shape[2] == 3
     assert (given[0][~seen] != (255, 0, 255)).any(axis=1).all()
+
+
+ANIMATIONS = [("gif", None), ("webp", 30), ("webp", 100), ("apng", None), ("tiff", None)]
+
+
+@pytest.mark.parametrize(("format", "quality"), ANIMATIONS)
+def test_every_animation_shows_nothing_that_is_hidden(format: str, quality: int | None, tmp_path: Path) -> None:
+    shown = []
+    for kind in HIDDEN:
+        path = str(tmp_path / f"{kind}.{format}")
+        pictures = [Picture("k", hiding(cut_out()[:, ::way].copy(), kind)) for way in (1, -1)]
+        write_frames(path, format, pictures, [0.1, 0.1], quality)
+        frames = open_frames(path, 1 << 30)
+        shown.append([frames.read(number).picture.pixels for number in (0, 1)])
+        frames.close()
+    for other in shown[1:]:
+        for one, two in zip(shown[0], other, strict=True):
+            assert_looks_alike(one, two)
+
+
+@pytest.mark.parametrize(("name", "given"), [case for case in CASES if case != ("repair", {"mask": "alpha"})], ids=str)
+def test_what_is_transparent_everywhere_is_no_error(name: str, given: dict[str, Any], models: Path) -> None:
+    """An empty sheet goes through every step, and stays empty; what fills transparency has nothing to fill it from."""
+    if given.get("target_psnr"):
+        given = given | {"target_psnr": 40}
+    if name in ("represent", "reconstruct"):
+        given = given | {"model": random_autoencoder(models)}
+    for pixels in (np.zeros((40, 48, 4), np.uint8), np.zeros((33, 32, 2), np.uint16)):
+        result = developed(hiding(pixels, "noise"), [{"step": name} | given])
+        assert result.failures == []
+        for path, data in result.outputs:
+            read_back = read(path, data, name)
+            assert read_back is None or read_back.shape[2] in (1, 3) or not read_back[:, :, -1].any()
