@@ -21,9 +21,9 @@ _WHOLE, _TILES, _TILE = 1 << 20, 4, 256
 _BLOCK = 8
 #: steps between neighbours up to so many 8-bit levels are soft, and above so many hard
 _SOFT, _MIDDLE, _HARD = 6, 12, 24
-#: most colours that are few, of grey and of colour; photographs of 128 pixels a side, half of them clipped, have more
-_FEW_GREY, _FEW = 16, 32
-#: 8-bit levels that two tones are apart at least, and most that half of all neighbours of one tone differ by
+#: most colours that are few, of grey and of colour; grey photographs have no more than 256 either
+_FEW_GREY, _FEW = 16, 256
+#: 8-bit levels from which on two tones are far apart, and most that half of all neighbours of one tone differ by
 _APART, _CALM = 150, 8
 #: share of neighbours of different tones from which on there is no calm to look for: dots, dithers, small modules
 _DENSE = 0.17
@@ -109,9 +109,11 @@ def _obviously_none(tiles: list[_Tile]) -> bool:
 
 def _few(found: _Structure, colours: int, grey: bool, lossy: bool) -> bool:
     """Tell whether so few colours, and far from each other, are no photograph's."""
-    if found.soft > 0.1 or found.small > 0.5 or found.big < 0.02:
+    if found.soft > 0.17 or found.small > 0.5 or found.big < 0.02:
         return False
-    return colours <= 4 or (not lossy and colours <= (_FEW_GREY if grey else _FEW) and found.plain > 0.2)
+    if colours <= 16 and found.soft <= 0.1 and (colours <= 4 or (not lossy and found.plain > 0.2)):
+        return True
+    return not lossy and colours <= (_FEW_GREY if grey else _FEW) and found.plain > 0.3
 
 
 def _enlarged(found: _Structure) -> bool:
@@ -124,9 +126,13 @@ def _flat(found: _Structure) -> bool:
 
     Clipped highlights are flat, too, with noise between them: there, nothing but the highlights lies in runs.
     """
+    if found.equal < 0.5 or found.inside <= 0.5 or found.far > 0.03:
+        return False
+    letters = found.far_flat <= 0.05 and found.soft <= 0.08 and found.big > 0.8 and found.plain > 0.08
+    marks = found.far_flat <= 0.03 and found.soft <= 0.16 and found.big > 0.44 and found.plain > 0.14
     close = found.far <= 0.02 and (found.far_flat <= 0.03 or found.flat > 0.3)
-    hard = found.soft <= 0.28 and found.inside > 0.5 and found.big > (0.2 if found.flat > 0.35 else 0.5)
-    return found.equal >= 0.5 and close and hard and (found.plain > 0.1 or found.big > 0.78)
+    hard = found.soft <= 0.28 and found.big > (0.2 if found.flat > 0.35 else 0.5)
+    return letters or marks or (close and hard and (found.plain > 0.1 or found.big > 0.78))
 
 
 def _two_tones(tiles: list[_Tile]) -> bool:
@@ -143,7 +149,9 @@ def _two_tones(tiles: list[_Tile]) -> bool:
     tones = float(np.median(values[~bright])), float(np.median(values[bright]))
     apart = tones[1] - tones[0]
     off = np.abs(values - np.where(bright, tones[1], tones[0]))
-    if apart < _APART or (off < 0.2 * apart).mean() < 0.84:
+    # tones that are near each other must be all there is
+    share_near, share_hard = (0.84, 0.86) if apart >= _APART else (0.95, 0.95)
+    if apart < _HARD or (off < 0.2 * apart).mean() < share_near:
         return False
     steps, crossing = [], []
     for plane, tile in zip(planes, tiles, strict=True):
@@ -154,7 +162,7 @@ def _two_tones(tiles: list[_Tile]) -> bool:
             crossing.append((above[1:] != above[:-1])[seen])
     step, crosses = np.concatenate(steps), np.concatenate(crossing)
     share = crosses.mean()
-    if share < 0.03 or (step[crosses] > apart / 2).mean() <= 0.86:
+    if share < 0.03 or (step[crosses] > apart / 2).mean() <= share_hard:
         return False
     return bool(share > _DENSE or np.median(step[~crosses]) <= _CALM)
 

@@ -19,13 +19,12 @@ GIF, PNG, JPEG = (Metadata(name, mode, 8) for name, mode in (("gif", "palette"),
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "photograph in 256 colours"])
 def test_graphics_are_found(kind: str) -> None:
-    """Whatever the size is, in 8 and 16 bits, whole or begun anywhere."""
-    for height, width in ((96, 128), (240, 320)):
-        pixels = draw(kind, height, width)
-        told = graphic(pixels, PNG)
-        assert told
-        assert graphic(pixels.astype(np.uint16) * np.uint16(257), PNG) == told
-        assert graphic(np.ascontiguousarray(pixels[3:, 5:])) is not None
+    """In 16 bits, too, and begun anywhere."""
+    pixels = draw(kind, 150, 200)
+    told = graphic(pixels, PNG)
+    assert told
+    assert graphic(pixels.astype(np.uint16) * np.uint16(257), PNG) == told
+    assert graphic(np.ascontiguousarray(pixels[3:, 5:])) is not None
 
 
 @pytest.mark.parametrize(
@@ -64,16 +63,16 @@ def exposed(pixels: np.ndarray, factor: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea", "camera"])
-@pytest.mark.parametrize("side", [128, 300])
 @pytest.mark.parametrize(
-    "spoil",
+    ("side", "spoil"),
     [
-        lambda pixels: pixels,
-        lambda pixels: noisy(pixels, 25),
-        lambda pixels: exposed(pixels, 0.05),
-        lambda pixels: exposed(pixels, 2),
-        lambda pixels: np.ascontiguousarray(pixels[:, :, :1]),
-        lambda pixels: exposed(pixels[:, :, :1], 0.1),
+        (300, lambda pixels: pixels),
+        (128, lambda pixels: pixels),
+        (128, lambda pixels: noisy(pixels, 25)),
+        (128, lambda pixels: exposed(pixels, 0.05)),
+        (128, lambda pixels: exposed(pixels, 2)),
+        (128, lambda pixels: np.ascontiguousarray(pixels[:, :, :1])),
+        (128, lambda pixels: exposed(pixels[:, :, :1], 0.1)),
     ],
 )
 def test_photographs_are_none(name: str, side: int, spoil: Callable[[np.ndarray], np.ndarray]) -> None:
