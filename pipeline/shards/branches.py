@@ -32,6 +32,8 @@ class Result:
     """
 
     picture: Picture
+    #: the picture before the first step, with the metadata that the branch keeps
+    source: Picture
     seconds: float = 0.0
     stream: bytes | None = None
     stream_is_picture: bool = False
@@ -65,25 +67,25 @@ def run_steps(
     prefixes = [_name_of(branch, count + 1) for count in range(len(branch.steps))]
     others = [_name_of(b, len(b.steps)) for b in recipe.branches if b is not branch]
     source = replace(picture, metadata=kept(picture.metadata, branch.output.metadata))
-    result = Result(source)
+    result = Result(source, source)
     for prefix, item in zip(prefixes, branch.steps, strict=True):
         if give_up():
             break
         if prefix in shared:
-            result = shared[prefix]
+            result = replace(shared[prefix], source=source)
             continue
-        result = _run_step(item, result, source, measure, apply)
+        result = _run_step(item, result, measure, apply)
         if any(other[: len(prefix)] == prefix for other in others):
             shared[prefix] = result
     return result
 
 
-def _run_step(item: BranchStep, before: Result, source: Picture, measure: bool, apply: Apply) -> Result:
+def _run_step(item: BranchStep, before: Result, measure: bool, apply: Apply) -> Result:
     network = item.network
     if isinstance(network, Restorer):
         return _run_restorer(item.step.name, network, before, measure, apply)
     if isinstance(network, CodecNetwork):
-        return _run_learned_codec(network, before, source, apply)
+        return _run_learned_codec(network, before, apply)
     if isinstance(network, Representer):
         return _run_representer(network, before, apply)
     step, parameters, picture = item.step, item.parameters, before.picture
@@ -92,7 +94,7 @@ def _run_step(item: BranchStep, before: Result, source: Picture, measure: bool, 
     if step.kind == "pixels":
         pixels = apply_pixel_step(step, picture.pixels, parameters, picture.key)
     else:
-        stream, dropped = encode_with(step, picture.pixels, rescaled(source, picture), parameters)
+        stream, dropped = encode_with(step, picture.pixels, rescaled(before.source, picture), parameters)
         encoded = time.perf_counter()
         pixels = decode_with(step, stream, picture.pixels)
         changes = {
@@ -127,11 +129,11 @@ def _run_representer(network: Representer, before: Result, apply: Apply) -> Resu
     return replace(before, seconds=seconds, latents=(*before.latents, row))
 
 
-def _run_learned_codec(codec: CodecNetwork, before: Result, source: Picture, apply: Apply) -> Result:
+def _run_learned_codec(codec: CodecNetwork, before: Result, apply: Apply) -> Result:
     """Encode the whole picture, alpha and metadata too, and decode it again: no stream is kept untried."""
     from pipeline.networks.streams import what_is_kept
 
-    given = replace(before.picture, metadata=rescaled(source, before.picture))
+    given = replace(before.picture, metadata=rescaled(before.source, before.picture))
     started = time.perf_counter()
     stream, latent = codec.encode(given, apply)
     encode_s = time.perf_counter() - started
