@@ -103,8 +103,8 @@ def _of_extras(colour: Image.Image, alpha: Image.Image) -> dict[str, bytes]:
     with suppress(ImportError):
         import pillow_heif
 
-        found["heif"] = _heif(pillow_heif.from_pillow(colour))
-        found["heif alpha"] = _heif(pillow_heif.from_pillow(alpha))
+        found["heif"] = heif(pillow_heif.from_pillow(colour))
+        found["heif alpha"] = heif(pillow_heif.from_pillow(alpha))
     with suppress(ImportError):
         import pillow_jxl  # noqa: F401
 
@@ -116,7 +116,8 @@ def _of_extras(colour: Image.Image, alpha: Image.Image) -> dict[str, bytes]:
     return found
 
 
-def _heif(file: Any) -> bytes:
+def heif(file: Any) -> bytes:
+    """Encode what pillow-heif has made of a picture."""
     buffer = io.BytesIO()
     file.save(buffer, quality=90)
     return buffer.getvalue()

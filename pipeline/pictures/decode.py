@@ -53,6 +53,7 @@ from pipeline.pictures.formats.netpbm import netpbm_depth, read_netpbm
 from pipeline.pictures.formats.pillow_pixels import MODELS, pixels_of
 from pipeline.pictures.formats.raw import read_raw
 from pipeline.pictures.formats.tiff_samples import classic, read_samples, scaled
+from pipeline.pictures.formats.zeros import zeroed
 from pipeline.pictures.metadata.found import UNPACKED_LIMIT
 from pipeline.pictures.metadata.read import describe
 from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once
@@ -95,6 +96,8 @@ def decode(data: bytes, key: str = "", pixel_limit: int = 178_000_000, reserve: 
         picture = _decode_plain_jpeg(data, key, pixel_limit, reserve) if name == "jpeg" else None
         picture = picture or _decode_with_extra(data, name, key, pixel_limit, reserve)
         picture = picture or _decode_with_pillow(data, name, key, pixel_limit, reserve)
+        if picture.metadata.damage is None and (damage := zeroed(data, name)):
+            picture = replace(picture, metadata=replace(picture.metadata, damage=damage))
         return replace(picture, metadata=describe(data, name, picture.metadata))
     except PictureError:
         raise

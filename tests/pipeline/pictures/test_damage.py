@@ -89,6 +89,21 @@ def test_flat_areas_are_not_taken_for_zeros_on_a_disk(level: int, options: dict[
         assert decode(files.save(image, "JPEG", **options)).metadata.damage is None
 
 
+@pytest.mark.parametrize("format", ["WEBP", "AVIF", "JPEG2000", "HEIF"])
+def test_a_lost_sector_is_seen_where_there_are_no_checksums(format: str) -> None:
+    def save(image: Image.Image) -> bytes:
+        if format != "HEIF":
+            return files.save(image, format, **({} if format == "JPEG2000" else {"quality": 95}))
+        return files.heif(pytest.importorskip("pillow_heif").from_pillow(image))
+
+    data = save(noisy())
+    assert decode(data).metadata.damage is None
+    damage = decode(put(data, len(data) // 1024 * 512, bytes(512))).metadata.damage
+    assert damage
+    assert "zero bytes" in damage
+    assert decode(save(Image.new("RGB", (3000, 2000), "white"))).metadata.damage is None
+
+
 def test_a_damaged_picture_is_developed_marked_and_counted_and_fails_where_it_must(tmp_path: Path) -> None:
     """The row says what is wrong, and the run how many there are; `strict` makes failures of them."""
     source = tmp_path / "source"
