@@ -61,8 +61,7 @@ def command(
                     _show_request(values["request"])
             sys.exit(guarded(lambda: work(**values, **more) or 0))
 
-        opens_stores = request and any(name.endswith("_storage") for name in request.model_fields)
-        more_options = [_DRY_RUN] * dry_run + [_PREFECT] * prefect + [_REQUESTER_PAYS] * bool(opens_stores)
+        more_options = [_DRY_RUN] * dry_run + [_PREFECT] * prefect + [_REQUESTER_PAYS] * bool(request)
         for option in (_SPEAKING if reports else []) + more_options:
             called = option(called)
         if request:

@@ -33,7 +33,8 @@ class StoredFiles:
 
         `size` is the size in bytes that was listed, if known. Raises ObjectError for an object that cannot be read.
         """
-        place = self._place(url)
+        # a listing may have named an object whose key ends with a slash
+        place = locate(url, self.options) if url.endswith("/") else self._place(url)
         try:
             check_size(url, storage.size(*place) if size is None else size, limit)
             data = storage.read(*place, size=size) if size is not None else storage.read(*place, 0, limit + 1)
@@ -83,7 +84,7 @@ class StoredFiles:
 
     def _place(self, url: str) -> tuple[Store, str]:
         store, key = locate(url, self.options)
-        if not key:
+        if not key or key.endswith("/"):
             raise StorageError("invalid", f"{url} names no object; give bucket and name, as in s3://bucket/name")
         return store, key
 

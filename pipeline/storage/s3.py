@@ -49,15 +49,17 @@ def open_at(address: str, options: StorageOptions | None) -> Store:
 
 
 def split(address: str) -> tuple[str, str]:
-    """Split the URL of an object into that of the store it lies in and its key there; the key of a bucket is "".
+    """Split the URL of an object into that of the store it lies in and its key there.
+
+    The key of a bucket is "", and so is that of a URL with a slash at its end.
 
     Slashes that follow each other belong to the key, for a store's URL has none at its end: `s3://b/a//x.png` is
     `/x.png` in `s3://b/a`.
     """
     bucket, _, path = address.partition("://")[2].lstrip("/").partition("/")
-    if not path or path.endswith("/"):
+    if not path:
         return address, ""
-    folder = path.rpartition("/")[0].rstrip("/")
+    folder = path.rstrip("/") if path.endswith("/") else path.rpartition("/")[0].rstrip("/")
     return f"s3://{bucket}/{folder}".rstrip("/"), path[len(folder) + bool(folder) :]
 
 

@@ -12,6 +12,7 @@ import pytest
 from pipeline.errors import StorageError
 from pipeline.storage import access, s3, s3_bodies, s3_requests
 from pipeline.storage import store as storage
+from pipeline.storage.files import StoredFiles
 from pipeline.storage.store import open_store
 from tests.told_s3 import Told, checksum, told_s3
 
@@ -139,3 +140,20 @@ def test_packed_bytes_unpack_to_so_many_at_most(monkeypatch: pytest.MonkeyPatch)
     packed = Told(gzip.compress(bytes(100_000)), headers={"Content-Encoding": "gzip"})
     with told_s3({"x": packed}) as service, pytest.raises(StorageError, match="more than 1,000 bytes"):
         storage.read(open_store("s3://bucket", service.options), "x")
+
+
+def test_training_reads_every_object_that_it_finds() -> None:
+    """Also those whose URLs end with slashes; an archived one is a fault of its own."""
+    keys = ["in/", "in//", "in//q.png", "in/../up.png", "in/a.png", "in/d/"]
+    held = {key: Told(key.encode()) for key in keys}
+    with told_s3(held | {"in/cold.png": Told(DATA, error="403 InvalidObjectState")}) as service:
+        files = StoredFiles(service.options)
+        found = {f"in/{one.key}": one for one in files.find("s3://bucket/in")}
+        assert set(found) == {*keys, "in/cold.png"}
+        for key in keys:
+            assert files.read(found[key].url, 1000, found[key].size) == key.encode()
+        with pytest.raises(files.faults, match="archived"):
+            files.read(found["in/cold.png"].url, 1 << 20, len(DATA))
+        for url in ("s3://bucket/in/", "s3://bucket/in//", "s3://bucket"):
+            with pytest.raises(StorageError, match="names no object"):
+                files.write(url, b"x")

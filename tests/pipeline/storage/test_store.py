@@ -107,11 +107,13 @@ def test_slashes_that_follow_each_other_belong_to_the_key() -> None:
         "s3://b/a//x.png": ("s3://b/a", "/x.png"),
         "s3://b//a/x.png": ("s3://b//a", "x.png"),
         "s3://b/../x.png": ("s3://b/..", "x.png"),
+        "s3://b/a//": ("s3://b/a", "/"),
+        "s3://b//": ("s3://b", "/"),
     }.items():
         store, key = storage.locate(address, StorageOptions())
         assert (store.url, key) == found
         assert store.url_of(key) == address
-    for folder in ("s3://b", "s3://b/", "s3://b/a/", "s3://b/a//"):
+    for folder in ("s3://b", "s3://b/", "s3://b/a/"):
         assert storage.locate(folder, StorageOptions())[1] == ""
 
 
@@ -387,6 +389,8 @@ def test_access_to_folders_is_checked(tmp_path: Path) -> None:
 
 
 def test_urls_that_cannot_be_are_refused() -> None:
+    with pytest.raises(StorageError, match="give s3://bucket/prefix"):
+        storage.locate("s3://", StorageOptions())
     for url in ("", "s3://", "s3://key:word@bucket/x", "nothing-like-it://key:word@x", "a\0b"):
         with pytest.raises(StorageError) as caught:
             open_store(url, StorageOptions())
