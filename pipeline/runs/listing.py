@@ -124,7 +124,7 @@ def _counts(
 
 def may_have_frames(key: str, mode: str) -> bool:
     """Tell whether an object of that key is looked into for frames."""
-    return mode == "all" or (mode == "auto" and key.lower().endswith(SUFFIXES))
+    return mode == "all" or (mode == "auto" and key.rstrip("/").lower().endswith(SUFFIXES))
 
 
 def frame_key(file: str, frame: int, digits: int = 4) -> str:
@@ -151,7 +151,7 @@ def _pictures(found: StoredObject, frames: int, limit: int, taken: Container[str
         for frame in range(frames):
             yield SourcePicture(frame_key(found.key, frame, digits), *said, found.key, frame, frames)
     else:
-        only_frames = found.key.lower().endswith((*VIDEOS, *ARRAYS))
+        only_frames = found.key.rstrip("/").lower().endswith((*VIDEOS, *ARRAYS))
         yield SourcePicture(found.key, *said, frame=0 if only_frames else None)
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from darkroom import collect, compress, compress_file, decompress, decompress_file, open_destination, verify
+from darkroom import assemble, collect, compress, compress_file, decompress, decompress_file, open_destination, verify
 from pipeline.errors import PlanError
 from pipeline.runs.finish import develop
 from pipeline.storage import store as storage
 from pipeline.storage.store import open_store
+from tests.frame_files import animation, moving
 from tests.runs import picture_file, request
 from tests.told_s3 import Service, told_s3
 
@@ -106,6 +107,16 @@ def test_one_object_is_one_file_whatever_its_key(key: str, tmp_path: Path) -> No
         summary = develop(request(source, tmp_path / "out", RECIPE, source_storage=service.options))
         assert (summary.counts["objects"], summary.counts["good"]) == (1, 1)
         assert verify(tmp_path / "out").findings == []
+
+
+def test_frames_of_odd_files_are_pictures_and_put_together_again(tmp_path: Path) -> None:
+    files = {"/w.gif": "~/w.gif", "../v.gif": "~../v.gif", "d.gif/": "d.gif/~.gif"}
+    data = animation(moving(2), "gif")
+    with told_s3({f"in/{key}": data for key in files}) as service:
+        summary = develop(request("s3://bucket/in", tmp_path / "out", RECIPE, source_storage=service.options))
+    assert summary.counts["good"] == 6
+    done = {one.file: one.path for one in assemble(tmp_path / "out", tmp_path / "films")}
+    assert done == {key: f"pictures/gamma/{name}" for key, name in files.items()}
 
 
 def test_a_hidden_picture_that_is_named_is_no_hidden_result(tmp_path: Path) -> None:
