@@ -21,6 +21,7 @@ Decisions that are not obvious:
 from __future__ import annotations
 
 import io
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -61,8 +62,9 @@ from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once
 #: Most scans of a progressive JPEG. Encoders write about ten; thousands over a large canvas take minutes to decode.
 SCAN_LIMIT = 200
 
-# What OpenCV would print of a bad file is raised here as a PictureError.
+# What OpenCV and Pillow would print of a bad file is raised here as a PictureError.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 # Pillow refuses a PNG for a text of a megabyte, such as XMP with a long history.
 PngImagePlugin.MAX_TEXT_CHUNK = UNPACKED_LIMIT
 

@@ -41,7 +41,13 @@ def read_jpeg_xl(data: bytes, pixel_limit: int, reserve: Reserve) -> tuple[np.nd
         raise PictureError("unsupported", "floats in JPEG XL are not read; convert it to TIFF")
     decoder = _library().Decoder(num_threads=1)
     reserve(header.width * header.height, 8 * (2 if header.depth > 8 else 1))
-    is_jpeg, info, content, icc, found = decoder(data)
+    try:
+        is_jpeg, info, content, icc, found = decoder(data)
+    except BaseException as error:
+        # what a panic of its Rust raises is no Exception
+        if isinstance(error, Exception) or type(error).__name__ != "PanicException":
+            raise
+        raise PictureError("corrupt", f"jpeg_xl: {error}") from error
     if is_jpeg:
         return bytes(content)
     if info.mode not in _MODELS or (info.width, info.height) != (header.width, header.height):

@@ -75,9 +75,11 @@ def stretch(values: np.ndarray) -> np.ndarray:
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     if low >= 0 and high <= 1:
         low, high = 0.0, 1.0
-    values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=high, neginf=low)
-    share = (values - low) / max(high - low, 1e-38)
-    return np.rint(np.clip(share, 0, 1) * 65535).astype(np.uint16)
+    # odd numbers in a file, such as signalling NaN, would be warned of on the terminal
+    with np.errstate(all="ignore"):
+        values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=high, neginf=low)
+        share = np.nan_to_num((values - low) / max(high - low, 1e-38))
+        return np.rint(np.clip(share, 0, 1) * 65535).astype(np.uint16)
 
 
 def _cmyk_to_rgb(im: Any, name: str, icc: bytes | None, data: bytes) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.errors import PictureError
 from pipeline.pictures.picture import Metadata, Reserve
+from pipeline.pictures.raws import is_cut
 
 
 def read_raw(data: bytes, pixel_limit: int, reserve: Reserve) -> tuple[np.ndarray, Metadata]:
@@ -18,6 +19,9 @@ def read_raw(data: bytes, pixel_limit: int, reserve: Reserve) -> tuple[np.ndarra
     PictureError, `unsupported` where rawpy is not installed or does not know the camera, and what `reserve` raises.
     """
     library = _library()
+    if is_cut(data):
+        # LibRaw would print it
+        raise PictureError("truncated", "raw: samples lie past the end of the file")
     try:
         with library.RawPy() as raw:
             raw.open_buffer(io.BytesIO(data))

@@ -175,7 +175,7 @@ def test_an_ordinary_tiff_is_no_camera_raw() -> None:
 
 
 @pytest.mark.parametrize("turned", [1, 6])
-def test_a_raw_is_developed_from_its_samples(turned: int) -> None:
+def test_a_raw_is_developed_from_its_samples(turned: int, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("rawpy")
     picture = decode(dng(turned=turned), "a.dng")
     assert picture.pixels.shape == ((64, 96, 3) if turned == 1 else (96, 64, 3))
@@ -192,3 +192,10 @@ def test_a_raw_is_developed_from_its_samples(turned: int) -> None:
     assert caught.value.reason == "too_large"
     with pytest.raises(PictureError):
         decode(dng()[:3000])
+    # samples that are announced and not there
+    counts = struct.pack("<HHI", 279, 4, 1)
+    longer = dng().replace(counts + struct.pack("<I", 64 * 96 * 2), counts + struct.pack("<I", 1 << 20))
+    with pytest.raises(PictureError) as caught:
+        decode(longer)
+    assert caught.value.reason == "truncated"
+    assert capfd.readouterr() == ("", "")
