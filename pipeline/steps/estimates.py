@@ -30,8 +30,9 @@ _EDGE = 24.0
 
 #: 8-bit levels; photographs have 1 or less, film grain up to 2, sigma 5 is found as 4.5 or more
 CLEAN_NOISE = 2.0
-#: 8-bit levels; photographs are below 0.14, nearly all at JPEG quality 80 above 0.25, at quality 90 two of three
-CLEAN_BLOCKS = 0.25
+#: 8-bit levels; photographs are below 0.12 (0.2 at 128 pixels a side), nearly all at JPEG quality 80 above 0.2, at
+#: quality 90 three of four
+CLEAN_BLOCKS = 0.2
 #: brightest hundredth of luma; photographs reach 160, at a fifth of their light 124 at most
 _DARK = 150
 #: from the darkest to the brightest hundredth; photographs span 129, with half their contrast 125 at most
@@ -75,7 +76,7 @@ def noise_level(pixels: np.ndarray, seen: np.ndarray | None = None) -> float:
 def blockiness(pixels: np.ndarray, seen: np.ndarray | None = None) -> float:
     """Return how much stronger steps are on an 8 x 8 grid than on the next strongest grid beside it, in 8-bit levels.
 
-    Some 1 for JPEG at quality 70, 4 at quality 10; edges are left out. The grid may begin anywhere; the mean of both
+    Some 0.9 for JPEG at quality 70, 3 at quality 10; edges are left out. The grid may begin anywhere; the mean of both
     directions, without sides under 24 pixels, which are too short to show a grid. Small pictures may seem blocky by
     chance.
     """
@@ -148,15 +149,18 @@ def _counted_blocks(visible: np.ndarray, tall: int, wide: int) -> tuple[np.ndarr
 def _soft_steps(plane: np.ndarray, visible: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Return steps between columns against those beside them, times their weights, and the weights.
 
-    Both are w - 3 numbers; a weight is the share of rows in which four pixels are visible and no edge is between them.
+    Both are w - 3 numbers; a weight is the share of rows in which four pixels are visible. Where an edge is between
+    them there is no step: what strong noise leaves for soft would be too little to tell a grid from.
     """
     differences = np.abs(np.diff(plane, axis=1))
     soft = differences <= _EDGE
     counted = soft[:, :-2] & soft[:, 1:-1] & soft[:, 2:]
+    weights = np.ones(counted.shape[1])
     if visible is not None:
-        counted &= visible[:, :-3] & visible[:, 1:-2] & visible[:, 2:-1] & visible[:, 3:]
+        four = visible[:, :-3] & visible[:, 1:-2] & visible[:, 2:-1] & visible[:, 3:]
+        counted, weights = counted & four, four.mean(0)
     step = differences[:, 1:-1] - (differences[:, :-2] + differences[:, 2:]) / 2
-    return np.where(counted, step, 0).mean(0), counted.mean(0)
+    return np.where(counted, step, 0).mean(0), weights
 
 
 def _samples(pixels: np.ndarray, seen: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:

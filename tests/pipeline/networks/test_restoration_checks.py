@@ -62,6 +62,12 @@ def test_blocks_grow_as_quality_falls(photograph: np.ndarray) -> None:
     assert blockiness(noisy(photograph, 25)) < CLEAN_BLOCKS
 
 
+def test_strong_noise_and_few_pixels_show_no_blocks(photograph: np.ndarray) -> None:
+    """Neither what noise leaves for soft steps nor the chance of a small picture is taken for a grid."""
+    assert blockiness(noisy(photograph, 50)) < CLEAN_BLOCKS
+    assert blockiness(cv2.resize(photograph, (128, 128), interpolation=cv2.INTER_AREA)) < CLEAN_BLOCKS
+
+
 @pytest.mark.parametrize("kind", ["code, modules of 8", "code, modules of 6", "spreadsheet", "barcode"])
 def test_edges_on_a_grid_are_no_blocks(kind: str) -> None:
     assert blockiness(draw(kind, 240, 320)) < CLEAN_BLOCKS / 2
