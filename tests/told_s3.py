@@ -41,6 +41,7 @@ class Service:
 
     objects: dict[str, Told]
     payer: bool = False
+    listings: bool = True
     url: str = ""
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     parts: dict[int, bytes] = field(default_factory=dict)
@@ -69,10 +70,13 @@ class Service:
 
 
 @contextmanager
-def told_s3(objects: Mapping[str, Told | bytes], payer: bool = False) -> Iterator[Service]:
-    """Serve objects of the bucket `bucket`, by key; `payer` refuses those who do not say that they pay."""
+def told_s3(objects: Mapping[str, Told | bytes], payer: bool = False, listings: bool = True) -> Iterator[Service]:
+    """Serve objects of the bucket `bucket`, by key; `payer` refuses those who do not say that they pay.
+
+    Without `listings` none may list.
+    """
     held = {key: one if isinstance(one, Told) else Told(one) for key, one in objects.items()}
-    service = Service(held, payer)
+    service = Service(held, payer, listings)
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"service": service})) as server:
         service.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -95,14 +99,16 @@ class _Handler(BaseHTTPRequestHandler):
                 200, b"<ListMultipartUploadsResult><IsTruncated>false</IsTruncated></ListMultipartUploadsResult>"
             )
         if not key:
-            return self._list(query)
+            return self._list(query) if self.service.listings else self._refuse("403 AccessDenied")
         one = self.service.objects.get(key)
         if one is None:
             return self._refuse("404 NoSuchKey")
         # archives refuse the bytes, and tell of them
         if one.error and self.command == "GET":
             return self._refuse(one.error, f"<StorageClass>{one.storage}</StorageClass>")
-        data = one.sent[min(self.service.gets(key), len(one.sent)) - 1] if one.sent else one.data
+        data = (
+            one.sent[min(self.service.gets(key), len(one.sent)) - 1] if one.sent and self.command == "GET" else one.data
+        )
         headers = {"ETag": f'"{_etag(one)}"', "Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT", **one.headers}
         asked = self.headers.get("Range", "")
         if not asked or one.whole:

@@ -334,8 +334,13 @@ def head(place: Place, key: str) -> int:
 
 
 def is_listed(place: Place, key: str, size: int) -> bool:
-    """Tell whether a listing has an object of that size in bytes."""
-    listing = call(place, "list_objects_v2", place.url, Prefix=place.prefix + key, MaxKeys=1)
+    """Tell whether a listing has an object of that size in bytes, or its head where listings are not allowed."""
+    try:
+        listing = call(place, "list_objects_v2", place.url, Prefix=place.prefix + key, MaxKeys=1)
+    except StorageError as error:
+        if error.kind != "denied":
+            raise
+        return bool(head(place, key) == size)
     return any((one["Key"], one["Size"]) == (place.prefix + key, size) for one in listing.get("Contents", []))
 
 

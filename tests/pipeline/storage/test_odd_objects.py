@@ -102,6 +102,14 @@ def test_an_object_that_was_replaced_since_it_was_listed_is_refused() -> None:
             storage.read(store, "x", size=len(OTHER + OTHER))
 
 
+def test_what_was_transcoded_is_read_where_nothing_may_be_listed() -> None:
+    with told_s3({"x": Told(OTHER + OTHER, sent=[DATA]), "y": DATA}, listings=False) as service:
+        store = open_store("s3://bucket", service.options)
+        assert storage.read(store, "x", size=storage.size(store, "x")) == DATA
+        with pytest.raises(StorageError, match="has changed since it was listed"):
+            storage.read(store, "y", size=5)
+
+
 def test_a_large_object_is_compared_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its parts say nothing of themselves; and where there is more of it than was listed, it is another one."""
     for module in (s3, s3_requests):
