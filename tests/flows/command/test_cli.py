@@ -31,7 +31,7 @@ from tests.picture_files import smooth
 from tests.runs import QUICK, command, darkroom, fill, picture_file, table
 
 #: options that are not a request's
-OF_COMMANDS = {"prefect", "dry_run", "as_json", "quiet", "verbose"}
+OF_COMMANDS = {"prefect", "dry_run", "as_json", "quiet", "verbose", "requester_pays"}
 PLAIN = ("--no-prefect", "--device", "cpu")
 
 
