@@ -114,7 +114,7 @@ def open_picture(
         picture = _decode(found, data, settings, apply, laps.elsewhere(reserve), developed.manifest)
     except PictureError as error:
         no_picture = error.reason == "not_an_image" or not data
-        if no_picture and not settings.strict and not named_as_picture(found.object_key):
+        if no_picture and not settings.strict and not named_as_picture(found.object_key.rstrip("/")):
             developed.manifest |= {"status": "left_out", "reason": "not_an_image"}
         else:
             fail(developed, None, "decode", error.reason, error.message)

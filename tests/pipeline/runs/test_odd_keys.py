@@ -119,6 +119,12 @@ def test_frames_of_odd_files_are_pictures_and_put_together_again(tmp_path: Path)
     assert done == {key: f"pictures/gamma/{name}" for key, name in files.items()}
 
 
+def test_what_is_called_like_a_picture_and_is_none_fails_whatever_slashes_follow(tmp_path: Path) -> None:
+    with told_s3({"in/broken.png/": b"no picture", "in/notes/": b"words", "in/a.png": picture_file()}) as service:
+        found = develop(request("s3://bucket/in", tmp_path / "out", RECIPE, source_storage=service.options))
+    assert (found.counts["good"], found.counts["failed"], found.counts["left_out"]) == (1, 1, 1)
+
+
 def test_a_hidden_picture_that_is_named_is_no_hidden_result(tmp_path: Path) -> None:
     (tmp_path / ".hidden.png").write_bytes(picture_file())
     assert develop(request(tmp_path / ".hidden.png", tmp_path / "out", RECIPE)).counts["good"] == 1
