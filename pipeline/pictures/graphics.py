@@ -128,11 +128,14 @@ def _flat(found: _Structure) -> bool:
     """
     if found.equal < 0.5 or found.inside <= 0.5 or found.far > 0.03:
         return False
+    # letters smoothed in each colour by itself, marks strewn over paper, wide areas with lines between, all others
     letters = found.far_flat <= 0.05 and found.soft <= 0.08 and found.big > 0.8 and found.plain > 0.08
     marks = found.far_flat <= 0.03 and found.soft <= 0.16 and found.big > 0.44 and found.plain > 0.14
+    areas = found.far_flat <= 0.03 and found.soft <= 0.5 and found.big > 0.15 and found.flat >= 0.4
+    areas &= found.equal >= 0.75 and found.inside > 0.75
     close = found.far <= 0.02 and (found.far_flat <= 0.03 or found.flat > 0.3)
     hard = found.soft <= 0.28 and found.big > (0.2 if found.flat > 0.35 else 0.5)
-    return letters or marks or (close and hard and (found.plain > 0.1 or found.big > 0.78))
+    return letters or marks or areas or (close and hard and (found.plain > 0.1 or found.big > 0.78))
 
 
 def _two_tones(tiles: list[_Tile]) -> bool:
