@@ -15,8 +15,8 @@ import numpy as np
 
 from pipeline.pictures.picture import Metadata
 
-#: pictures of more pixels are sampled: so many tiles a side, of so many pixels a side
-_WHOLE, _TILES, _TILE = 1 << 20, 4, 256
+#: pictures of more pixels are sampled: a tile of so many parts a side, of so many pixels a side, a multiple of 8
+_WHOLE, _PARTS, _TILE = 1 << 20, 4, 256
 #: side of a JPEG's blocks
 _BLOCK = 8
 #: steps between neighbours up to so many 8-bit levels are soft, and above so many hard
@@ -177,21 +177,31 @@ def _luma(pixels: np.ndarray) -> np.ndarray:
 
 
 def _tiles(pixels: np.ndarray, visible: np.ndarray | None) -> Iterator[_Tile]:
-    """Yield a picture whole, or evenly spread tiles of it that begin at multiples of 8, unless hidden."""
+    """Yield a picture whole, or tiles of it; nothing where nothing is visible."""
     height, width = pixels.shape[:2]
-    side = max(height, width) if height * width <= _WHOLE else _TILE
-    for top in _starts(height, side):
-        for left in _starts(width, side):
-            part = np.s_[top : top + side, left : left + side]
-            counts = np.ones(pixels[part].shape[:2], bool) if visible is None else visible[part]
-            if counts.any():
-                yield _Tile(pixels[part], top, left, counts, _codes(pixels[part]))
+    whole = height * width <= _WHOLE
+    side = max(height, width) if whole else _TILE
+    for top, left in [(0, 0)] if whole else _places(pixels, visible):
+        part = np.s_[top : top + side, left : left + side]
+        counts = np.ones(pixels[part].shape[:2], bool) if visible is None else visible[part]
+        if counts.any():
+            yield _Tile(pixels[part], top, left, counts, _codes(pixels[part]))
 
 
-def _starts(length: int, side: int) -> list[int]:
-    if length <= side:
-        return [0]
-    return sorted({int(start) // _BLOCK * _BLOCK for start in np.linspace(0, length - side, _TILES)})
+def _places(pixels: np.ndarray, visible: np.ndarray | None) -> list[tuple[int, int]]:
+    """List where tiles begin: one of each part of a picture that is visible and not of one colour there."""
+    height, width = pixels.shape[:2]
+    parts: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    shown: list[tuple[int, int]] = []
+    for top in range(0, height, _TILE):
+        for left in range(0, width, _TILE):
+            area = np.s_[top : top + _TILE : 5, left : left + _TILE : 5]
+            if visible is not None and not visible[area].any():
+                continue
+            shown.append((top, left))
+            if (pixels[area] != pixels[top, left]).any():
+                parts.setdefault((top * _PARTS // height, left * _PARTS // width), []).append((top, left))
+    return [found[len(found) // 2] for found in parts.values()] or shown[:1]
 
 
 def _codes(pixels: np.ndarray) -> np.ndarray:

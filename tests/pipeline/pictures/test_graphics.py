@@ -127,6 +127,17 @@ def test_a_large_picture_is_sampled() -> None:
     assert graphic(np.tile(skimage_data.astronaut(), (5, 5, 1))) is None
 
 
+def test_a_large_picture_is_looked_at_where_something_is() -> None:
+    """A line of text on a large blank page is found, and a planet in a black sky is no graphic."""
+    page = np.full((3000, 2000, 1), 255, np.uint8)
+    page[1700:1750, 300:700] = draw("text, 1 bit", 50, 400)
+    assert graphic(page) == "2 colours"
+    sky = np.zeros((2500, 2500, 3), np.uint8)
+    sky[700:1212, 1100:1612] = skimage_data.astronaut()
+    assert graphic(sky) is None
+    assert graphic(np.zeros((2500, 2500, 3), np.uint8)) == "one colour"
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 3), (1, 900, 3), (900, 1, 1), (2, 2, 1), (3, 7, 3)])
 def test_any_size_is_answered(shape: tuple[int, int, int]) -> None:
     chance = np.random.default_rng(0)
