@@ -142,7 +142,9 @@ def test_pictures_of_every_kind_go_through_every_kind_of_step(format: str, tmp_p
         if format == "png":
             assert found.pixels.shape[2] == channels, path
             if path.parent.name in ("clahe", "balanced", "denoised", "smaller"):
-                assert found.metadata.bit_depth == (16 if bits == 16 else 8), path
+                # a graphic that restoration leaves alone is a copy, of its own depth
+                copied = path.parent.name == "denoised" and found.metadata.bit_depth == bits
+                assert copied or found.metadata.bit_depth == (16 if bits == 16 else 8), path
 
 
 def grey_alpha() -> bytes:
