@@ -49,6 +49,7 @@ def append_run(
         raise DeltaError(f"run {run} has not ended well at {destination.url}; start it again before it is appended")
     options = dict(delta_options or {})
     name = _name(run, table)
+    there: DeltaTable | None = None
     if DeltaTable.is_deltatable(url, options):
         there = DeltaTable(url, storage_options=options)
         if there.transaction_version(name) is not None:
@@ -60,8 +61,9 @@ def append_run(
         custom_metadata={"darkroom.run": run, "darkroom.source": destination.url},
         app_transactions=[Transaction(name, _ONLY)],
     )
+    # What was looked at is what is added to: rows that another call appends meanwhile are then a conflict.
     write_deltalake(
-        url, rows, mode="append", partition_by=["run"], storage_options=options or None, commit_properties=once
+        there or url, rows, mode="append", partition_by=["run"], storage_options=options or None, commit_properties=once
     )
     _delete_superseded(destination, run, DeltaTable(url, storage_options=options), table)
     return True

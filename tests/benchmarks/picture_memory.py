@@ -29,7 +29,13 @@ from pipeline.shards.memory import cost_of
 from tests.benchmarks.measuring import in_fresh_process, peak_memory, photographs
 
 #: what the recipes are tried on: name of the file, channels, and whether it has 16 bits
-KINDS = {"colour.jpg": (3, False), "colour.png": (3, False), "grey.png": (1, False), "deep.png": (3, True)}
+KINDS = {
+    "colour.jpg": (3, False),
+    "colour.png": (3, False),
+    "grey.png": (1, False),
+    "deep.png": (3, True),
+    "alpha.png": (4, False),
+}
 SMALL = 64
 
 
@@ -39,7 +45,11 @@ def write_picture(path: Path, kind: str, megapixels: float) -> None:
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     pixels = cv2.resize(photographs()[0], (height * 4 // 3, height), interpolation=cv2.INTER_CUBIC)
     pixels = cv2.add(pixels, np.random.default_rng(1).integers(-6, 7, pixels.shape, dtype=np.int8), dtype=cv2.CV_8U)
-    pixels = pixels if channels == 3 else cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+    pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if channels == 1 else pixels
+    if channels == 4:
+        # seen through a hole, with a soft border
+        across = np.abs(np.linspace(-300, 300, pixels.shape[1]))
+        pixels = np.dstack([pixels, np.tile(np.clip(255 - across, 0, 255).astype(np.uint8), (height, 1))])
     cv2.imwrite(str(path), pixels.astype(np.uint16) * 257 if deep else pixels)
 
 

@@ -44,24 +44,24 @@ def asked(recipe: Any, **changes: Any) -> DevelopRequest:
                 }
             },
             {},
-            "68f6be314678f9464779f3cbf2727f84d7bb9d0fda6de360ac387d5e92d006c6",
+            "6fd832ffa42cc1cfbd465731180c5f41feb35027f062773b43cd31df07dce752",
         ),
         (
             {"branches": {"a": [{"step": "gamma"}]}},
             {"frames": "all", "crop": "0,0,10,10", "measure": False},
-            "56fb5e2d4bc8a70d4c3c0ba172c6d80516aa49e6d21e0877b191d9fd3a842be4",
+            "0a419b0c48c92a08edaf3bb93dac73aa234859c8b87124eccd6f4359b266ed14",
         ),
         (
             {"branches": {"a": [{"step": "autoencode", "model": "tests/models/golden/version1.safetensors"}]}},
             {},
-            "c0da62e4b651fb2a79a04953896e06ab8d0e7e7cfbf5b2615971931bee1ad8bf",
+            "647b596e75ef9cf1c9be6ee34c08d1ebb064eaa49a0492f6da7cefa7e4a24043",
         ),
     ],
 )
 def test_fingerprints_are_those_of_earlier_versions(
     recipe: Any, changes: dict[str, Any], mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was developed since the tables have version 5 stays developed; before, figures meant something else."""
+    """What was developed since the tables have version 6 stays developed; before, figures meant something else."""
     # parameters are part of it, and so is the path that was given then
     shutil.copytree(ROOT / "tests/models/codec/golden", tmp_path / "tests/models/golden")
     monkeypatch.chdir(tmp_path)
@@ -72,9 +72,9 @@ def test_the_fingerprint_of_a_shipped_network_is_that_of_earlier_versions() -> N
     """With the weights that come with Darkroom now, written as commit 17a3883 wrote it, but for the tables' version."""
     weights = load_model("denoise-small").card.sha256
     said = (
-        '[5, "source", [["d", [["gaussian_noise", 2, {"seed": 7, "sigma": 25.0}, null], ["denoise", 2, {"auto": true, '
+        '[6, "source", [["d", [["gaussian_noise", 2, {"seed": 7, "sigma": 25.0}, null], ["denoise", 3, {"auto": true, '
         f'"model": null, "runtime": "auto", "sigma": null, "strength": 1.0}}, "{weights[:12]}"]], {{"format": "png", '
-        '"quality": null}]], {"crop": null, "measure": true, "pixel_limit": 178000000}]'
+        '"metadata": "all", "quality": null}]], {"crop": null, "measure": true, "pixel_limit": 178000000}]'
     )
     job = resolve(asked({"branches": {"d": [{"step": "gaussian_noise", "sigma": 25, "seed": 7}, {"step": "denoise"}]}}))
     assert job.fingerprint == hashlib.sha256(said.encode()).hexdigest()

@@ -230,9 +230,9 @@ def test_crops_and_grey_are_measured_as_asked(source: Path, tmp_path: Path) -> N
 
 
 def test_runs_in_memory_stores_alike(tmp_path: Path) -> None:
-    """Any store will do; alpha and 16 bits are taken as the pictures they are of."""
+    """Any store will do; opaque alpha and 16 bits are taken as the pictures they are of."""
     pixels = photograph(side=80)
-    alpha = np.dstack([pixels[:, :, ::-1].astype(np.uint16) * 257, np.full((80, 80), 9, np.uint16)])
+    alpha = np.dstack([pixels[:, :, ::-1].astype(np.uint16) * 257, np.full((80, 80), 65535, np.uint16)])
     store = open_store("memory://suite-source")
     write(store, "plain.png", cv2.imencode(".png", pixels[:, :, ::-1])[1].tobytes())
     write(store, "wide.png", cv2.imencode(".png", alpha)[1].tobytes())
