@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-#: rows of a picture that are filled at once
-_ROWS = 256
+#: rows of a picture that are filled at once, an even number, and pixels
+_ROWS, _BAND = 256, 1 << 20
 #: half-transparent pixels count less than others where some within so many pixels are more opaque
 _NEAR = 12
 #: how many times more opaque others near have to be for a pixel to count as hardly visible
@@ -118,8 +118,9 @@ def _with_its_own(pixels: np.ndarray, given: np.ndarray, result: np.ndarray) -> 
     kept, white = colour_of(pixels), np.iinfo(result.dtype).max
     if np.array_equal(kept, given):
         return result
-    for start in range(0, len(result), _ROWS):
-        rows = slice(start, start + _ROWS)
+    step = _rows_of(result)
+    for start in range(0, len(result), step):
+        rows = slice(start, start + step)
         own = kept[rows].astype(np.int32) - given[rows]
         kept[rows] = np.clip(result[rows] + own, 0, white)
     return kept
@@ -181,24 +182,31 @@ def _surroundings(pixels: np.ndarray, nearby: np.ndarray) -> Iterator[tuple[slic
         mean = _doubled(mean)[: level.shape[0], : level.shape[1]]
         mean *= 1 - level[:, :, -2:-1]
         mean += level[:, :, :-2]
-    for start in range(0, height, _ROWS):
+    step = _rows_of(pixels)
+    for start in range(0, height, step):
         # a row more on either side, from which the outer ones are interpolated
-        first, last = max(0, start // 2 - 1), (start + _ROWS) // 2 + 1
+        first, last = max(0, start // 2 - 1), (start + step) // 2 + 1
         offset = start - 2 * first
-        rows = slice(start, min(start + _ROWS, height))
+        rows = slice(start, min(start + step, height))
         yield rows, _doubled(mean[first:last])[offset : offset + rows.stop - rows.start, :width]
+
+
+def _rows_of(pixels: np.ndarray) -> int:
+    """Return how many rows are worked on at once: fewer of a wide picture."""
+    return max(2, min(_ROWS, _BAND // pixels.shape[1] // 2 * 2))
 
 
 def _first_level(pixels: np.ndarray, nearby: np.ndarray) -> np.ndarray:
     white = np.float32(np.iinfo(pixels.dtype).max)
     height, width, channels = pixels.shape
     level = np.empty((-(-height // 2), -(-width // 2), channels + 1), np.float32)
-    for start in range(0, height, _ROWS):
-        rows = slice(start, start + _ROWS)
+    step = _rows_of(pixels)
+    for start in range(0, height, step):
+        rows = slice(start, start + step)
         values = np.concatenate([pixels[rows], nearby[rows, :, None]], axis=2).astype(np.float32)
         values[:, :, -2:] /= white
         values[:, :, :-2] *= values[:, :, -2:-1]
-        level[start // 2 : (start + _ROWS) // 2] = _halved(values)
+        level[start // 2 : (start + step) // 2] = _halved(values)
     return level
 
 
