@@ -26,9 +26,10 @@ from pipeline.frames.arrays import idx_layout, npy_layout, slice_of
 from pipeline.frames.tiff_pages import page_offsets, single_page
 from pipeline.frames.video import Video, video_format
 from pipeline.pictures.decode import decode, explain, turn_upright
-from pipeline.pictures.headers import PNG_SIGNATURE, exif_orientation, profile_fits
+from pipeline.pictures.headers import PNG_SIGNATURE, profile_fits
+from pipeline.pictures.metadata.exif import orientation_of
 from pipeline.pictures.metadata.read import describe
-from pipeline.pictures.picture import Metadata, Picture, Reserve, Resolution, at_once
+from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 ARRAYS = (".npy", ".idx", ".idx.gz", "-ubyte", "-ubyte.gz")
@@ -223,10 +224,8 @@ def _said_of(path: str, kind: str, info: Mapping[str, Any]) -> Metadata:
         said = describe(cast(bytes, data), kind, replace(plain, xmp=info.get("xmp")))
     if said.exif is None:
         return said
-    orientation, exif = exif_orientation(said.exif)
-    resolution = said.resolution
-    if resolution is not None and orientation >= 5:
-        resolution = Resolution(resolution.y, resolution.x, resolution.absolute)
+    orientation, exif = orientation_of(said.exif)
+    resolution = said.resolution and said.resolution.turned(orientation)
     return replace(said, orientation=orientation, exif=exif, resolution=resolution)
 
 

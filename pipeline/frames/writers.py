@@ -51,7 +51,7 @@ ENDINGS = {
 }
 
 #: what holds their metadata, by its name in `pipeline.pictures.metadata.fit`; videos and stacks hold none
-_CONTAINERS = {"gif": "gif", "webp": "webp", "apng": "png", "tiff": "tiff"}
+_CONTAINERS = {"gif": "gif", "webp": "webp", "apng": "png"}
 
 #: most bytes that the frames of an animation may take, which its library holds all at once
 ANIMATION_LIMIT = 2_000_000_000
@@ -76,10 +76,10 @@ def write_frames(
     if first is None:
         raise PictureError("unsupported", f"{format}: there is no frame")
     frames = itertools.chain([first], frames)
-    height, width, channels = first.pixels.shape
-    fitted = fit(first.metadata, _CONTAINERS.get(format, ""), width, height, max(channels, 3))
     if format == "tiff":
         return _write_pages(path, frames)
+    height, width, channels = first.pixels.shape
+    fitted = fit(first.metadata, _CONTAINERS.get(format, ""), width, height, max(channels, 3))
     if format == "npy":
         _write_stack(path, frames, len(timing))
     elif format in CODECS:

@@ -24,7 +24,8 @@ from models.inference import Apply
 from models.registry import load_model
 from pipeline.errors import PictureError, StorageError
 from pipeline.networks.codec_choice import CodecChoice
-from pipeline.pictures.headers import exif_orientation, profile_fits
+from pipeline.pictures.headers import profile_fits
+from pipeline.pictures.metadata.exif import orientation_of
 from pipeline.pictures.metadata.fit import Fitted, fit
 from pipeline.pictures.metadata.read import describe
 from pipeline.pictures.picture import Crop, Metadata, Picture, Reserve, at_once, check_crop, join_alpha, to_8bit
@@ -174,5 +175,5 @@ def _picture(key: str, still: Still) -> Picture:
     mode = ("grey", "rgb")[still.colour.shape[2] == 3] + ("" if still.alpha is None else "+alpha")
     icc = still.icc if profile_fits(still.icc, pixels.shape[2]) else None
     # pixels of a stream are upright, whatever somebody else has written into its EXIF
-    exif = exif_orientation(still.exif)[1] if still.exif[:4] in (b"II*\0", b"MM\0*") else None
+    exif = orientation_of(still.exif)[1] if still.exif[:4] in (b"II*\0", b"MM\0*") else None
     return Picture(key, pixels, describe(b"", EXTENSION, Metadata("drk", mode, still.bit_depth, icc=icc, exif=exif)))

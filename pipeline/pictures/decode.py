@@ -55,6 +55,7 @@ from pipeline.pictures.formats.pillow_pixels import MODELS, pixels_of
 from pipeline.pictures.formats.raw import read_raw
 from pipeline.pictures.formats.tiff_samples import classic, read_samples, scaled
 from pipeline.pictures.formats.zeros import zeroed
+from pipeline.pictures.metadata.exif import orientation_of
 from pipeline.pictures.metadata.found import UNPACKED_LIMIT
 from pipeline.pictures.metadata.read import describe
 from pipeline.pictures.picture import Metadata, Picture, Reserve, at_once
@@ -317,7 +318,7 @@ def _finish(key: str, pixels: np.ndarray, said: Metadata) -> Picture:
     """Return the picture turned upright, its pixels contiguous, without metadata that cannot describe them."""
     orientation, exif = 1, None
     if said.exif and len(said.exif) <= headers.METADATA_LIMIT and said.exif[:4] in (b"II*\0", b"MM\0*"):
-        orientation, exif = headers.exif_orientation(said.exif)
+        orientation, exif = orientation_of(said.exif)
     pixels = np.ascontiguousarray(np.atleast_3d(turn_upright(pixels, orientation)))
     icc, lost = said.icc, said.lost
     if icc is not None and not headers.profile_fits(icc, pixels.shape[2]):

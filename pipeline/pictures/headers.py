@@ -66,9 +66,6 @@ _FOREIGN = (
     (b"\x1f\x8b", "not_an_image", "gzip data, not a picture"),
 )
 
-# Bytes of one value, by EXIF (TIFF) type.
-_EXIF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
-
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}
 _SVG = re.compile(rb"<svg[\s>]", re.IGNORECASE)
@@ -141,25 +138,33 @@ def _sniff_brands(data: bytes) -> str:
     raise PictureError("not_an_image", "an ISO media file (video or audio), not a picture")
 
 
-def jpeg_header(data: bytes) -> JpegHeader | None:
-    """Read a JPEG's segments up to its first scan; None where there is no frame or no scan."""
-    frame: tuple[int, int, int, int, int] | None = None
-    exif, adobe = None, False
-    profile: dict[int, bytes] = {}
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield marker, place and body of a JPEG's segments up to its first scan, whose body is empty here."""
     at = 2
     while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
         marker = data[at + 1]
         if marker == 0xFF:
             at += 1
-            continue
-        if marker == 0 or marker in _JPEG_BARE_MARKERS:
+        elif marker == 0 or marker in _JPEG_BARE_MARKERS:
             at += 2
-            continue
+        elif marker == 0xDA:
+            yield marker, at, b""
+            return
+        else:
+            length = int.from_bytes(data[at + 2 : at + 4], "big")
+            yield marker, at, data[at + 4 : at + 2 + length]
+            at += 2 + max(length, 2)
+
+
+def jpeg_header(data: bytes) -> JpegHeader | None:
+    """Read a JPEG's segments up to its first scan; None where there is no frame or no scan."""
+    frame: tuple[int, int, int, int, int] | None = None
+    exif, adobe, scan = None, False, None
+    profile: dict[int, bytes] = {}
+    for marker, at, body in jpeg_segments(data):
         if marker == 0xDA:
-            break
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        body = data[at + 4 : at + 2 + length]
-        if marker in _JPEG_FRAMES and len(body) >= 6:
+            scan = at
+        elif marker in _JPEG_FRAMES and len(body) >= 6:
             frame = (marker, *struct.unpack(">BHHB", body[:6]))
         elif marker == 0xE1 and exif is None and body.startswith(b"Exif\0\0"):
             exif = body[6:]
@@ -167,14 +172,11 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
             profile[body[12]] = body[14:]
         elif marker == 0xEE and body.startswith(b"Adobe"):
             adobe = True
-        at += 2 + max(length, 2)
-    else:
-        return None
-    if frame is None:
+    if frame is None or scan is None:
         return None
     kind, precision, height, width, components = frame
     icc = b"".join(profile[i] for i in sorted(profile)) or None
-    return JpegHeader(kind, precision, width, height, components, adobe, exif, icc, at)
+    return JpegHeader(kind, precision, width, height, components, adobe, exif, icc, scan)
 
 
 def jpeg_is_complete(data: bytes, scan: int) -> bool:
@@ -330,47 +332,6 @@ def looks_cut(data: bytes, name: str) -> bool:
     if name in ("avif", "heif", "jpeg2000"):
         return max((end for _, _, end in boxes(data)), default=0) > len(data)
     return False
-
-
-def exif_orientation(exif: bytes) -> tuple[int, bytes]:
-    """Return the orientation (1..8) that a raw EXIF block gives, and the same block with the orientation set to 1."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None or len(exif) < 8:
-        return 1, exif
-    (first,) = struct.unpack_from(order + "I", exif, 4)
-    if first + 2 > len(exif):
-        return 1, exif
-    (count,) = struct.unpack_from(order + "H", exif, first)
-    for at in range(first + 2, min(first + 2 + 12 * count, len(exif) - 11), 12):
-        tag, kind = struct.unpack_from(order + "HH", exif, at)
-        if tag == 0x0112 and kind in (3, 4):
-            code = order + ("H" if kind == 3 else "I")
-            (value,) = struct.unpack_from(code, exif, at + 8)
-            upright = exif[: at + 8] + struct.pack(code, 1) + exif[at + 8 + struct.calcsize(code) :]
-            return (value, upright) if 1 <= value <= 8 else (1, upright)
-    return 1, exif
-
-
-def exif_is_sound(exif: bytes) -> bool:
-    """Return whether the first directory of a raw EXIF block lies within it, values included.
-
-    Sub-directories are not followed.
-    """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None or not 14 <= len(exif) <= METADATA_LIMIT:
-        return False
-    (first,) = struct.unpack_from(order + "I", exif, 4)
-    if first + 2 > len(exif):
-        return False
-    (count,) = struct.unpack_from(order + "H", exif, first)
-    if first + 6 + 12 * count > len(exif):
-        return False
-    for at in range(first + 2, first + 2 + 12 * count, 12):
-        _, kind, number, offset = struct.unpack_from(order + "HHII", exif, at)
-        length = _EXIF_SIZES.get(kind, 1) * number
-        if length > 4 and offset + length > len(exif):
-            return False
-    return True
 
 
 def profile_fits(icc: bytes, channels: int) -> bool:

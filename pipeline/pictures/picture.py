@@ -30,6 +30,10 @@ class Resolution:
         """Return the resolution of a picture that has so many times as many pixels on the same paper."""
         return Resolution(self.x * across, self.y * down, self.absolute)
 
+    def turned(self, orientation: int) -> Resolution:
+        """Return the resolution of a picture of an EXIF orientation (1..8) once it is upright."""
+        return Resolution(self.y, self.x, self.absolute) if orientation >= 5 else self
+
 
 @dataclass(frozen=True)
 class ColourTag:

@@ -1,4 +1,4 @@
-"""TIFF beyond Pillow: single planes of 16-bit files, EXIF, and writing 8 and 16 bits with profiles."""
+"""TIFF beyond Pillow: what describes a file as EXIF, and writing 8 and 16 bits with metadata."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from pipeline.pictures.picture import Metadata
 #: copyright.
 DESCRIPTIVE = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
-ORIENTATION = 274
 
 _STRIP_BYTES = 1 << 20
 
@@ -44,18 +43,20 @@ def exif_of(im: Any) -> bytes | None:
     """Return what describes an opened TIFF, with its orientation, as a raw EXIF block; None where there is nothing."""
     try:
         found = im.getexif()
-        exif = Image.Exif()
-        for tag in (*DESCRIPTIVE, ORIENTATION):
+        block = Image.Exif()
+        for tag in (*DESCRIPTIVE, exif.ORIENTATION):
             if tag in found:
-                exif[tag] = found[tag]
+                block[tag] = found[tag]
         for tag in (EXIF_IFD, GPS_IFD):
             if found.get_ifd(tag):
-                exif[tag] = dict(found.get_ifd(tag))
-        return exif.tobytes().removeprefix(b"Exif\0\0") if len(exif) else None
+                block[tag] = dict(found.get_ifd(tag))
+        return block.tobytes().removeprefix(b"Exif\0\0") if len(block) else None
     except Exception:
         # Metadata that cannot be read do not make the picture bad, but it must still be turned upright.
-        value = im.tag_v2.get(ORIENTATION, 1)
-        return b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, ORIENTATION, 3, 1, value if value in range(1, 9) else 1, 0, 0)
+        value = im.tag_v2.get(exif.ORIENTATION, 1)
+        return b"II*\0" + struct.pack(
+            "<IHHHIHHI", 8, 1, exif.ORIENTATION, 3, 1, value if value in range(1, 9) else 1, 0, 0
+        )
 
 
 def encode(pixels: np.ndarray, said: Metadata) -> bytes:

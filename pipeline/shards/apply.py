@@ -50,11 +50,10 @@ def apply_pixel_step(step: Step, pixels: np.ndarray, parameters: Any, key: str) 
     alpha = np.ascontiguousarray(pixels[:, :, -1:])
     if step.mixes == "means":
         return filled(_means(step, pixels, alpha, parameters))
+    given = evened(pixels) if step.mixes == "neighbours" else colour_of(pixels)
     if step.resizes:
-        given = evened(pixels) if step.mixes == "neighbours" else colour_of(pixels)
         # without a generator, alpha is only resized
         return filled(_joined(function(given, parameters), step.function(alpha, parameters)))
-    given = evened(pixels) if step.mixes == "neighbours" else colour_of(pixels)
     return put_back(pixels, given, function(given, parameters))
 
 
@@ -70,9 +69,8 @@ def encode_with(step: Step, pixels: np.ndarray, metadata: Metadata, parameters: 
     given = np.ascontiguousarray(visible) if step.holds_alpha else colour_of(visible)
     height, width, channels = given.shape
     fitted = fit(metadata, step.container, width, height, channels)
-    if step.container:
-        return step.encode(given, parameters, fitted.metadata), (*lost, *fitted.dropped)
-    return step.encode(given, parameters), (*lost, *fitted.dropped)
+    described = (fitted.metadata,) if step.container else ()
+    return step.encode(given, parameters, *described), (*lost, *fitted.dropped)
 
 
 def decode_with(step: Step, stream: bytes, pixels: np.ndarray) -> np.ndarray:

@@ -280,8 +280,12 @@ def _encoded(
     path = picture_path(branch.name, source.key, EXTENSIONS[name])
     # without a step, a quality that is asked for is all that is asked for
     same_format = name == source.metadata.format and (branch.steps or branch.output.quality is None)
-    same_format = same_format and branch.output.metadata == "all"
-    if data is not None and same_format and np.array_equal(result.picture.pixels, source.pixels):
+    if (
+        data is not None
+        and same_format
+        and branch.output.metadata == "all"
+        and np.array_equal(result.picture.pixels, source.pixels)
+    ):
         outputs.append((path, data))
         return _Stored(path, len(data), source, unchanged=True)
     picture = result.picture

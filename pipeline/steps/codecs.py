@@ -5,8 +5,7 @@ whole file's bytes; the decoders give the like back. Grey stays grey; with alpha
 and from jpeg2000 if it has 16 bits. Alpha is kept without loss, but for avif and lossy jpeg2000. uint16 is kept by png,
 png_huffman, tiff_lzw and jpeg2000, and by jpeg_xl in grey without alpha; everywhere else it is rounded to 8 bits and
 comes back as uint8. Files hold the metadata that they are given, fitted to them. Bytes depend on the pixels, these, the
-parameters and the libraries' versions only, never on the number of
-cores.
+parameters and the libraries' versions only, never on the number of cores.
 
 Every encoder raises PictureError("step_failed") for a picture its format cannot hold, every decoder
 PictureError("corrupt") for bytes that are no such file.

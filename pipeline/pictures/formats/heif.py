@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from pipeline.errors import PictureError
+from pipeline.pictures.extras import library
 from pipeline.pictures.formats.frames import several
 from pipeline.pictures.formats.tiff_samples import scaled
-from pipeline.pictures.headers import exif_orientation
+from pipeline.pictures.metadata.exif import orientation_of
 from pipeline.pictures.picture import Metadata, Reserve, unpremultiply
+
+_MISSING = (
+    "HEIC and HEIF are read with pillow-heif: "
+    "pip install pillow-heif, or convert it first, with heif-convert for instance"
+)
 
 _MODELS = {1: "grey", 2: "grey+alpha", 3: "rgb", 4: "rgb+alpha"}
 
@@ -22,7 +26,10 @@ def read_heif(data: bytes, pixel_limit: int, reserve: Reserve) -> tuple[np.ndarr
     depth maps and gain maps are left out. Raises PictureError, `unsupported` where pillow-heif is not installed, what
     `reserve` raises, and what pillow-heif raises on bad files.
     """
-    file = _library().open_heif(data, convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    pillow_heif = library("pillow_heif", _MISSING)
+    # pictures are decoded side by side already
+    pillow_heif.options.DECODE_THREADS = 1
+    file = pillow_heif.open_heif(data, convert_hdr_to_8bit=False, hdr_to_16bit=False)
     width, height = file.size
     if width * height > pixel_limit:
         raise PictureError("too_large", f"the header announces {width * height:,} pixels; the limit is {pixel_limit:,}")
@@ -38,7 +45,7 @@ def read_heif(data: bytes, pixel_limit: int, reserve: Reserve) -> tuple[np.ndarr
         pixels = unpremultiply(pixels)
     exif = file.info.get("exif")
     if isinstance(exif, bytes):
-        exif = exif_orientation(exif.removeprefix(b"Exif\0\0"))[1]
+        exif = orientation_of(exif.removeprefix(b"Exif\0\0"))[1]
     said = Metadata(
         "heif",
         _MODELS[pixels.shape[2]],
@@ -49,14 +56,3 @@ def read_heif(data: bytes, pixel_limit: int, reserve: Reserve) -> tuple[np.ndarr
         xmp=file.info.get("xmp"),
     )
     return pixels, said
-
-
-def _library() -> Any:
-    try:
-        import pillow_heif
-    except ImportError as error:
-        remedy = "pip install pillow-heif, or convert it first, with heif-convert for instance"
-        raise PictureError("unsupported", f"HEIC and HEIF are read with pillow-heif: {remedy}") from error
-    # pictures are decoded side by side already
-    pillow_heif.options.DECODE_THREADS = 1
-    return pillow_heif

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.errors import PictureError
-from pipeline.pictures.headers import boxes, exif_orientation
+from pipeline.pictures.extras import library
+from pipeline.pictures.headers import boxes
+from pipeline.pictures.metadata.exif import orientation_of
 from pipeline.pictures.picture import Metadata, Reserve
+
+_MISSING = (
+    "JPEG XL is read with pillow-jxl-plugin: pip install pillow-jxl-plugin, or convert it first, with djxl for instance"
+)
 
 _CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
@@ -39,7 +45,8 @@ def read_jpeg_xl(data: bytes, pixel_limit: int, reserve: Reserve) -> tuple[np.nd
         raise PictureError("unsupported", "animations in JPEG XL are not read; convert it to PNG or WebP")
     if header.is_float:
         raise PictureError("unsupported", "floats in JPEG XL are not read; convert it to TIFF")
-    decoder = _library().Decoder(num_threads=1)
+    pillow_jxl = library("pillow_jxl", _MISSING)
+    decoder = pillow_jxl.Decoder(num_threads=1)
     reserve(header.width * header.height, 8 * (2 if header.depth > 8 else 1))
     try:
         is_jpeg, info, content, icc, found = decoder(data)
@@ -65,7 +72,7 @@ def read_jpeg_xl(data: bytes, pixel_limit: int, reserve: Reserve) -> tuple[np.nd
     exif = next((bytes(box.data) for box in found if bytes(box.box_type) == b"Exif"), None)
     if exif is not None:
         # the block begins with an offset; the decoder has turned the pixels
-        exif = exif_orientation(exif[4:] if exif[4:8] in (b"II*\0", b"MM\0*") else exif)[1]
+        exif = orientation_of(exif[4:] if exif[4:8] in (b"II*\0", b"MM\0*") else exif)[1]
     said = Metadata("jpeg_xl", mode, header.depth, icc=icc or None, exif=exif)
     return samples.reshape(info.height, info.width, bands), said
 
@@ -137,12 +144,3 @@ class _Bits:
         self.choice(*kinds)
         if self.take(3) == 0:
             self.choice(*kinds)
-
-
-def _library() -> Any:
-    try:
-        import pillow_jxl
-    except ImportError as error:
-        remedy = "pip install pillow-jxl-plugin, or convert it first, with djxl for instance"
-        raise PictureError("unsupported", f"JPEG XL is read with pillow-jxl-plugin: {remedy}") from error
-    return pillow_jxl

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+from pipeline.pictures.headers import METADATA_LIMIT
 from pipeline.pictures.picture import Resolution
 
 XMP, IPTC = 700, 33723
@@ -108,6 +109,32 @@ def _rational(block: bytes, order: str, entry: Entry | None) -> float | None:
         return None
     above, below = struct.unpack_from(order + "II", block, entry.at)
     return above / below if above and below else None
+
+
+def orientation_of(block: bytes) -> tuple[int, bytes]:
+    """Return the orientation (1..8) that a block gives, and the same block with the orientation set to 1."""
+    order = order_of(block)
+    if order is None:
+        return 1, block
+    for entry in directory(block):
+        if entry.tag == ORIENTATION and entry.kind in (_SHORT, _LONG):
+            code, at = order + ("H" if entry.kind == _SHORT else "I"), entry.place + 8
+            (value,) = struct.unpack_from(code, block, at)
+            upright = block[:at] + struct.pack(code, 1) + block[at + struct.calcsize(code) :]
+            return (value, upright) if 1 <= value <= 8 else (1, upright)
+    return 1, block
+
+
+def is_sound(block: bytes) -> bool:
+    """Return whether a block's first directory lies within it, values included; those below are not followed."""
+    order = order_of(block)
+    if order is None or not 14 <= len(block) <= METADATA_LIMIT:
+        return False
+    (first,) = struct.unpack_from(order + "I", block, 4)
+    if first + 2 > len(block):
+        return False
+    (count,) = struct.unpack_from(order + "H", block, first)
+    return first + 6 + 12 * count <= len(block) and len(directory(block)) == count
 
 
 def describing(block: bytes, width: int, height: int, resolution: Resolution | None) -> bytes:

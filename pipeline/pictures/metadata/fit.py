@@ -22,7 +22,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.pictures.headers import METADATA_LIMIT, exif_is_sound, profile_fits
+from pipeline.pictures.headers import METADATA_LIMIT, profile_fits
 from pipeline.pictures.metadata import exif as blocks
 from pipeline.pictures.metadata.profiles import for_three_channels, profile_of
 from pipeline.pictures.picture import ColourTag, Metadata
@@ -83,7 +83,7 @@ def fit(metadata: Metadata, format: str, width: int, height: int, channels: int)
     dropped = list(metadata.lost)
     icc, colour = _colours(metadata, holds, channels, dropped)
     exif = metadata.exif
-    if exif is not None and not exif_is_sound(exif):
+    if exif is not None and not blocks.is_sound(exif):
         exif = None
         dropped.append("EXIF, which is broken")
     if exif is not None:

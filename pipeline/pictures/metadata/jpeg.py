@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 
+from pipeline.pictures.headers import jpeg_segments
 from pipeline.pictures.metadata.found import Found, add_once, decoded, in_units
 
 XMP_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
@@ -26,7 +26,9 @@ def read_jpeg(data: bytes) -> Found:
     photoshop = b""
     gain_map = False
     long_parts: dict[tuple[bytes, int], dict[int, bytes]] = {}
-    for marker, body in _segments(data):
+    for marker, _, body in jpeg_segments(data):
+        if marker == 0xD9:
+            break
         if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 12:
             unit, across, down = struct.unpack_from(">BHH", body, 7)
             found["resolution"] = in_units(across, down, {1: 1.0, 2: 2.54}.get(unit))
@@ -80,23 +82,6 @@ def _described(packet: bytes) -> tuple[int, int]:
     start = packet.find(b">", packet.find(b"<rdf:RDF")) + 1
     end = packet.rfind(b"</rdf:RDF>")
     return (start, end) if 0 < start < end else (0, 0)
-
-
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield marker and body of a JPEG's segments in front of its first scan."""
-    at = 2
-    while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-        elif marker in (0, 1) or 0xD0 <= marker <= 0xD8:
-            at += 2
-        elif marker in (0xDA, 0xD9):
-            return
-        else:
-            length = max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
-            yield marker, data[at + 4 : at + 2 + length]
-            at += 2 + length
 
 
 def read_resources(data: bytes) -> Found:

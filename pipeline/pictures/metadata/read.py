@@ -17,7 +17,7 @@ from pipeline.pictures.metadata import exif as blocks
 from pipeline.pictures.metadata.found import INCH, Found, decoded, in_units, is_usual
 from pipeline.pictures.metadata.jpeg import read_jpeg, read_resources
 from pipeline.pictures.metadata.png import read_png
-from pipeline.pictures.picture import ColourTag, Metadata, Resolution
+from pipeline.pictures.picture import ColourTag, Metadata
 
 #: of boxes in JPEG 2000 files: EXIF, XMP, IPTC
 EXIF_BOX = b"JpgTiffExif->JP2"
@@ -56,8 +56,6 @@ def describe(data: bytes, format: str, said: Metadata) -> Metadata:
         exif = exif if blocks.directory(exif) else None
     if resolution is not None and not all(_SPARSEST < value < _DENSEST for value in (resolution.x, resolution.y)):
         resolution = None
-    if resolution is not None and said.orientation >= 5:
-        resolution = Resolution(resolution.y, resolution.x, resolution.absolute)
     converted = said.mode in ("cmyk", "lab")
     return replace(
         said,
@@ -66,7 +64,7 @@ def describe(data: bytes, format: str, said: Metadata) -> Metadata:
         xmp=_within(xmp),
         iptc=_within(iptc),
         text=tuple(found.get("text", ())),
-        resolution=resolution,
+        resolution=resolution and resolution.turned(said.orientation),
         colour=None if converted else found.get("colour"),
         lost=(*said.lost, *found.get("lost", ())),
     )

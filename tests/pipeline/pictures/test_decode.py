@@ -21,7 +21,7 @@ from PIL import Image, TiffImagePlugin
 
 from pipeline.errors import PictureError
 from pipeline.pictures.decode import decode
-from pipeline.pictures.headers import exif_orientation
+from pipeline.pictures.metadata.exif import orientation_of
 from pipeline.pictures.picture import Picture
 from tests import picture_files as files
 
@@ -187,7 +187,7 @@ def test_all_orientations_come_out_upright(format: str, orientation: int) -> Non
     assert picture.metadata.orientation == orientation
     np.testing.assert_allclose(picture.pixels, np.asarray(upright), atol=4 if format in ("JPEG", "AVIF") else 0)
     assert picture.metadata.exif is not None
-    assert exif_orientation(picture.metadata.exif)[0] == 1
+    assert orientation_of(picture.metadata.exif)[0] == 1
     block = Image.Exif()
     block.load(picture.metadata.exif)
     assert block[271] == "Darkroom"

@@ -14,7 +14,8 @@ from pipeline.errors import PictureError
 from pipeline.frames.files import count_frames
 from pipeline.pictures.decode import decode
 from pipeline.pictures.formats.jpeg_xl import read_header
-from pipeline.pictures.headers import exif_orientation, sniff
+from pipeline.pictures.headers import sniff
+from pipeline.pictures.metadata.exif import orientation_of
 from pipeline.pictures.raws import is_raw
 from tests import picture_files as files
 from tests.raw_files import dng, raw_names
@@ -72,7 +73,7 @@ def test_heif_is_turned_once(orientation: int) -> None:
     turned = decode(files.save(Image.fromarray(pixels), "PNG", exif=files.exif_block(orientation))).pixels
     np.testing.assert_array_equal(picture.pixels, turned)
     assert picture.metadata.exif is not None
-    assert exif_orientation(picture.metadata.exif)[0] == 1
+    assert orientation_of(picture.metadata.exif)[0] == 1
 
 
 def test_heif_thumbnails_are_no_pictures_and_further_pictures_are_said() -> None:

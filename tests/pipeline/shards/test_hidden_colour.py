@@ -59,7 +59,6 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 }
 CASES = [(step.name, given) for step in all_steps() for given in SETTINGS.get(step.name, [{}])]
 #: but for inpainting, which refuses pictures that are all hole
-PIXEL_CASES = [case for case in CASES if find(case[0]).kind == "pixels" and case[0] != "inpaint"]
 #: columns that measure time, or count bytes of files in which hidden colour may be kept
 NO_FIGURES = ("encode_s", "decode_s", "develop_s", "bytes", "bpp", "compression_ratio")
 HIDDEN = ("black", "magenta", "noise")
