@@ -33,8 +33,8 @@ from pipeline.pictures import tiff
 from pipeline.pictures.encode import DEFAULT_QUALITY
 from pipeline.pictures.metadata.embed import for_pillow, into_png
 from pipeline.pictures.metadata.fit import fit
-from pipeline.pictures.picture import Metadata, Picture, over_white, to_8bit
-from pipeline.pictures.transparency import eased
+from pipeline.pictures.picture import Metadata, Picture, to_8bit
+from pipeline.pictures.transparency import eased, over
 
 #: formats that frames can be put together in, and the endings of the files they give
 ENDINGS = {
@@ -84,7 +84,7 @@ def write_frames(
         _write_stack(path, frames, len(timing))
     elif format in CODECS:
         rate, repeats = steady(timing)
-        shown = (over_white(to_8bit(one.pixels)) for one in _of_one_size(frames))
+        shown = (over(to_8bit(one.pixels), 1) for one in _of_one_size(frames))
         in_colour = (np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels for pixels in shown)
         times = zip(in_colour, repeats, strict=True)
         write_video(path, format, rate, itertools.chain.from_iterable(itertools.repeat(*pair) for pair in times))

@@ -39,8 +39,8 @@ from pipeline.pictures import tiff
 from pipeline.pictures.headers import PNG_SIGNATURE
 from pipeline.pictures.metadata.embed import chunk, for_pillow, into_avif, into_jpeg, into_jpeg2000, png_chunks_of
 from pipeline.pictures.metadata.fit import fit
-from pipeline.pictures.picture import Metadata, over_white, to_8bit
-from pipeline.pictures.transparency import eased
+from pipeline.pictures.picture import Metadata, to_8bit
+from pipeline.pictures.transparency import eased, over
 
 #: Output formats and the extension (without a dot) of the files they give.
 EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp", "avif": "avif", "tiff": "tiff", "jpeg2000": "jp2"}
@@ -119,7 +119,7 @@ def _held(pixels: np.ndarray, format: str) -> tuple[np.ndarray, tuple[str, ...]]
     if pixels.dtype == np.uint16 and format in ("jpeg", "webp", "avif"):
         pixels, dropped = to_8bit(pixels), ("16 bits",)
     if format == "jpeg" and pixels.shape[2] in (2, 4):
-        pixels, dropped = over_white(pixels), (*dropped, "alpha")
+        pixels, dropped = over(pixels, 1), (*dropped, "alpha")
     if format in ("tiff", "jpeg2000") and pixels.shape[2] == 2 and pixels.dtype == np.uint16:
         pixels = pixels[:, :, [0, 0, 0, 1]]
     return pixels, dropped

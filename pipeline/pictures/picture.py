@@ -165,14 +165,6 @@ def to_8bit(pixels: np.ndarray) -> np.ndarray:
     return ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
-def over_white(pixels: np.ndarray) -> np.ndarray:
-    """Lay uint8 pixels over white: H x W x 1..4 become H x W x 1 or 3, without alpha."""
-    if pixels.shape[2] in (1, 3):
-        return pixels
-    alpha = pixels[:, :, -1:].astype(np.uint16)
-    return ((pixels[:, :, :-1] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-
-
 def unpremultiply(pixels: np.ndarray) -> np.ndarray:
     """Turn colour multiplied by alpha into straight colour: H x W x 2|4, uint8 or uint16; alpha is left as it is."""
     top = np.iinfo(pixels.dtype).max

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.pictures.metrics import MAX_PSNR, compare, describe, psnr_of
 from pipeline.pictures.picture import to_8bit
-from pipeline.pictures.transparency import colour_of, has_alpha, is_transparent, over, weights_of
+from pipeline.pictures.transparency import colour_of, has_alpha, is_transparent, over, weights_of, without_alpha
 
 Figures = dict[str, float | None]
 
@@ -25,7 +25,7 @@ def compare_seen(pixels: np.ndarray, reference: np.ndarray) -> Figures:
     All are None if the sizes differ.
     """
     if not is_transparent(pixels) and not is_transparent(reference):
-        return _compare(_colour(pixels), _colour(reference))
+        return _compare(without_alpha(pixels), without_alpha(reference))
     if not has_alpha(pixels) or not has_alpha(reference):
         return _compare(over(to_8bit(pixels), 1), over(to_8bit(reference), 1))
     if pixels.shape[:2] != reference.shape[:2]:
@@ -42,7 +42,9 @@ def compare_seen(pixels: np.ndarray, reference: np.ndarray) -> Figures:
 
 def describe_seen(pixels: np.ndarray) -> dict[str, float]:
     """Return entropy, contrast, sharpness, colourfulness and noise_sigma of what is seen of H x W x 1..4 pixels."""
-    return describe(colour_of(pixels), weights_of(pixels)) if is_transparent(pixels) else describe(_colour(pixels))
+    return (
+        describe(colour_of(pixels), weights_of(pixels)) if is_transparent(pixels) else describe(without_alpha(pixels))
+    )
 
 
 def psnr_seen(pixels: np.ndarray, reference: np.ndarray) -> float:
@@ -55,7 +57,3 @@ def _compare(colour: np.ndarray, reference: np.ndarray) -> Figures:
     if colour.shape[2] == 3 and reference.shape[2] == 1:
         reference = np.repeat(reference, 3, axis=2)
     return compare(colour, reference)
-
-
-def _colour(pixels: np.ndarray) -> np.ndarray:
-    return pixels[:, :, :-1] if has_alpha(pixels) else pixels

@@ -79,8 +79,13 @@ def evened(pixels: np.ndarray) -> np.ndarray:
     return _drawn(pixels, 1) if is_transparent(pixels) else _colour(pixels)
 
 
+def without_alpha(pixels: np.ndarray) -> np.ndarray:
+    """Return the colour as it is, H x W x 1|3, also where it is hidden: a view."""
+    return pixels[:, :, :-1] if has_alpha(pixels) else pixels
+
+
 def _colour(pixels: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(pixels[:, :, :-1] if has_alpha(pixels) else pixels)
+    return np.ascontiguousarray(without_alpha(pixels))
 
 
 def _drawn(pixels: np.ndarray, weight: float) -> np.ndarray:

@@ -24,6 +24,7 @@ from pipeline.pictures.transparency import (
     is_transparent,
     put_back,
     weights_of,
+    without_alpha,
 )
 from pipeline.steps.arrays import to_levels, white_level
 from pipeline.steps.degrade import generator_for
@@ -40,7 +41,7 @@ def apply_pixel_step(step: Step, pixels: np.ndarray, parameters: Any, key: str) 
     if step.seeded:
         function = _drawing(function, generator_for(parameters.seed, key))
     if not is_transparent(pixels):
-        result = function(np.ascontiguousarray(_without_alpha(pixels)), parameters)
+        result = function(np.ascontiguousarray(without_alpha(pixels)), parameters)
         return _with_opaque_alpha(result) if has_alpha(pixels) else result
     if not step.resizes and not pixels[:, :, -1].any():
         # nothing is to be seen before or after
@@ -97,10 +98,6 @@ def _means(step: Step, pixels: np.ndarray, alpha: np.ndarray, parameters: Any) -
 
 def _drawing(function: Callable[..., np.ndarray], generator: np.random.Generator) -> Callable[..., np.ndarray]:
     return lambda pixels, parameters: function(pixels, parameters, generator)
-
-
-def _without_alpha(pixels: np.ndarray) -> np.ndarray:
-    return pixels[:, :, :-1] if has_alpha(pixels) else pixels
 
 
 def _with_opaque_alpha(colour: np.ndarray) -> np.ndarray:

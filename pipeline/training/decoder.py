@@ -9,7 +9,8 @@ from models.training.data import Decoder
 from pipeline.errors import PictureError
 from pipeline.pictures.decode import decode
 from pipeline.pictures.headers import SUFFIXES
-from pipeline.pictures.picture import over_white, to_8bit
+from pipeline.pictures.picture import to_8bit
+from pipeline.pictures.transparency import over
 
 
 def decode_for_training(data: bytes, key: str) -> np.ndarray | str:
@@ -18,7 +19,7 @@ def decode_for_training(data: bytes, key: str) -> np.ndarray | str:
     Samples of more than 8 bits are rounded, grey is repeated, transparent parts show white.
     """
     try:
-        pixels = over_white(to_8bit(decode(data, key).pixels))
+        pixels = over(to_8bit(decode(data, key).pixels), 1)
     except PictureError as error:
         return error.message
     return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if pixels.shape[2] == 1 else pixels
